@@ -1,0 +1,56 @@
+"""The declarative base, column types and naming rules that every table shares."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import JSON, DateTime, Dialect, MetaData, String, TypeDecorator
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from assistant.clock import new_id, utcnow
+
+__all__ = ["Base", "Id", "Json", "Timestamps", "UtcDateTime"]
+
+Json = JSON().with_variant(JSONB(), "postgresql")
+Id = String(36)
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A timezone-aware moment in UTC; SQLite has no such type and would drop the zone."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a moment needs a time zone")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {datetime: UtcDateTime(), dict[str, Any]: Json, list[Any]: Json}
+
+
+class Timestamps:
+    """Primary key and creation time, the same on every table."""
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True, default=new_id)
+    created_at: Mapped[datetime] = mapped_column(default=utcnow)

@@ -1,0 +1,158 @@
+"""The unit of work. The only module that commits; what is to be enqueued or published goes out after the commit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import structlog
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
+
+from assistant.errors import StorageError
+from assistant.failpoints import failpoint
+
+__all__ = ["Database", "Event", "Job", "after_commit", "enqueue", "publish"]
+
+_log = structlog.get_logger(__name__)
+_OUTGOING = "notifyr.outgoing"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A hint to a worker: `task` by name, ids as strings. The row is the truth; a lost job is swept up later."""
+
+    task: str
+    args: tuple[str, ...]
+    delay: float = 0.0
+    """Seconds to wait; short ones only (Redis brokers repeat long ones)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A change that open pages want to know: ids and few facts, never bodies."""
+
+    kind: str
+    payload: dict[str, Any] = field(default_factory=dict)
+
+
+def after_commit(session: Session, action: Callable[[], None]) -> None:
+    """Run `action` once the transaction is committed; never when it is rolled back."""
+    session.info.setdefault(_OUTGOING, []).append(action)
+
+
+def enqueue(session: Session, task: str, *args: str, delay: float = 0.0) -> None:
+    """Hand a task to the broker after the commit."""
+    database: Database = session.info["notifyr.database"]
+    job = Job(task, args, delay)
+    after_commit(session, lambda: database.dispatch(job))
+
+
+def publish(session: Session, kind: str, **payload: Any) -> None:
+    """Tell open pages after the commit."""
+    database: Database = session.info["notifyr.database"]
+    change = Event(kind, payload)
+    after_commit(session, lambda: database.announce(change))
+
+
+def _drop(_: object) -> None:
+    """Nobody listens: the sweeper finds the rows, pages reload."""
+
+
+class Database:
+    """One engine, and the two ways to use it: `transaction()` to write, `reading()` to read.
+
+    On SQLite a writer takes the write lock at once (`BEGIN IMMEDIATE`), so that two writers queue instead of failing at
+    commit. `url` is an SQLAlchemy URL. `dispatch` and `announce` are called after a commit and may fail: the failure is
+    logged and the rows are found again by the sweeper.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        dispatch: Callable[[Job], None] = _drop,
+        announce: Callable[[Event], None] = _drop,
+        pool_size: int = 10,
+    ) -> None:
+        self.dispatch = dispatch
+        self.announce = announce
+        self.engine = _engine(url, pool_size)
+        self._reader = self.engine.execution_options(notifyr_reading=True)
+
+    @contextmanager
+    def transaction(self) -> Iterator[Session]:
+        """A session that is committed at the end of the block, or rolled back when the block raises.
+
+        Raises `StorageError` when the database is locked, full, read-only or gone: nothing was kept, try again.
+        """
+        session = Session(self.engine, expire_on_commit=False, info={"notifyr.database": self})
+        try:
+            with session:
+                yield session
+                session.commit()
+        except OperationalError as error:
+            raise StorageError(f"the database refused: {type(error.orig).__name__}: {error.orig}") from error
+        for action in session.info.pop(_OUTGOING, []):
+            try:
+                action()
+            except Exception:
+                # The rows are committed. A broker or bus that is down costs time, never a message.
+                _log.warning("after_commit_failed", exc_info=True)
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """A session for reading: one snapshot, nothing is ever written."""
+        session = Session(self._reader, expire_on_commit=False, autoflush=False, info={"notifyr.database": self})
+        try:
+            with session:
+                yield session
+        except OperationalError as error:
+            raise StorageError(f"the database refused: {type(error.orig).__name__}: {error.orig}") from error
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+def _engine(url: str, pool_size: int) -> Engine:
+    parsed = make_url(url)
+    if parsed.get_backend_name() != "sqlite":
+        return create_engine(parsed, pool_size=pool_size, max_overflow=10, pool_pre_ping=True, pool_timeout=10)
+    if parsed.database:
+        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(
+        parsed, pool_size=pool_size, max_overflow=10, connect_args={"timeout": 30, "check_same_thread": False}
+    )
+    event.listen(engine, "connect", _sqlite_connect)
+    event.listen(engine, "begin", _sqlite_begin)
+    return engine
+
+
+def _sqlite_connect(connection: Any, _record: object) -> None:
+    # The driver must not open transactions by itself: SQLAlchemy's begin event does, with the right kind.
+    connection.isolation_level = None
+    for pragma in (
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "foreign_keys=ON",
+        "busy_timeout=30000",
+        "temp_store=MEMORY",
+        "cache_size=-16000",
+    ):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _sqlite_begin(connection: Connection) -> None:
+    reading = connection.get_execution_options().get("notifyr_reading", False)
+    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+
+
+def committing(name: str, session: Session) -> None:
+    """Mark the failpoints round this session's commit: `NAME.before_commit` and `NAME.after_commit`."""
+    event.listen(session, "before_commit", lambda _: failpoint(f"{name}.before_commit"), once=True)
+    event.listen(session, "after_commit", lambda _: failpoint(f"{name}.after_commit"), once=True)

@@ -1,0 +1,10 @@
+"""Imports every table once, so that `Base.metadata` is complete (Alembic, tests)."""
+
+from __future__ import annotations
+
+from assistant.db import access, contacts, knowledge, messages, profiles
+from assistant.db.base import Base
+
+__all__ = ["access", "contacts", "knowledge", "messages", "metadata", "profiles"]
+
+metadata = Base.metadata

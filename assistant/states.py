@@ -1,0 +1,147 @@
+"""States and the moves between them. `transition` refuses every move that is not listed."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TypeVar
+
+from assistant.errors import Conflict
+
+__all__ = [
+    "Author",
+    "Delivery",
+    "Direction",
+    "Engagement",
+    "ProfileState",
+    "SuggestionState",
+    "ThreadState",
+    "TriageState",
+    "transition",
+]
+
+
+class Direction(StrEnum):
+    INBOUND = "inbound"
+    OUTBOUND = "outbound"
+
+
+class Author(StrEnum):
+    """Who wrote a message: the person outside, a human agent, or the assistant (by policy)."""
+
+    CONTACT = "contact"
+    AGENT = "agent"
+    ASSISTANT = "assistant"
+
+
+class Delivery(StrEnum):
+    RECEIVED = "received"
+    HELD = "held"
+    """Queued with an undo window: the sweeper or the delayed task releases it."""
+    QUEUED = "queued"
+    SENDING = "sending"
+    SENT = "sent"
+    DELIVERED = "delivered"
+    DEFERRED = "deferred"
+    BOUNCED = "bounced"
+    REJECTED = "rejected"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    UNKNOWN = "unknown"
+
+
+class Engagement(StrEnum):
+    OPENED = "opened"
+    CLICKED = "clicked"
+    REPLIED = "replied"
+    COMPLAINED = "complained"
+    UNSUBSCRIBED = "unsubscribed"
+
+
+class ThreadState(StrEnum):
+    OPEN = "open"
+    PENDING = "pending"
+    SNOOZED = "snoozed"
+    CLOSED = "closed"
+    SPAM = "spam"
+    TRASH = "trash"
+
+
+class ProfileState(StrEnum):
+    ACTIVE = "active"
+    BLOCKED = "blocked"
+    EXPIRED = "expired"
+    DISABLED = "disabled"
+
+
+class SuggestionState(StrEnum):
+    DRAFTING = "drafting"
+    PROPOSED = "proposed"
+    ACCEPTED = "accepted"
+    EDITED = "edited"
+    REJECTED = "rejected"
+    EXPIRED = "expired"
+
+
+class TriageState(StrEnum):
+    """Where an inbound message stands on its way through the stages."""
+
+    WAITING = "waiting"
+    DONE = "done"
+    PARTIAL = "partial"
+    """Some stage was not available; the others did their part, and the trace names the missing one."""
+    PARKED = "parked"
+    """It failed too often; a person decides."""
+
+
+_DELIVERY: dict[Delivery, frozenset[Delivery]] = {
+    Delivery.RECEIVED: frozenset(),
+    Delivery.HELD: frozenset({Delivery.QUEUED, Delivery.CANCELLED}),
+    Delivery.QUEUED: frozenset({Delivery.SENDING, Delivery.CANCELLED, Delivery.FAILED}),
+    Delivery.SENDING: frozenset(
+        {Delivery.SENT, Delivery.QUEUED, Delivery.FAILED, Delivery.REJECTED, Delivery.UNKNOWN, Delivery.CANCELLED}
+    ),
+    Delivery.SENT: frozenset({Delivery.DELIVERED, Delivery.DEFERRED, Delivery.BOUNCED, Delivery.REJECTED}),
+    Delivery.DEFERRED: frozenset({Delivery.DELIVERED, Delivery.BOUNCED, Delivery.REJECTED}),
+    Delivery.DELIVERED: frozenset({Delivery.BOUNCED}),
+    Delivery.BOUNCED: frozenset(),
+    Delivery.REJECTED: frozenset(),
+    Delivery.FAILED: frozenset({Delivery.QUEUED}),
+    Delivery.CANCELLED: frozenset(),
+    Delivery.UNKNOWN: frozenset({Delivery.SENT, Delivery.QUEUED, Delivery.FAILED, Delivery.DELIVERED, Delivery.BOUNCED}),
+}
+_THREAD: dict[ThreadState, frozenset[ThreadState]] = {
+    state: frozenset(ThreadState) - {state} for state in ThreadState
+}
+_SUGGESTION: dict[SuggestionState, frozenset[SuggestionState]] = {
+    SuggestionState.DRAFTING: frozenset({SuggestionState.PROPOSED, SuggestionState.EXPIRED, SuggestionState.REJECTED}),
+    SuggestionState.PROPOSED: frozenset(
+        {SuggestionState.ACCEPTED, SuggestionState.EDITED, SuggestionState.REJECTED, SuggestionState.EXPIRED}
+    ),
+    # Undo within the send window and undo of a dismissal bring a suggestion back.
+    SuggestionState.ACCEPTED: frozenset({SuggestionState.PROPOSED}),
+    SuggestionState.EDITED: frozenset({SuggestionState.PROPOSED}),
+    SuggestionState.REJECTED: frozenset({SuggestionState.PROPOSED, SuggestionState.EXPIRED}),
+    SuggestionState.EXPIRED: frozenset(),
+}
+_PROFILE: dict[ProfileState, frozenset[ProfileState]] = {
+    ProfileState.ACTIVE: frozenset({ProfileState.BLOCKED, ProfileState.EXPIRED, ProfileState.DISABLED}),
+    ProfileState.BLOCKED: frozenset({ProfileState.ACTIVE, ProfileState.DISABLED}),
+    ProfileState.EXPIRED: frozenset({ProfileState.ACTIVE, ProfileState.DISABLED}),
+    ProfileState.DISABLED: frozenset({ProfileState.ACTIVE}),
+}
+
+_MOVES: dict[type[StrEnum], dict[StrEnum, frozenset[StrEnum]]] = {
+    Delivery: _DELIVERY,  # type: ignore[dict-item]  # dict is invariant; each table is keyed by its own enum
+    ThreadState: _THREAD,  # type: ignore[dict-item]
+    SuggestionState: _SUGGESTION,  # type: ignore[dict-item]
+    ProfileState: _PROFILE,  # type: ignore[dict-item]
+}
+
+State = TypeVar("State", Delivery, ThreadState, SuggestionState, ProfileState)
+
+
+def transition(current: State, new: State) -> State:
+    """Return `new` when the move is allowed, else raise `Conflict`."""
+    if new in _MOVES[type(current)][current]:
+        return new
+    raise Conflict(f"{type(current).__name__} cannot go from {current} to {new}")
