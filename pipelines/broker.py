@@ -1,0 +1,85 @@
+"""The Celery application: queues, delivery rules, beat table. Rows are the truth; a task is a hint that carries ids."""
+
+from __future__ import annotations
+
+from celery import Celery
+from kombu import Queue
+
+from assistant.db.session import Job
+from assistant.settings import Settings
+from assistant.telemetry import METRICS
+
+__all__ = ["QUEUES", "ROUTES", "broker_url", "create_celery", "dispatch"]
+
+QUEUES = ("inbound", "outbound", "models", "batch")
+ROUTES = {
+    "notifyr.triage": "inbound",
+    "notifyr.sweep": "inbound",
+    "notifyr.deliver": "outbound",
+    "notifyr.draft": "models",
+}
+_NETWORK_SECONDS = 3
+"""A broker that is down must cost a request no more than this: the sweeper finds the row."""
+
+
+def broker_url(settings: Settings, redis_url: str) -> str:
+    return settings.broker_url.get_secret_value() if settings.broker_url is not None else redis_url
+
+
+def create_celery(settings: Settings, url: str) -> Celery:
+    """An application on the broker at `url`. Nothing is connected yet."""
+    app = Celery("notifyr", broker=url, set_as_current=False)
+    options: dict[str, object] = {}
+    if url.startswith(("redis", "unix", "valkey")):
+        longest = max(300.0, settings.lease_seconds * 2, settings.draft_timeout * 4)
+        options = {
+            # A killed worker's task comes back after the visibility timeout; kombu looks every second (not every 100).
+            "visibility_timeout": longest,
+            "unacked_restore_interval": 1,
+            "socket_timeout": 30,
+            "socket_connect_timeout": _NETWORK_SECONDS,
+            "socket_keepalive": True,
+            "global_keyprefix": "notifyr:celery:",
+        }
+    app.conf.update(
+        task_acks_late=True,
+        task_reject_on_worker_lost=True,
+        worker_prefetch_multiplier=1,
+        task_ignore_result=True,
+        task_serializer="json",
+        accept_content=["json"],
+        task_default_queue="inbound",
+        task_queues=[Queue(name) for name in QUEUES],
+        task_routes={name: {"queue": queue} for name, queue in ROUTES.items()},
+        task_create_missing_queues=False,
+        broker_transport_options=options,
+        broker_connection_timeout=_NETWORK_SECONDS,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        worker_hijack_root_logger=False,
+        worker_send_task_events=False,
+        worker_enable_remote_control=False,
+        timezone="UTC",
+        enable_utc=True,
+        beat_schedule={
+            "sweep": {
+                "task": "notifyr.sweep",
+                "schedule": float(settings.sweep_seconds),
+                "options": {"expires": float(settings.sweep_seconds)},
+            }
+        },
+        beat_schedule_filename=str(settings.path("run", "beat-schedule")),
+        beat_max_loop_interval=min(5, settings.sweep_seconds),
+    )
+    return app
+
+
+def dispatch(app: Celery, job: Job) -> None:
+    """Hand one job to the broker, once, without waiting for a broker that is down. Raises kombu's `OperationalError`."""
+    name = f"notifyr.{job.task}"
+    try:
+        app.send_task(name, args=list(job.args), countdown=job.delay or None, queue=ROUTES[name], retry=False)
+    except Exception:
+        METRICS.dispatch_failures.labels(task=job.task).inc()
+        raise

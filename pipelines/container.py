@@ -1,0 +1,163 @@
+"""The composition root: the only place where concrete parts meet. Each part is built when it is first asked for, once.
+
+A process therefore pays only for what it uses: the api never loads a model, a worker never loads a web framework.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import structlog
+from celery import Celery
+
+from assistant import failpoints
+from assistant.backends.blobs import Blobs
+from assistant.backends.bus import Bus
+from assistant.backends.cache import GenerationCache
+from assistant.backends.coordination import Limiter
+from assistant.backends.secrets import secret_key
+from assistant.backends.vectors import Vectors
+from assistant.db.session import Database, Event, Job
+from assistant.failpoints import failpoint
+from assistant.settings import Settings, load_settings
+from channels.base import Channel
+from channels.support.mime import ParserChild
+from models.base import Classifier, Embedder, Generator
+from models.catalog import load_classifier, load_embedder, load_generator
+from models.wrappers import Cached
+from pipelines import broker
+from pipelines.inbound import Receiver
+from pipelines.outbound import Deliverer, Portal, open_channels
+from pipelines.triage import Triage
+
+__all__ = ["Container", "build", "find_redis"]
+
+_log = structlog.get_logger(__name__)
+
+
+def find_redis(settings: Settings) -> str:
+    """The Redis URL: from the settings, or of the embedded server that the run command started (empty when none runs)."""
+    if settings.redis_url is not None:
+        return settings.redis_url.get_secret_value()
+    try:
+        return settings.path("run", "redis-url").read_text().strip()
+    except FileNotFoundError:
+        return ""
+
+
+class Container:
+    """Everything one process works with. Raises `ConfigurationError` from the part that cannot be built."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.redis_url = find_redis(settings)
+        failpoints.arm(settings.failpoints)
+
+    # -- stores
+
+    @cached_property
+    def database(self) -> Database:
+        return Database(
+            self.settings.sql_url,
+            dispatch=self._dispatch,
+            announce=self._announce,
+            pool_size=max(5, self.settings.worker_threads + 2),
+        )
+
+    @cached_property
+    def blobs(self) -> Blobs:
+        return Blobs.open(self.settings)
+
+    @cached_property
+    def bus(self) -> Bus:
+        return Bus(self.redis_url)
+
+    @cached_property
+    def limiter(self) -> Limiter:
+        return Limiter(self.redis_url)
+
+    @cached_property
+    def secret_key(self) -> bytes:
+        return secret_key(self.settings)
+
+    @cached_property
+    def vectors(self) -> Vectors:
+        return Vectors.open(self.settings)
+
+    # -- the broker
+
+    @cached_property
+    def celery(self) -> Celery:
+        return broker.create_celery(self.settings, broker.broker_url(self.settings, self.redis_url))
+
+    def _dispatch(self, job: Job) -> None:
+        if not self.redis_url and self.settings.broker_url is None:
+            return  # a command without a running server: its sweeper takes the rows up
+        failpoint("dispatch.before")
+        broker.dispatch(self.celery, job)
+        failpoint("dispatch.after")
+
+    def _announce(self, event: Event) -> None:
+        if not self.redis_url:
+            return
+        failpoint("publish.before")
+        self.bus.publish(event)
+        failpoint("publish.after")
+
+    # -- mail in, mail out
+
+    @cached_property
+    def parser(self) -> ParserChild:
+        return ParserChild()
+
+    @cached_property
+    def receiver(self) -> Receiver:
+        return Receiver(self.database, self.blobs, self.parser)
+
+    @cached_property
+    def portal(self) -> Portal:
+        return Portal()
+
+    @cached_property
+    def channels(self) -> dict[str, Channel]:
+        return open_channels(self.settings)
+
+    @cached_property
+    def deliverer(self) -> Deliverer:
+        return Deliverer(self.database, self.channels, self.portal, self.blobs, settings=self.settings)
+
+    # -- models and the stages on them
+
+    @cached_property
+    def classifier(self) -> Classifier | None:
+        return load_classifier(self.settings.encoder, threads=self.settings.model_threads)
+
+    @cached_property
+    def embedder(self) -> Embedder | None:
+        return load_embedder(self.settings.encoder, threads=self.settings.model_threads)
+
+    @cached_property
+    def generator(self) -> Generator | None:
+        generator = load_generator(
+            self.settings.generator, threads=self.settings.model_threads, timeout=self.settings.draft_timeout
+        )
+        if generator is None or not self.redis_url or not self.settings.cache_seconds:
+            return generator
+        return Cached(generator, GenerationCache(self.redis_url, seconds=self.settings.cache_seconds))
+
+    @cached_property
+    def triage(self) -> Triage:
+        return Triage(self)
+
+    def close(self) -> None:
+        """Give everything back that was built."""
+        built = self.__dict__
+        for name in ("parser", "portal", "bus", "limiter", "celery", "vectors", "database"):
+            part = built.pop(name, None)
+            if part is not None:
+                part.close()
+
+
+def build(settings: Settings | None = None) -> Container:
+    """A container on the given settings, or on those of the environment. Constructs nothing yet."""
+    return Container(settings or load_settings())

@@ -1,0 +1,36 @@
+"""Every task: a few lines that take ids and hand over. Running one twice changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from assistant.clock import utcnow
+from assistant.services import outbox
+from pipelines.container import Container
+
+__all__ = ["TASKS"]
+
+
+def triage(container: Container, message_id: str) -> None:
+    """Send one inbound message through the stages; its draft, when one is due, is a task of its own."""
+    container.triage.triage(message_id)
+
+
+def draft(container: Container, suggestion_id: str) -> None:
+    """Generate one suggested reply and stream it to the open pages."""
+    container.triage.draft(suggestion_id)
+
+
+def deliver(container: Container, message_id: str) -> None:
+    """Hand one queued message to its carrier."""
+    container.deliverer.deliver(message_id)
+
+
+def sweep(container: Container) -> None:
+    """Take up what the broker lost: waiting, held and queued rows, and claims whose holder died."""
+    with container.database.transaction() as session:
+        outbox.sweep(session, now=utcnow())
+
+
+TASKS: dict[str, Callable[..., Any]] = {"triage": triage, "draft": draft, "deliver": deliver, "sweep": sweep}

@@ -1,0 +1,106 @@
+"""The worker and the beat: `celery -A pipelines.worker worker` and `notifyr worker` are the same thing.
+
+The application is made when it is first asked for, never at import.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import structlog
+from celery import Celery, Task, signals
+
+from assistant.errors import NotifyrError
+from assistant.telemetry import configure_logging
+from pipelines.container import Container, build
+from pipelines.tasks import TASKS
+
+__all__ = ["NotifyrTask", "create_worker", "run_beat", "run_worker"]
+
+_log = structlog.get_logger(__name__)
+
+
+class NotifyrTask(Task[Any, Any]):
+    """What all tasks share: ids in the log context, and an expected failure that is logged and left to the sweeper.
+
+    A task is a hint: the row decides what is left to do, so a failed one is not kept in the broker.
+    """
+
+    container: Container
+    abstract = True
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        with _bound(task=self.name, task_id=self.request.id or "", ids=list(args)):
+            try:
+                return self.run(self.container, *args, **kwargs)
+            except NotifyrError as error:
+                _log.warning("task_failed", code=error.code, retryable=error.retryable, reason=error.message)
+                return None
+
+
+@contextlib.contextmanager
+def _bound(**values: Any) -> Iterator[None]:
+    with structlog.contextvars.bound_contextvars(**values):
+        yield
+
+
+def create_worker(container: Container) -> Celery:
+    """The container's Celery application with every task registered on it."""
+    app = container.celery
+    for name, body in TASKS.items():
+        # celery calls run() bound to the task; the container is handed in explicitly by NotifyrTask.
+        made = type(
+            f"{name.title()}Task",
+            (NotifyrTask,),
+            {"name": f"notifyr.{name}", "run": staticmethod(body), "container": container, "__module__": __name__},
+        )
+        app.register_task(made())
+    return app
+
+
+def _quiet_logging(container: Container) -> None:
+    def setup(**_: object) -> None:
+        configure_logging(container.settings.log_level, container.settings.log_format)
+
+    signals.setup_logging.connect(setup, weak=False)
+
+
+def run_worker(container: Container, *, queues: tuple[str, ...], threads: int, name: str) -> int:
+    """Work until SIGTERM (running tasks are finished first). Returns the exit code."""
+    _quiet_logging(container)
+    app = create_worker(container)
+    if "models" in queues or "inbound" in queues:
+        signals.worker_ready.connect(lambda **_: container.triage.warm(queues), weak=False)
+    code = app.worker_main(
+        [
+            "worker",
+            "--pool=threads",
+            f"--concurrency={threads}",
+            f"--queues={','.join(queues)}",
+            f"--hostname={name}@%h",
+            "--without-gossip",
+            "--without-mingle",
+            f"--loglevel={container.settings.log_level}",
+        ]
+    )
+    container.close()
+    return int(code or 0)
+
+
+def run_beat(container: Container) -> int:
+    """Send the periodic tasks until SIGTERM. Two of them are harmless: a sweep is idempotent."""
+    _quiet_logging(container)
+    container.settings.path("run").mkdir(parents=True, exist_ok=True)
+    app = create_worker(container)
+    app.Beat(loglevel=container.settings.log_level, quiet=True).run()
+    return 0
+
+
+def __getattr__(name: str) -> Any:
+    if name in {"app", "celery"}:
+        container = build()
+        _quiet_logging(container)
+        return create_worker(container)
+    raise AttributeError(name)
