@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from sqlalchemy import ForeignKey, Index, String, UniqueConstraint
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from assistant.clock import utcnow
 from assistant.db.base import Base, Timestamps
@@ -18,6 +18,8 @@ class Contact(Timestamps, Base):
     display_name: Mapped[str] = mapped_column(String(300), default="")
     note: Mapped[str] = mapped_column(String(2000), default="")
     updated_at: Mapped[datetime] = mapped_column(default=utcnow, onupdate=utcnow)
+    identities: Mapped[list[Identity]] = relationship(lazy="raise", order_by="Identity.id")
+
     __table_args__ = (Index("ix_contacts_display_name", "display_name"),)
 
 

@@ -125,6 +125,7 @@ class Message(Timestamps, Base):
 
     thread: Mapped[Thread] = relationship(lazy="raise")
     attachments: Mapped[list[Attachment]] = relationship(lazy="raise", order_by="Attachment.position")
+    events: Mapped[list[MessageEvent]] = relationship(lazy="raise", order_by="MessageEvent.occurred_at, MessageEvent.id")
 
     __table_args__ = (
         UniqueConstraint("profile_id", "external_id"),
@@ -187,6 +188,8 @@ class Suggestion(Timestamps, Base):
     milliseconds: Mapped[float] = mapped_column(default=0.0)
     prompt_tokens: Mapped[int] = mapped_column(default=0)
     completion_tokens: Mapped[int] = mapped_column(default=0)
+    attempts: Mapped[int] = mapped_column(default=0)
+    """Starts of the drafting; a draft that kills its worker again and again is given up."""
     agent_id: Mapped[str | None] = mapped_column(ForeignKey("agents.id", ondelete="SET NULL"))
     final_text: Mapped[str] = mapped_column(Text, default="")
     edit_share: Mapped[float | None]

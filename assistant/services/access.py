@@ -12,7 +12,7 @@ import re
 import secrets
 import threading
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cache
 from typing import Any
@@ -84,7 +84,7 @@ class Credentials:
     """What is needed to check a password without a database: empty when nobody has that address."""
 
     agent_id: str = ""
-    password_hash: str = ""
+    password_hash: str = field(default="", repr=False)
 
 
 def _digest(secret: str) -> str:
