@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import ForeignKey, Index, String, Text, UniqueConstraint
+from sqlalchemy import BigInteger, ForeignKey, Index, String, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from assistant.clock import utcnow
@@ -33,6 +33,6 @@ class Chunk(Timestamps, Base):
     version: Mapped[int]
     position: Mapped[int]
     text: Mapped[str] = mapped_column(Text)
-    number: Mapped[int] = mapped_column(unique=True)
-    """Point id in the vector index (it wants an unsigned integer)."""
+    number: Mapped[int] = mapped_column(BigInteger, unique=True)
+    """Point id in the vector index: made from document, version and position, so that a rebuilt index is the same."""
     __table_args__ = (Index("ix_chunks_document", "document_id", "position"),)
