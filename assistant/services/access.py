@@ -43,6 +43,7 @@ __all__ = [
     "credentials_of",
     "disable_agent",
     "get_agent",
+    "is_fresh",
     "open_session",
     "password_matches",
     "revoke_key",
@@ -232,12 +233,14 @@ def agent_of_session(session: Session, token: str) -> tuple[AgentSession, Agent]
     return (row[0], row[1]) if row is not None else None
 
 
-def touch_session(session: Session, opened: AgentSession) -> bool:
-    """Note that the browser is in use; at most once a minute. Says whether anything was written."""
-    if utcnow() - opened.last_seen_at < _SEEN_EVERY:
-        return False
-    session.execute(update(AgentSession).where(AgentSession.id == opened.id).values(last_seen_at=utcnow()))
-    return True
+def is_fresh(last: datetime | None) -> bool:
+    """Whether a "last used" mark is younger than a minute, so that it need not be written again."""
+    return last is not None and utcnow() - last < _SEEN_EVERY
+
+
+def touch_session(session: Session, session_id: str) -> None:
+    """Note that the browser is in use."""
+    session.execute(update(AgentSession).where(AgentSession.id == session_id).values(last_seen_at=utcnow()))
 
 
 def revoke_session(session: Session, token: str) -> None:
@@ -370,12 +373,9 @@ def verify_key(session: Session, presented: str) -> ApiKey | None:
     return key
 
 
-def touch_key(session: Session, key: ApiKey) -> bool:
-    """Note that the key is in use; at most once a minute. Says whether anything was written."""
-    if key.last_used_at is not None and utcnow() - key.last_used_at < _SEEN_EVERY:
-        return False
-    session.execute(update(ApiKey).where(ApiKey.id == key.id).values(last_used_at=utcnow()))
-    return True
+def touch_key(session: Session, key_id: str) -> None:
+    """Note that the key is in use."""
+    session.execute(update(ApiKey).where(ApiKey.id == key_id).values(last_used_at=utcnow()))
 
 
 def rotate_key(session: Session, key_id: str, *, actor: str, overlap: timedelta = timedelta()) -> tuple[ApiKey, str]:
