@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,6 +16,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
+from assistant.clock import monotonic
 from assistant.errors import StorageError
 from assistant.failpoints import failpoint
 
@@ -136,8 +139,8 @@ def _engine(url: str, pool_size: int) -> Engine:
 def _sqlite_connect(connection: Any, _record: object) -> None:
     # The driver must not open transactions by itself: SQLAlchemy's begin event does, with the right kind.
     connection.isolation_level = None
+    _write_ahead(connection)
     for pragma in (
-        "journal_mode=WAL",
         "synchronous=FULL",
         "foreign_keys=ON",
         "busy_timeout=30000",
@@ -145,6 +148,19 @@ def _sqlite_connect(connection: Any, _record: object) -> None:
         "cache_size=-16000",
     ):
         connection.execute(f"PRAGMA {pragma}")
+
+
+def _write_ahead(connection: Any) -> None:
+    """Switch to WAL. On a new file several processes may try at once, and SQLite does not wait there by itself."""
+    end = monotonic() + 30
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError:
+            if monotonic() > end:
+                raise
+            time.sleep(0.01)
 
 
 def _sqlite_begin(connection: Connection) -> None:

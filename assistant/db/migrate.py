@@ -1,0 +1,96 @@
+"""Bring a database to the tables of this version. Alembic does the work; there is no alembic.ini and nothing to type."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Literal
+
+import structlog
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.autogenerate.api import AutogenContext
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, text
+
+from assistant.db.base import Json, UtcDateTime
+from assistant.db.session import Database
+from assistant.db.tables import metadata
+from assistant.errors import ConfigurationError
+
+__all__ = ["difference", "make_revision", "migrate", "render_item", "revision_of"]
+
+_log = structlog.get_logger(__name__)
+_FOLDER = Path(__file__).with_name("migrations")
+_LOCK = 0x6E6F7469  # any number that only we use: "noti"
+
+
+def migrate(target: str | Engine) -> str:
+    """Run the missing migrations in one transaction, and return the revision the database is then at.
+
+    Of two processes that start together one works and the other waits. Raises `ConfigurationError` for a database that a
+    newer version has already changed: an older program would damage it.
+    """
+    if isinstance(target, Engine):
+        return _migrate(target)
+    with closing(Database(target, pool_size=1)) as database:
+        return _migrate(database.engine)
+
+
+def _migrate(engine: Engine) -> str:
+    with engine.begin() as connection:
+        if connection.dialect.name == "postgresql":
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+        scripts = ScriptDirectory(str(_FOLDER))
+        before = revision_of(connection)
+        head = scripts.get_current_head() or ""
+        if before and before not in {revision.revision for revision in scripts.walk_revisions()}:
+            raise ConfigurationError(
+                [
+                    f"the database is at revision {before}, which this version does not know (it knows up to {head}): "
+                    "a newer Notifyr has used it. Start that version, or restore a backup made before the upgrade"
+                ]
+            )
+        if before != head:
+            _log.info("migrating", before=before or "empty", after=head)
+            command.upgrade(_config(connection), "head")
+        return head
+
+
+def revision_of(connection: Connection) -> str:
+    """The revision a database is at; empty when it has none."""
+    return MigrationContext.configure(connection).get_current_revision() or ""
+
+
+def difference(connection: Connection) -> list[Any]:
+    """What Alembic would still change to reach the tables of the code: empty when they agree."""
+    context = MigrationContext.configure(connection, opts={"compare_type": True, "render_item": render_item})
+    return list(compare_metadata(context, metadata))
+
+
+def make_revision(connection: Connection, number: str, message: str) -> Path:
+    """Write the next migration from the difference between `connection` and the code."""
+    made = command.revision(_config(connection), message=message, autogenerate=True, rev_id=number)
+    assert made is not None
+    assert not isinstance(made, list)
+    return Path(made.path)
+
+
+def render_item(kind: str, item: object, context: AutogenContext) -> str | Literal[False]:
+    """Write our own column types as plain ones, so that a migration does not depend on later code."""
+    if kind == "type" and isinstance(item, UtcDateTime):
+        return "sa.DateTime(timezone=True)"
+    if kind == "type" and item is Json:
+        context.imports.add("from sqlalchemy.dialects import postgresql")
+        return 'sa.JSON().with_variant(postgresql.JSONB(), "postgresql")'
+    return False
+
+
+def _config(connection: Connection) -> Config:
+    config = Config(attributes={"connection": connection})
+    config.set_main_option("script_location", str(_FOLDER).replace("%", "%%"))
+    config.set_main_option("file_template", "%%(rev)s_%%(slug)s")
+    config.set_main_option("path_separator", "os")
+    return config

@@ -1,0 +1,219 @@
+"""Fixtures on real servers. Every one is lazy: a test pays only for what it names.
+
+`database` runs a test on SQLite and on PostgreSQL, `redis_url` on the embedded Valkey and on Debian's redis-server.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from assistant import failpoints
+from assistant.clock import new_id
+from assistant.db.session import Database
+from assistant.settings import Settings, load_settings
+from tests.support import servers
+from tests.support.servers import PostgresServer, SmtpSink
+
+if TYPE_CHECKING:
+    from assistant.backends.blobs import Blobs
+    from pipelines.container import Container
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="also run what takes minutes (marked slow)")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--slow"):
+        slow = [item for item in items if item.get_closest_marker("slow")]
+        items[:] = [item for item in items if item not in slow]
+        config.hook.pytest_deselected(items=slow)
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A developer's own settings and an armed failpoint never reach the next test."""
+    import os
+
+    for name in [name for name in os.environ if name.startswith("NOTIFYR_")]:
+        monkeypatch.delenv(name)
+    yield
+    failpoints.disarm()
+
+
+# -- settings
+
+
+@pytest.fixture
+def make_settings(tmp_path: Path) -> Callable[..., Settings]:
+    """`make_settings(undo_send_seconds=0)`: settings under this test's own folder, with free ports."""
+
+    def make(**values: Any) -> Settings:
+        defaults: dict[str, Any] = {
+            "data_dir": tmp_path / "var",
+            "port": servers.free_port(),
+            "smtp_port": servers.free_port(),
+            "mail_address": "support@example.org",
+        }
+        return load_settings({}, **(defaults | values))
+
+    return make
+
+
+@pytest.fixture
+def settings(make_settings: Callable[..., Settings]) -> Settings:
+    """Laptop defaults under this test's own folder: SQLite, no Redis."""
+    return make_settings()
+
+
+# -- databases
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated SQLite file to copy from."""
+    from assistant.db.migrate import migrate
+
+    path = tmp_path_factory.mktemp("sqlite") / "template.db"
+    migrate(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """Debian's PostgreSQL, with a migrated database named `template` to clone from."""
+    from assistant.db.migrate import migrate
+
+    with servers.postgres_server() as server:
+        server.execute("CREATE DATABASE template")
+        migrate(server.url("template"))
+        yield server
+
+
+@pytest.fixture
+def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
+    """A migrated SQLite database of this test's own (in `data_dir`, where the default settings look for it)."""
+    path = tmp_path / "var" / "notifyr.db"
+    path.parent.mkdir(exist_ok=True)
+    shutil.copyfile(sqlite_template, path)
+    return f"sqlite:///{path}"
+
+
+@pytest.fixture
+def postgresql_url(postgres: PostgresServer) -> Iterator[str]:
+    """A migrated PostgreSQL database of this test's own."""
+    name = "test_" + new_id().replace("-", "")
+    postgres.execute(f"CREATE DATABASE {name} TEMPLATE template STRATEGY FILE_COPY")
+    yield postgres.url(name)
+    postgres.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """A migrated database of this test's own, once on each engine."""
+    url: str = request.getfixturevalue(f"{request.param}_url")
+    return url
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    """The unit of work on `database_url`; nothing is dispatched or announced."""
+    opened = Database(database_url, pool_size=5)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def sqlite_database(sqlite_url: str) -> Iterator[Database]:
+    """Only SQLite: for what does not depend on the engine."""
+    opened = Database(sqlite_url, pool_size=5)
+    yield opened
+    opened.close()
+
+
+# -- Redis, brokers, files
+
+
+@pytest.fixture(scope="session")
+def valkey_session_url() -> Iterator[str]:
+    with servers.valkey_server() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def redis_session_url() -> Iterator[str]:
+    with servers.redis_server() as url:
+        yield url
+
+
+def _empty(url: str) -> str:
+    from redis import Redis
+
+    with Redis.from_url(url) as client:
+        client.flushall()
+    return url
+
+
+@pytest.fixture
+def valkey_url(valkey_session_url: str) -> str:
+    """The embedded Valkey, emptied."""
+    return _empty(valkey_session_url)
+
+
+@pytest.fixture(params=["valkey", "redis"])
+def redis_url(request: pytest.FixtureRequest) -> str:
+    """The same test on the embedded Valkey and on Debian's redis-server, emptied."""
+    return _empty(request.getfixturevalue(f"{request.param}_session_url"))
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_url() -> Iterator[str]:
+    """Debian's RabbitMQ (six seconds to start)."""
+    with servers.rabbitmq_server() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[dict[str, str]]:
+    """An S3 server with an empty bucket: `endpoint`, `bucket`, `key`, `secret`."""
+    with servers.s3_server() as facts:
+        yield facts
+
+
+@pytest.fixture
+def blobs(settings: Settings) -> Blobs:
+    """The blob store under this test's own folder."""
+    from assistant.backends.blobs import Blobs
+
+    return Blobs.open(settings)
+
+
+# -- mail, and everything together
+
+
+@pytest.fixture
+def smtp_sink() -> Iterator[SmtpSink]:
+    """A receiving mail server: `.url` for `relay_url`, `.wait(n)`, `.mails`, scripted `.answers` and `.refuse`."""
+    with servers.smtp_sink_server() as sink:
+        yield sink
+
+
+@pytest.fixture
+def full_settings(make_settings: Callable[..., Settings], sqlite_url: str, valkey_url: str) -> Settings:
+    """Settings of a whole installation: SQLite, the embedded Valkey, no models."""
+    return make_settings(redis_url=valkey_url, database_url=sqlite_url, encoder="off", generator="off")
+
+
+@pytest.fixture
+def container(full_settings: Settings) -> Iterator[Container]:
+    """Everything wired as in production, on `full_settings`."""
+    from pipelines.container import build
+
+    built = build(full_settings)
+    yield built
+    built.close()
