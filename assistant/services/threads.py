@@ -2,53 +2,33 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Generic, TypeVar
+from typing import Any
 
-from sqlalchemy import (
-    ColumnElement,
-    CursorResult,
-    and_,
-    case,
-    exists,
-    false,
-    func,
-    literal,
-    or_,
-    select,
-    true,
-    update,
-)
+from sqlalchemy import ColumnElement, CursorResult, and_, case, exists, func, or_, select, update
 from sqlalchemy.orm import InstrumentedAttribute, Session, joinedload, selectinload
 
 from assistant.clock import utcnow
 from assistant.db.access import Agent
-from assistant.db.base import UtcDateTime
 from assistant.db.contacts import Contact, Identity
 from assistant.db.messages import Attachment, Message, Suggestion, Thread
 from assistant.db.session import publish
 from assistant.errors import InvalidInput, NotFound, PreconditionFailed
+from assistant.services.paging import Key, Page, after, bounded, order_by, read_cursor, words, write_cursor
 from assistant.states import Delivery, Direction, ThreadState, transition
 
 __all__ = [
-    "MAX_PAGE",
     "SORTS",
     "VIEWS",
     "Change",
     "Filters",
-    "Page",
     "assign",
     "change",
     "change_state",
-    "contacts_page",
     "counts",
     "get_attachment",
-    "get_contact",
     "get_message",
     "get_suggestion",
     "get_thread",
@@ -61,9 +41,6 @@ __all__ = [
     "suggestions_of",
 ]
 
-Item = TypeVar("Item")
-MAX_PAGE = 100
-_MAX_WORDS = 8
 _OPEN = (ThreadState.OPEN, ThreadState.PENDING)
 _IN_OUTBOX = (
     Delivery.HELD,
@@ -98,28 +75,19 @@ VIEWS: dict[str, Callable[[], ColumnElement[bool]]] = {
 """Every list of the inbox by name, and which threads are in it."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Key:
-    """One column of a sort order; every one of them is never null."""
-
-    column: Callable[[], ColumnElement[Any]]
-    descending: bool = False
-    moment: bool = False
-
-
 _URGENCY = {"critical": 0, "urgent": 0, "high": 1, "normal": 2, "medium": 2, "low": 3}
-_LAST = _Key(lambda: Thread.__table__.c.last_message_at, descending=True, moment=True)
-_ID = _Key(lambda: Thread.__table__.c.id, descending=True)
+_LAST = Key(lambda: Thread.__table__.c.last_message_at, "moment", descending=True)
+_ID = Key(lambda: Thread.__table__.c.id, "id", descending=True)
 
-SORTS: dict[str, tuple[_Key, ...]] = {
+SORTS: dict[str, tuple[Key, ...]] = {
     "newest": (_LAST, _ID),
     "oldest-waiting": (
-        _Key(lambda: case((Thread.last_direction == Direction.INBOUND, 0), else_=1)),
-        _Key(lambda: func.coalesce(Thread.last_inbound_at, Thread.last_message_at), moment=True),
+        Key(lambda: case((Thread.last_direction == Direction.INBOUND, 0), else_=1)),
+        Key(lambda: func.coalesce(Thread.last_inbound_at, Thread.last_message_at), "moment"),
         _ID,
     ),
-    "most-urgent": (_Key(lambda: case(_URGENCY, value=Thread.urgency, else_=2)), _LAST, _ID),
-    "least-certain": (_Key(lambda: func.coalesce(Thread.certainty, 2.0)), _LAST, _ID),
+    "most-urgent": (Key(lambda: case(_URGENCY, value=Thread.urgency, else_=2)), _LAST, _ID),
+    "least-certain": (Key(lambda: func.coalesce(Thread.certainty, 2.0)), _LAST, _ID),
 }
 """Every sort order by name. The id at the end makes each one total, so that a cursor names exactly one place."""
 
@@ -138,12 +106,6 @@ class Filters:
     channel: str = ""
     intent: str = ""
     contact_id: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Page(Generic[Item]):
-    items: Sequence[Item]
-    next_cursor: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,24 +137,23 @@ def list_threads(
         raise InvalidInput(f"there is no view of that name; there are {', '.join(VIEWS)}")
     if sort not in SORTS:
         raise InvalidInput(f"there is no sort of that name; there are {', '.join(SORTS)}")
-    limit = _bounded(limit)
+    limit = bounded(limit)
     keys = SORTS[sort]
     query = select(Thread).where(VIEWS[view](), *_narrowed(filters or Filters()))
     if cursor:
-        query = query.where(_after(keys, _read_cursor(cursor, sort, keys)))
+        query = query.where(after(keys, read_cursor(cursor, sort, keys)))
     columns = [key.column() for key in keys]
-    order = [column.desc() if key.descending else column.asc() for key, column in zip(keys, columns, strict=True)]
     # Sort values ride along: the cursor is built from what the database compared, without a second look.
     page = (
         query.add_columns(*[column.label(f"sort_{number}") for number, column in enumerate(columns)])
         .options(joinedload(Thread.contact).joinedload(Contact.identities), joinedload(Thread.assignee))
-        .order_by(*order)
+        .order_by(*order_by(keys))
         .limit(limit + 1)
     )
     rows = session.execute(page).unique().all()
     more = len(rows) > limit
     rows = rows[:limit]
-    return Page([row[0] for row in rows], _write_cursor(sort, rows[-1][1:]) if more else None)
+    return Page([row[0] for row in rows], write_cursor(sort, rows[-1][1:]) if more else None)
 
 
 def counts(session: Session) -> dict[str, int]:
@@ -218,7 +179,7 @@ def _narrowed(filters: Filters) -> list[ColumnElement[bool]]:
         found.append(Thread.intent == filters.intent)
     if filters.contact_id:
         found.append(Thread.contact_id == filters.contact_id)
-    return found + [_mentions(word) for word in filters.search.split()[:_MAX_WORDS]]
+    return found + [_mentions(word) for word in words(filters.search)]
 
 
 def _mentions(word: str) -> ColumnElement[bool]:
@@ -229,59 +190,6 @@ def _mentions(word: str) -> ColumnElement[bool]:
         Thread.contact_id.in_(select(Contact.id).where(Contact.display_name.icontains(word, autoescape=True))),
         Thread.contact_id.in_(select(Identity.contact_id).where(Identity.address.icontains(word, autoescape=True))),
     )
-
-
-# -- cursors
-
-
-def _bounded(limit: int) -> int:
-    if not 1 <= limit <= MAX_PAGE:
-        raise InvalidInput(f"a page has 1 to {MAX_PAGE} items")
-    return limit
-
-
-def _after(keys: Sequence[_Key], values: Sequence[Any]) -> ColumnElement[bool]:
-    """Rows behind `values` in a mixed-direction order: (a > x) or (a = x and (b > y or ...))."""
-    behind: ColumnElement[bool] = false()
-    same: ColumnElement[bool] = true()
-    for key, value in zip(keys, values, strict=True):
-        column = key.column()
-        bound = literal(value, UtcDateTime) if key.moment else literal(value)
-        behind = or_(behind, and_(same, column < bound if key.descending else column > bound))
-        same = and_(same, column == bound)
-    return behind
-
-
-def _write_cursor(sort: str, values: Sequence[Any]) -> str:
-    plain = [value.isoformat() if isinstance(value, datetime) else value for value in values]
-    return base64.urlsafe_b64encode(json.dumps([sort, *plain]).encode()).decode().rstrip("=")
-
-
-def _read_cursor(cursor: str, sort: str, keys: Sequence[_Key]) -> list[Any]:
-    try:
-        if len(cursor) > 500:
-            raise ValueError
-        decoded = json.loads(base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True))
-        if not isinstance(decoded, list) or len(decoded) != len(keys) + 1 or decoded[0] != sort:
-            raise ValueError
-        return [_cursor_value(value, key) for value, key in zip(decoded[1:], keys, strict=True)]
-    except (ValueError, binascii.Error, RecursionError):
-        raise InvalidInput("that cursor is not one of this list; start from the first page") from None
-
-
-def _cursor_value(value: Any, key: _Key) -> Any:
-    if key.moment:
-        moment = datetime.fromisoformat(value) if isinstance(value, str) else None
-        if moment is None or moment.tzinfo is None:
-            raise ValueError
-        return moment
-    if key is _ID:
-        if not isinstance(value, str) or len(value) > 36 or not value.isascii() or not value.isprintable():
-            raise ValueError
-        return value
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1_000:
-        raise ValueError
-    return value
 
 
 # -- one thread
@@ -315,8 +223,8 @@ def messages_of(session: Session, thread_id: str) -> Sequence[Message]:
 
 
 _MESSAGE_KEYS = (
-    _Key(lambda: Message.__table__.c.occurred_at, moment=True),
-    _Key(lambda: Message.__table__.c.id),
+    Key(lambda: Message.__table__.c.occurred_at, "moment"),
+    Key(lambda: Message.__table__.c.id, "id"),
 )
 
 
@@ -324,22 +232,17 @@ def messages_page(session: Session, thread_id: str, *, cursor: str | None = None
     """One page of a thread's messages, old to new, with attachments and events. Raises `NotFound`, `InvalidInput`."""
     if session.get(Thread, thread_id) is None:
         raise NotFound("there is no such thread")
-    limit = _bounded(limit)
+    limit = bounded(limit)
     query = select(Message).where(Message.thread_id == thread_id)
     if cursor:
-        query = query.where(_after(_MESSAGE_KEYS, _read_id_cursor(cursor, "messages", _MESSAGE_KEYS)))
+        query = query.where(after(_MESSAGE_KEYS, read_cursor(cursor, "messages", _MESSAGE_KEYS)))
     rows = session.scalars(
         query.order_by(Message.occurred_at, Message.id)
         .limit(limit + 1)
         .options(selectinload(Message.attachments), selectinload(Message.events))
     ).all()
     last = rows[limit - 1] if len(rows) > limit else None
-    return Page(rows[:limit], _write_cursor("messages", (last.occurred_at, last.id)) if last is not None else None)
-
-
-def _read_id_cursor(cursor: str, name: str, keys: Sequence[_Key]) -> list[Any]:
-    """A cursor whose last key is an id."""
-    return _read_cursor(cursor, name, (*keys[:-1], _ID))
+    return Page(rows[:limit], write_cursor("messages", (last.occurred_at, last.id)) if last is not None else None)
 
 
 def get_message(session: Session, message_id: str) -> Message:
@@ -378,51 +281,6 @@ def get_suggestion(session: Session, suggestion_id: str) -> Suggestion:
     if suggestion is None:
         raise NotFound("there is no such suggestion")
     return suggestion
-
-
-# -- contacts
-
-
-_CONTACT_KEYS = (_Key(lambda: Contact.__table__.c.id, descending=True),)
-
-
-def contacts_page(session: Session, *, search: str = "", cursor: str | None = None, limit: int = 50) -> Page[Contact]:
-    """One page of contacts, newest first, with their addresses, in one query."""
-    limit = _bounded(limit)
-    query = select(Contact)
-    for word in search.split()[:_MAX_WORDS]:
-        query = query.where(
-            or_(
-                Contact.display_name.icontains(word, autoescape=True),
-                Contact.id.in_(select(Identity.contact_id).where(Identity.address.icontains(word, autoescape=True))),
-            )
-        )
-    if cursor:
-        query = query.where(_after(_CONTACT_KEYS, _read_id_cursor(cursor, "contacts", _CONTACT_KEYS)))
-    rows = (
-        session.scalars(query.order_by(Contact.id.desc()).limit(limit + 1).options(joinedload(Contact.identities)))
-        .unique()
-        .all()
-    )
-    more = len(rows) > limit
-    return Page(rows[:limit], _write_cursor("contacts", (rows[limit - 1].id,)) if more else None)
-
-
-def get_contact(session: Session, contact_id: str) -> Contact:
-    """A contact with its addresses. Raises `NotFound`."""
-    contact = (
-        session.scalars(
-            select(Contact)
-            .where(Contact.id == contact_id)
-            .options(joinedload(Contact.identities))
-            .execution_options(populate_existing=True)
-        )
-        .unique()
-        .one_or_none()
-    )
-    if contact is None:
-        raise NotFound("there is no such contact")
-    return contact
 
 
 # -- acts
