@@ -79,6 +79,9 @@ class Settings(BaseSettings):
     spam_threshold: float = Field(0.9, gt=0.5, le=1, description="Probability from which a mail is quarantined as spam.")
     uncertain_band: float = Field(0.5, ge=0, lt=1, description="Spam probability from which a person is asked to look.")
     intent_threshold: float = Field(0.5, ge=0, le=1, description="Probability below which no intent is claimed.")
+    retrieval_floor: float = Field(
+        0.35, ge=0, le=1, description="Similarity below which an approved answer is not about the mail: no draft."
+    )
     autopilot: Literal["suggest"] = Field("suggest", description="What a model's text may become without a person.")
 
     # -- how it runs

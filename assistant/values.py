@@ -21,6 +21,7 @@ __all__ = [
     "Passage",
     "Prompt",
     "Receipt",
+    "Refusal",
     "ThreadHeaders",
     "TraceStep",
     "Turn",
@@ -113,6 +114,17 @@ class OutboundMessage:
     message_class: MessageClass = MessageClass.PERSONAL
     idempotency_key: str = ""
     created_at: datetime | None = None
+    deadline: float | None = None
+    """Moment on the monotonic clock after which it must not be handed over any more: the claim may be someone else's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """One recipient that was refused for good while others were accepted. `bad_address`: writing again is pointless."""
+
+    address: str
+    detail: str
+    bad_address: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +134,7 @@ class Receipt:
     external_id: str
     status: str = "sent"
     detail: str = ""
+    refused: tuple[Refusal, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +225,7 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class TraceStep:
-    """What one stage did. `milliseconds` is wall time; `outcome` is `ok`, `stop`, `skipped` or `failed`."""
+    """What one stage did. `milliseconds` is wall time; `outcome` is `ok`, `stop`, `handoff`, `skipped` or `failed`."""
 
     stage: str
     outcome: str

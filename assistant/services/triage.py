@@ -1,0 +1,210 @@
+"""One inbound message on its way through the stages: read as a `Turn`, saved with everything that follows from it."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import asdict
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from assistant.db.contacts import Contact
+from assistant.db.messages import Message, Thread
+from assistant.db.profiles import Profile
+from assistant.db.session import after_commit, enqueue, publish
+from assistant.errors import NotFound
+from assistant.services import contacts, suggestions
+from assistant.states import Direction, ThreadState, TriageState
+from assistant.telemetry import METRICS
+from assistant.values import Address, DecisionKind, InboundMessage, Turn, TurnMessage
+
+__all__ = ["MAX_ATTEMPTS", "own_addresses", "park", "read_turn", "save", "start", "sweep"]
+
+MAX_ATTEMPTS = 5
+HISTORY = 6
+"""Earlier messages of the thread that the stages see."""
+
+
+def start(session: Session, message_id: str) -> Turn | None:
+    """Count one try and read the turn; None when nothing is left to do. A message that failed too often is parked."""
+    tried = session.execute(
+        update(Message)
+        .where(Message.id == message_id, Message.triage == TriageState.WAITING)
+        .values(triage_attempts=Message.triage_attempts + 1)
+    )
+    if tried.rowcount != 1:  # type: ignore[attr-defined]  # an UPDATE returns a CursorResult
+        return None
+    attempts = session.scalar(select(Message.triage_attempts).where(Message.id == message_id)) or 0
+    if attempts > MAX_ATTEMPTS:
+        park(session, message_id, reason=f"gave up after {MAX_ATTEMPTS} tries")
+        return None
+    return read_turn(session, message_id)
+
+
+def read_turn(session: Session, message_id: str) -> Turn:
+    """A message with its contact and the thread before it."""
+    message = session.get(Message, message_id)
+    if message is None:
+        raise NotFound(f"there is no message {message_id}")
+    thread = session.get_one(Thread, message.thread_id)
+    contact = session.get_one(Contact, thread.contact_id)
+    earlier = session.scalars(
+        select(Message)
+        .where(
+            Message.thread_id == thread.id,
+            Message.id != message.id,
+            Message.occurred_at <= message.occurred_at,
+        )
+        .order_by(Message.occurred_at.desc(), Message.id.desc())
+        .limit(HISTORY)
+    ).all()
+    return Turn(
+        message_id=message.id,
+        thread_id=thread.id,
+        message=_inbound(message, thread.channel),
+        new_text=message.new_text,
+        contact_name=contact.display_name or message.from_name,
+        history=tuple(
+            TurnMessage(id=old.id, direction=old.direction, text=old.new_text or old.text, sender=old.from_address)
+            for old in reversed(earlier)
+        ),
+    )
+
+
+def own_addresses(session: Session) -> frozenset[str]:
+    """The addresses of our own profiles: mail from one of them is a loop."""
+    return frozenset(address.casefold() for address in session.scalars(select(Profile.address)))
+
+
+def save(session: Session, turn: Turn, *, state: TriageState) -> bool:
+    """Store what the stages found and do what follows from it, once; False when another worker was first."""
+    thread = session.scalars(
+        select(Thread).where(Thread.id == turn.thread_id).with_for_update().execution_options(populate_existing=True)
+    ).one()
+    done = session.execute(
+        update(Message)
+        .where(Message.id == turn.message_id, Message.triage == TriageState.WAITING)
+        .values(
+            triage=state,
+            labels=[asdict(label) for label in turn.labels],
+            trace=[asdict(step) for step in turn.trace],
+        )
+    )
+    if done.rowcount != 1:  # type: ignore[attr-defined]  # an UPDATE returns a CursorResult
+        return False
+    message = session.scalars(
+        select(Message).where(Message.id == turn.message_id).execution_options(populate_existing=True)
+    ).one()
+    if _opted_out(turn):
+        contacts.record_consent(
+            session,
+            thread.contact_id,
+            channel=thread.channel,
+            kind="withdrawn",
+            source="message",
+            message_id=message.id,
+        )
+    if _is_newest(session, message):
+        _describe(thread, turn, state)
+        if _stopped_at(turn, "classify") and thread.state == ThreadState.OPEN:
+            thread.state = ThreadState.SPAM
+            thread.version += 1
+        suggestions.refresh_thread(session, thread)
+        if turn.decision is not None and turn.decision.kind == DecisionKind.SUGGEST:
+            suggestions.begin(session, message.id, passages=turn.passages)
+    publish(session, "thread.changed", thread_id=thread.id, reason="triaged")
+    after_commit(session, METRICS.triaged.labels(outcome=state.value).inc)
+    return True
+
+
+def park(session: Session, message_id: str, *, reason: str) -> None:
+    """Leave a message that cannot be triaged to a person. It stays readable; only labels and a suggestion are missing."""
+    step = {"stage": "triage", "outcome": "failed", "milliseconds": 0.0, "reason": reason, "score": None, "detail": {}}
+    done = session.execute(
+        update(Message)
+        .where(Message.id == message_id, Message.triage == TriageState.WAITING)
+        .values(triage=TriageState.PARKED, trace=[step])
+    )
+    if done.rowcount != 1:  # type: ignore[attr-defined]  # an UPDATE returns a CursorResult
+        return
+    message = session.scalars(
+        select(Message).where(Message.id == message_id).execution_options(populate_existing=True)
+    ).one()
+    thread = session.get_one(Thread, message.thread_id, with_for_update=True)
+    thread.certainty = 0.0
+    suggestions.refresh_thread(session, thread)
+    publish(session, "thread.changed", thread_id=thread.id, reason="parked")
+    after_commit(session, METRICS.triaged.labels(outcome="parked").inc)
+
+
+def sweep(session: Session, *, now: dt.datetime, older_than: float = 30.0) -> int:
+    """Hand messages that the broker lost to the queue again; returns how many."""
+    lost = session.scalars(
+        select(Message.id)
+        .where(Message.triage == TriageState.WAITING, Message.created_at < now - dt.timedelta(seconds=older_than))
+        .order_by(Message.created_at)
+        .limit(500)
+    ).all()
+    for message_id in lost:
+        enqueue(session, "triage", message_id)
+    return len(lost)
+
+
+def _describe(thread: Thread, turn: Turn, state: TriageState) -> None:
+    intent = turn.label("intent")
+    spam = next((label.score for label in turn.labels if label.name == "spam:spam"), None)
+    claimed = any(step.stage == "classify" and step.detail.get("intent") for step in turn.trace)
+    thread.intent = intent.value if intent and claimed else ""
+    thread.intent_score = intent.score if intent else None
+    thread.spam_score = spam
+    urgency = turn.label("urgency")
+    thread.urgency = urgency.value if urgency else ""
+    sure = [max(spam, 1 - spam)] if spam is not None else []
+    if intent and not _stopped_at(turn, "classify"):
+        sure.append(intent.score)
+    if _stopped_at(turn, "screen"):
+        sure = [1.0]
+    thread.certainty = 0.0 if state == TriageState.PARTIAL else min(sure, default=None)
+
+
+def _inbound(message: Message, channel: str) -> InboundMessage:
+    def addresses(rows: list[dict[str, str]]) -> tuple[Address, ...]:
+        return tuple(Address(channel, row.get("address", ""), row.get("name", "")) for row in rows)
+
+    return InboundMessage(
+        channel=channel,
+        external_id=message.external_id,
+        sender=Address(channel, message.from_address, message.from_name),
+        recipients=addresses(message.to_addresses),
+        cc=addresses(message.cc_addresses),
+        subject=message.subject,
+        text=message.text,
+        html=message.html,
+        reply_to=Address(channel, message.reply_to_address) if message.reply_to_address else None,
+        reply_to_id=message.in_reply_to,
+        references=tuple(message.references),
+        received_at=message.occurred_at,
+        auto_submitted=message.auto_submitted,
+        raw_key=message.raw_key,
+        content_hash=message.content_hash,
+        defects=(*message.defects, *(("quarantine",) if message.quarantined else ())),
+    )
+
+
+def _is_newest(session: Session, message: Message) -> bool:
+    newer = select(Message.id).where(
+        Message.thread_id == message.thread_id,
+        Message.direction == Direction.INBOUND,
+        Message.id != message.id,
+        (Message.occurred_at > message.occurred_at)
+        | ((Message.occurred_at == message.occurred_at) & (Message.id > message.id)),
+    )
+    return session.scalar(newer.limit(1)) is None
+
+
+def _stopped_at(turn: Turn, stage: str) -> bool:
+    return any(step.stage == stage and step.outcome == "stop" for step in turn.trace)
+
+
+def _opted_out(turn: Turn) -> bool:
+    return any(step.stage == "screen" and step.detail.get("rule") == "opt-out" for step in turn.trace)

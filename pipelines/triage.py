@@ -1,0 +1,285 @@
+"""Triage of one message and drafting of one reply: read, close, work without a transaction, save.
+
+`triage` needs no generator and is saved at once; `draft` is a task of its own in the models' queue and streams.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import structlog
+
+from assistant.backends.vectors import Vectors
+from assistant.clock import monotonic, utcnow
+from assistant.db.session import Database, Event, committing
+from assistant.errors import ModelError, StorageError
+from assistant.failpoints import failpoint
+from assistant.services import knowledge, suggestions, triage
+from assistant.settings import Settings
+from assistant.states import TriageState
+from assistant.telemetry import METRICS
+from assistant.values import Passage, Turn
+from models.base import Classifier, Embedder, Generator
+from pipelines.library import Library
+from pipelines.stages.classify import Classify
+from pipelines.stages.decide import Decide
+from pipelines.stages.draft import Rephrase, warming_prompt
+from pipelines.stages.guard import Guard
+from pipelines.stages.retrieve import Retrieve
+from pipelines.stages.run import Stage, failed_stages, run
+from pipelines.stages.screen import Screen
+
+__all__ = ["MODELS_KEY", "Parts", "Triage"]
+
+_log = structlog.get_logger(__name__)
+MODELS_KEY = "notifyr:models"
+"""Redis hash: model -> JSON `{"state": loading|ready|off|failed, "name", "reason", "at"}`."""
+DELTA_SECONDS = 0.05
+"""Pieces of a draft are published together this often: a page needs no more."""
+MOST_WAITING = 50
+"""Drafts in the queue beyond which the approved answer is offered as it is: overload sheds suggestions, never mail."""
+
+
+class Parts(Protocol):
+    """What triage takes from the container; models are loaded when they are first asked for."""
+
+    @property
+    def settings(self) -> Settings: ...
+    @property
+    def redis_url(self) -> str: ...
+    @property
+    def database(self) -> Database: ...
+    @property
+    def vectors(self) -> Vectors: ...
+    @property
+    def classifier(self) -> Classifier | None: ...
+    @property
+    def embedder(self) -> Embedder | None: ...
+    @property
+    def generator(self) -> Generator | None: ...
+
+
+class Triage:
+    """The stages on the models of one process."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._settings = parts.settings
+        self._loading = threading.Lock()
+        self._library: Library | None = None
+
+    # -- one message
+
+    def triage(self, message_id: str) -> None:
+        """Label one inbound message, find its sources, decide; a draft that is due becomes a task. Twice is once."""
+        started = monotonic()
+        failpoint("triage.before_read")
+        with self._parts.database.transaction() as session:
+            turn = triage.start(session, message_id)
+        if turn is None:
+            return
+        failpoint("triage.before_stages")
+        turn = run(turn, self.stages())
+        state = TriageState.PARTIAL if failed_stages(turn) else TriageState.DONE
+        with self._parts.database.transaction() as session:
+            committing("triage", session)
+            triage.save(session, turn, state=state)
+        METRICS.triage_seconds.observe(monotonic() - started)
+
+    def stages(self) -> tuple[Stage, ...]:
+        """screen, classify, retrieve, decide. A model that cannot be loaded fails its own stage only."""
+        settings = self._settings
+        off = settings.encoder == "off"
+        return (
+            Screen(own=self._own_addresses),
+            Classify(
+                model=self._classifier(),
+                spam_threshold=settings.spam_threshold,
+                uncertain_band=settings.uncertain_band,
+                intent_threshold=settings.intent_threshold,
+                switched_off=off,
+            ),
+            Retrieve(library=self.library, floor=settings.retrieval_floor, switched_off=off),
+            Decide(policy=settings.autopilot),
+        )
+
+    def library(self) -> Library | None:
+        """Search in the approved answers, or None without an encoder."""
+        with self._loading:
+            if self._library is None and (embedder := self._parts.embedder) is not None:
+                self._library = Library(self._parts.database, self._parts.vectors, embedder)
+            return self._library
+
+    # -- one draft
+
+    def draft(self, suggestion_id: str) -> None:
+        """Write one suggested reply, streaming it to the open pages, and save it. Twice is once."""
+        started = monotonic()
+        with self._parts.database.transaction() as session:
+            suggestion = suggestions.start(session, suggestion_id)
+            if suggestion is None:
+                return
+            turn = triage.read_turn(session, suggestion.message_id)
+            passages = suggestions.passages_of(suggestion)
+            version = knowledge.knowledge_version(session)
+            crowded = suggestions.waiting_drafts(session) > MOST_WAITING
+            instruction, thread_id = suggestion.instruction, suggestion.thread_id
+        deltas = _Deltas(self._parts.database, thread_id=thread_id, suggestion_id=suggestion_id)
+        failpoint("suggest.before_generate")
+        turn = run(
+            with_passages(turn, passages),
+            (
+                Rephrase(
+                    model=None if crowded else self._generator(),
+                    limit=self._settings.draft_tokens,
+                    knowledge_version=version,
+                    instruction=instruction,
+                    on_delta=deltas.add,
+                ),
+                Guard(floor=self._settings.retrieval_floor, sign_off=sign_off(self._settings.mail_name)),
+            ),
+        )
+        failpoint("suggest.after_generate")
+        deltas.flush()
+        with self._parts.database.transaction() as session:
+            committing("suggest", session)
+            if turn.draft is None:
+                suggestions.fail(session, suggestion_id, "no passage found")
+                return
+            suggestions.propose(
+                session,
+                suggestion_id,
+                turn=turn,
+                milliseconds=(monotonic() - started) * 1000,
+                reasons=reasons_of(turn),
+            )
+
+    # -- models
+
+    def warm(self, queues: Sequence[str]) -> None:
+        """Load what these queues need now, and say so: to the pages, to `/readyz` and to `/metrics`."""
+        if "inbound" in queues:
+            self._load("encoder", self._settings.encoder, self._warm_encoder)
+        if "models" in queues:
+            self._load("generator", self._settings.generator, self._warm_generator)
+
+    def _load(self, model: str, spec: str, load: Callable[[], str]) -> None:
+        if spec == "off":
+            self._announce(model, "off")
+            return
+        self._announce(model, "loading", name=spec)
+        try:
+            name = load()
+        except (ModelError, StorageError) as error:
+            _log.warning("model_failed", model=model, reason=error.message)
+            self._announce(model, "failed", name=spec, reason=error.message)
+        else:
+            self._announce(model, "ready", name=name)
+
+    def _warm_encoder(self) -> str:
+        classifier = self._parts.classifier
+        if classifier is None:
+            return ""
+        classifier.classify(["warm up"])
+        library = self.library()
+        if library is not None:
+            library.refresh()
+        return classifier.name
+
+    def _warm_generator(self) -> str:
+        generator = self._parts.generator
+        if generator is None:
+            return ""
+        for _ in generator.stream(warming_prompt(), limit=1):
+            break
+        return generator.name
+
+    def _announce(self, model: str, state: str, *, name: str = "", reason: str = "") -> None:
+        METRICS.model_state.labels(model=model).set(1 if state == "ready" else 0)
+        fact = {"state": state, "name": name, "reason": reason, "at": utcnow().isoformat(timespec="seconds")}
+        if self._parts.redis_url:
+            from redis import Redis
+            from redis.exceptions import RedisError
+
+            try:
+                with Redis.from_url(self._parts.redis_url) as client:
+                    client.hset(MODELS_KEY, model, json.dumps(fact))
+            except RedisError:
+                _log.warning("model_state_not_stored", model=model, exc_info=True)
+        _announce(self._parts.database, Event("models", {"model": model, "state": state}))
+
+    def _classifier(self) -> Classifier | None:
+        try:
+            return self._parts.classifier
+        except ModelError as error:
+            _log.warning("encoder_unavailable", reason=error.message)
+            return None
+
+    def _generator(self) -> Generator | None:
+        try:
+            return self._parts.generator
+        except ModelError as error:
+            _log.warning("generator_unavailable", reason=error.message)
+            return None
+
+    def _own_addresses(self) -> frozenset[str]:
+        with self._parts.database.reading() as session:
+            return triage.own_addresses(session)
+
+
+@dataclass
+class _Deltas:
+    """Collects the pieces of one draft and publishes them in few events."""
+
+    database: Database
+    thread_id: str
+    suggestion_id: str
+    text: str = ""
+    seq: int = 0
+    last: float = 0.0
+
+    def add(self, piece: str) -> None:
+        self.text += piece
+        if monotonic() - self.last >= DELTA_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        if not self.text:
+            return
+        payload = {"thread_id": self.thread_id, "suggestion_id": self.suggestion_id, "text": self.text, "seq": self.seq}
+        _announce(self.database, Event("draft.delta", payload))
+        self.text, self.seq, self.last = "", self.seq + 1, monotonic()
+
+
+def _announce(database: Database, event: Event) -> None:
+    # A bus that is down costs a page some live text, never the draft.
+    try:
+        database.announce(event)
+    except Exception:
+        _log.warning("not_announced", kind=event.kind, exc_info=True)
+
+
+def with_passages(turn: Turn, passages: tuple[Passage, ...]) -> Turn:
+    return replace(turn, passages=passages, labels=(), trace=(), decision=None)
+
+
+def sign_off(name: str) -> str:
+    return f"Kind regards,\n{name}"
+
+
+def reasons_of(turn: Turn) -> list[str]:
+    """At most three short sentences for the card: the source, how near it is, what the guard says."""
+    best = turn.passages[0]
+    rivals = [passage for passage in turn.passages[1:] if passage.document_id != best.document_id]
+    guard = next((step.reason for step in reversed(turn.trace) if step.stage == "guard"), "")
+    found = [f"answers with “{best.source}”, similarity {best.score:.2f}", guard]
+    failed = next((step.reason for step in turn.trace if step.outcome == "failed"), "")
+    if failed:
+        found.append(f"no rewriting: {failed}")
+    elif rivals and rivals[0].score > 0.9 * best.score:
+        found.append(f"also near: “{rivals[0].source}”, similarity {rivals[0].score:.2f}")
+    return found[:3]
