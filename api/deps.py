@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from anyio.to_thread import run_sync
 from cryptography.exceptions import InvalidTag
@@ -168,6 +168,9 @@ class Access:
     Every route has exactly one, or is on the public list (a test walks the route table).
     """
 
+    ANY: ClassVar[str] = "*"
+    """As a scope: every key, whatever it may do otherwise."""
+
     def __init__(self, scope: str | None = None, *, admin: bool = False, rule: str = "") -> None:
         self.scope = scope
         self.admin = admin
@@ -181,7 +184,7 @@ class Access:
             check_csrf(caller.opened, request.headers.get(CSRF_HEADER, ""))
         rule = self.rule or ("read" if request.method in SAFE_METHODS else "write")
         container_of(request).limiter.hit(RULES[rule], caller.actor)
-        if caller.key is not None and (self.scope is None or self.scope not in caller.key.scopes):
+        if caller.key is not None and self.scope != self.ANY and self.scope not in caller.key.scopes:
             needed = f"the scope {self.scope}" if self.scope else "a signed-in agent, not a key"
             raise NotAllowed(f"this needs {needed}")
         if self.admin and (caller.agent is None or caller.agent.role != "admin"):

@@ -111,7 +111,7 @@ def install(app: FastAPI) -> None:
     async def ours(request: Request, error: Exception) -> Response:
         assert isinstance(error, NotifyrError)
         if error.status >= 500:
-            _log.warning("request_failed", code=error.code, exc_info=error)
+            _log.warning("request_failed", code=error.code, reason=error.message)
         return await _shown(request, problem(error, request_id=request_id_of(request)))
 
     async def invalid(request: Request, error: Exception) -> Response:

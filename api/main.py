@@ -1,0 +1,77 @@
+"""The web application: routes, the gate in front of them, and what is opened and closed with it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib import import_module
+from importlib.util import find_spec
+
+from anyio.to_thread import run_sync
+from fastapi import FastAPI
+
+from api import errors, openapi
+from api.routers import attachments, auth, contacts, health, keys, messages, suggestions, threads
+from api.security import Gate
+from assistant.services import access
+from assistant.settings import load_settings
+from assistant.telemetry import configure_logging
+from pipelines.container import Container, build
+
+__all__ = ["ROUTERS", "app_factory", "create_app"]
+
+VERSION = "0.1.0"
+ROUTERS = (
+    health.router,
+    auth.router,
+    threads.router,
+    messages.router,
+    suggestions.router,
+    contacts.router,
+    attachments.router,
+    keys.router,
+    openapi.router,
+)
+
+
+def create_app(container: Container) -> FastAPI:
+    """The application on a container, which it closes at its end."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        # The first unknown address must not take longer than the second: make the stand-in hash now.
+        await run_sync(access.password_matches, access.Credentials(), "")
+        yield
+        await run_sync(container.close)
+
+    app = FastAPI(
+        title="Notifyr",
+        version=VERSION,
+        summary="Threads, triage, suggested replies, review, sending.",
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=lifespan,
+    )
+    app.state.container = container
+    errors.install(app)
+    for router in ROUTERS:
+        app.include_router(router)
+    _include_inbox(app)
+    app.add_middleware(Gate, settings=container.settings)
+    openapi.install(app)
+    return app
+
+
+def _include_inbox(app: FastAPI) -> None:
+    for name in ("pages", "live"):
+        if find_spec(f"api.inbox.{name}") is not None:
+            app.include_router(import_module(f"api.inbox.{name}").router)
+
+
+def app_factory() -> FastAPI:
+    """For uvicorn: the application on the settings of the environment."""
+    settings = load_settings()
+    configure_logging(settings.log_level, settings.log_format)
+    return create_app(build(settings))

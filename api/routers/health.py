@@ -1,0 +1,86 @@
+"""Is it alive, is it ready, what does it count. For supervisors and monitoring."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+from sqlalchemy import text
+
+from api.deps import Access, ApiRoute, Caller, Parts, caller_of
+from api.routers.common import FAILS
+from api.schemas import Ready
+from assistant.errors import NotifyrError
+
+__all__ = ["router"]
+
+router = APIRouter(tags=["health"], route_class=ApiRoute, responses=FAILS)
+MODELS_KEY = "notifyr:models"
+
+
+@router.get("/livez", operation_id="livez")
+def livez() -> dict[str, str]:
+    """The process answers. Says nothing about what it depends on, so that nobody restarts it for a broken database."""
+    return {"status": "alive"}
+
+
+@router.get("/readyz", operation_id="readyz", responses={503: {"model": Ready}})
+def readyz(parts: Parts, response: Response) -> Ready:
+    """Ready for work. Without Redis it is degraded and still answers: mail is kept, rows are swept up later."""
+    checks = {"database": _database(parts), "redis": "up" if parts.limiter.ping() else "down"}
+    status = "down" if checks["database"] == "down" else "degraded" if "down" in checks.values() else "ready"
+    if status == "down":
+        response.status_code = 503
+    return Ready(status=status, checks=checks, models=_models(parts))
+
+
+def may_read_metrics(request: Request) -> Caller | None:
+    """This machine may read them; another one needs a key. Behind a proxy everybody looks local, so then too."""
+    forwarded = any(name in request.headers for name in ("x-forwarded-for", "forwarded", "x-real-ip"))
+    if not forwarded and _loopback(request) and caller_of(request) is None:
+        return None
+    return Access("metrics:read")(request)
+
+
+@router.get(
+    "/metrics",
+    operation_id="metrics",
+    response_class=Response,
+    responses={200: {"description": "Prometheus text format.", "content": {"text/plain": {}}}},
+)
+def metrics(caller: Annotated[Caller | None, Depends(may_read_metrics)]) -> Response:
+    """Counters of every process."""
+    registry = REGISTRY
+    if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)
+    return Response(generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+def _database(parts: Parts) -> str:
+    try:
+        with parts.database.reading() as session:
+            session.execute(text("SELECT 1"))
+    except NotifyrError:
+        return "down"
+    return "up"
+
+
+def _models(parts: Parts) -> dict[str, Any]:
+    try:
+        found = json.loads(parts.limiter.value(MODELS_KEY) or b"{}")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _loopback(request: Request) -> bool:
+    try:
+        return request.client is not None and ipaddress.ip_address(request.client.host).is_loopback
+    except ValueError:
+        return False
