@@ -122,6 +122,8 @@ class Message(Timestamps, Base):
     error_detail: Mapped[str] = mapped_column(String(1000), default="")
     receipt: Mapped[str] = mapped_column(String(1000), default="")
     sent_at: Mapped[datetime | None]
+    hinted_at: Mapped[datetime | None]
+    """When the sweeper last enqueued a task for this row; it waits before it repeats."""
 
     thread: Mapped[Thread] = relationship(lazy="raise")
     attachments: Mapped[list[Attachment]] = relationship(lazy="raise", order_by="Attachment.position")
@@ -196,6 +198,8 @@ class Suggestion(Timestamps, Base):
     """Normalised edit distance between draft and final text, 0 (as is) to 1."""
     reject_reason: Mapped[str] = mapped_column(String(40), default="")
     decided_at: Mapped[datetime | None]
+    hinted_at: Mapped[datetime | None]
+    """When the sweeper last enqueued a task for this row; it waits before it repeats."""
 
     __table_args__ = (
         Index("ix_suggestions_thread", "thread_id", "created_at"),

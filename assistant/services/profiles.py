@@ -1,0 +1,107 @@
+"""Profiles: the accounts that messages come in and leave through. A blocked one holds its messages until a person acts."""
+
+from __future__ import annotations
+
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from assistant.clock import utcnow
+from assistant.db.messages import Message
+from assistant.db.profiles import Profile, ProfileError
+from assistant.db.session import enqueue, publish
+from assistant.errors import NotFound
+from assistant.settings import Settings
+from assistant.states import Delivery, ProfileState, transition
+
+__all__ = ["block", "by_address", "ensure_default", "get", "is_own_address", "unblock"]
+
+_ERRORS_SHOWN = 1000
+
+
+def ensure_default(session: Session, settings: Settings) -> Profile:
+    """The email profile of the settings, made when it is not there yet. A changed display name is taken over."""
+    address = _normalised(settings.mail_address)
+    profile = by_address(session, "email", address)
+    if profile is not None:
+        if profile.name != settings.mail_name:
+            profile.name = settings.mail_name
+        return profile
+    profile = Profile(channel="email", name=settings.mail_name, address=address)
+    try:
+        with session.begin_nested():
+            session.add(profile)
+    except IntegrityError:
+        # Another process made it between our look and our insert.
+        found = by_address(session, "email", address)
+        if found is None:
+            raise
+        return found
+    return profile
+
+
+def by_address(session: Session, channel: str, address: str) -> Profile | None:
+    return session.scalars(
+        select(Profile).where(Profile.channel == channel, Profile.address == _normalised(address))
+    ).one_or_none()
+
+
+def get(session: Session, profile_id: str) -> Profile:
+    """Raises `NotFound`."""
+    profile = session.get(Profile, profile_id)
+    if profile is None:
+        raise NotFound("there is no such profile")
+    return profile
+
+
+def is_own_address(session: Session, channel: str, address: str) -> bool:
+    """True when the address is one of our own: automatic mail to it would be the start of a loop."""
+    return by_address(session, channel, address) is not None
+
+
+def block(session: Session, profile_id: str, *, code: str, text: str) -> None:
+    """Stop sending through a profile. Its messages stay queued; nothing is lost and nothing is tried."""
+    profile = get(session, profile_id)
+    _note_error(session, profile_id, code=code, text=text[:_ERRORS_SHOWN])
+    if ProfileState(profile.state) is not ProfileState.ACTIVE:
+        return
+    profile.state = transition(ProfileState(profile.state), ProfileState.BLOCKED)
+    profile.state_reason = f"{code}: {text}"[:500]
+    publish(session, "profile.changed", profile_id=profile_id, state=str(profile.state))
+
+
+def unblock(session: Session, profile_id: str) -> None:
+    """Send through a profile again, and take up the messages it held. Raises `Conflict` when it is active."""
+    profile = get(session, profile_id)
+    profile.state = transition(ProfileState(profile.state), ProfileState.ACTIVE)
+    profile.state_reason = ""
+    now = utcnow()
+    held = session.scalars(
+        select(Message.id)
+        .where(Message.profile_id == profile_id, Message.status == Delivery.QUEUED)
+        .where((Message.release_at.is_(None)) | (Message.release_at <= now))
+        .order_by(Message.occurred_at)
+    )
+    for message_id in held:
+        enqueue(session, "deliver", message_id)
+    publish(session, "profile.changed", profile_id=profile_id, state=str(profile.state))
+
+
+def _note_error(session: Session, profile_id: str, *, code: str, text: str) -> None:
+    """Count an error that repeats instead of writing it down a thousand times."""
+    last = session.scalars(
+        select(ProfileError)
+        .where(ProfileError.profile_id == profile_id)
+        .order_by(ProfileError.created_at.desc(), ProfileError.id.desc())
+        .limit(1)
+    ).one_or_none()
+    if last is not None and (last.code, last.text) == (code, text):
+        last.count += 1
+        return
+    session.add(ProfileError(profile_id=profile_id, code=code, text=text))
+
+
+def _normalised(address: str) -> str:
+    """The domain in lower case; the local part as it is (RFC 5321, section 2.4)."""
+    local, _, domain = address.strip().rpartition("@")
+    return f"{local}@{domain.lower()}" if local else address.strip()
