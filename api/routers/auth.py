@@ -107,4 +107,4 @@ def _signed_in(agent: Agent, opened: AgentSession) -> SignedIn:
 
 
 def _link(agent: Agent, token: str, parts: Parts) -> Link:
-    return Link(agent=AgentOut.of(agent), token=token, url=f"{parts.settings.base_url}/link#{token}")
+    return Link(agent=AgentOut.of(agent), token=token, url=access.link_url(parts.settings.base_url, token))

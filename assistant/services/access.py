@@ -44,6 +44,7 @@ __all__ = [
     "disable_agent",
     "get_agent",
     "is_fresh",
+    "link_url",
     "open_session",
     "password_matches",
     "revoke_key",
@@ -294,6 +295,11 @@ def create_link(session: Session, agent_id: str, *, purpose: str, actor: str = "
     audit(session, actor, action="link.created", subject=agent_id, purpose=purpose)
     session.flush()
     return token
+
+
+def link_url(base_url: str, token: str) -> str:
+    """The link to hand over. The token is in the fragment, which no server log or referrer ever sees."""
+    return f"{base_url}/link#{token}"
 
 
 def use_link(session: Session, token: str) -> Agent:
