@@ -1,0 +1,256 @@
+"""The classification encoder: MiniLM on ONNX Runtime (int8), one forward pass for all heads and for sentence vectors.
+
+A folder holds `model.onnx`, `tokenizer.json`, `heads.npz` and `manifest.json`; the manifest carries the SHA-256 of each
+file, the label order, calibration, licence and data notes. No pickle is ever read, and nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from assistant.errors import ModelUnavailable
+from assistant.values import Label
+from models.base import Vectors
+from models.features import hashed
+
+__all__ = ["Encoder", "Head", "TOLERANCE", "pack"]
+
+TOLERANCE = 0.02
+"""Most that an int8 probability of one text may differ when it is computed in another batch (dynamic quantisation
+scales by the largest activation of the batch). In fp32 it is 1e-5."""
+_FIX = "restore the folder from the release or rebuild it: notifyr train (needs the train extra)"
+_BUDGET = 2048
+_HEAD_SHARE = 0.75
+_CHARACTERS = (16_000, 4_000)
+"""Characters of a long text that reach the tokenizer: its front and its end."""
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Head:
+    """A linear head on the sentence vector: probabilities = softmax((v @ weights + bias) / temperature)."""
+
+    name: str
+    labels: tuple[str, ...]
+    weights: Floats
+    """Shape `(dimensions, len(labels))`."""
+    bias: Floats
+    temperature: float = 1.0
+
+    def probabilities(self, vectors: Vectors) -> Floats:
+        """Shape `(texts, labels)`; each row sums to 1."""
+        scores = (vectors @ self.weights + self.bias) / self.temperature
+        scores -= scores.max(axis=1, keepdims=True)
+        exp = np.exp(scores)
+        return np.asarray(exp / exp.sum(axis=1, keepdims=True), dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class _Spam:
+    """Encoder and hashed words together: p = sigmoid(a * encoder + b * words + c), apart for long and for short texts."""
+
+    words: Floats
+    words_bias: float
+    encoder: Floats
+    encoder_bias: float
+    mix: tuple[float, float, float]
+
+    def score(self, vectors: Vectors, columns: Sequence[npt.NDArray[np.int64]]) -> Floats:
+        lexical = np.array(
+            [self.words[c].sum(dtype=np.float32) / np.sqrt(max(1, len(c))) + self.words_bias for c in columns],
+            dtype=np.float32,
+        )
+        semantic = vectors @ self.encoder + self.encoder_bias
+        a, b, c = self.mix
+        return np.asarray(1 / (1 + np.exp(-np.clip(a * semantic + b * lexical + c, -30, 30))), dtype=np.float32)
+
+
+class Encoder:
+    """Classifier and embedder in one. Loaded on first use, once; safe to call from several threads.
+
+    Raises `ModelUnavailable` (missing, truncated, altered or other files) with the command that mends it.
+    """
+
+    def __init__(self, folder: Path, *, threads: int = 2) -> None:
+        self.folder = folder
+        self._threads = threads
+        self._lock = threading.Lock()
+        self._ready = False
+        self._manifest: dict[str, Any] = {}
+
+    @property
+    def name(self) -> str:
+        return str(self._meta()["name"])
+
+    @property
+    def dimensions(self) -> int:
+        return int(self._meta()["dimensions"])
+
+    @property
+    def ready(self) -> bool:
+        return self._ready
+
+    def load(self) -> None:
+        """Read and check the files now instead of on first use."""
+        if self._ready:
+            return
+        with self._lock:
+            if not self._ready:
+                self._load()
+                self._ready = True
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        """Unit vectors, shape `(len(texts), dimensions)`, float32."""
+        self.load()
+        limit = int(self._manifest["max_tokens"])
+        encoded = [_clip(item.ids, limit) for item in self._tokenizer.encode_batch([_ends(text) for text in texts])]
+        out = np.zeros((len(encoded), self.dimensions), dtype=np.float32)
+        order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))
+        start = 0
+        while start < len(order):
+            end = start + 1
+            while end < len(order) and (end + 1 - start) * len(encoded[order[end]]) <= _BUDGET:
+                end += 1
+            rows = order[start:end]
+            out[rows] = self._run([encoded[i] for i in rows])
+            start = end
+        return out
+
+    def classify(self, texts: Sequence[str]) -> list[list[Label]]:
+        """Labels of every head for each text, best first within a head: `spam:spam`, `spam:ham`, `intent:...`."""
+        vectors = self.embed(texts)
+        spam = self._spam_scores(texts, vectors)
+        tables = [(head, head.probabilities(vectors)) for head in self._heads]
+        result = []
+        for row in range(len(texts)):
+            p = float(spam[row])
+            labels = sorted((Label("spam:spam", p), Label("spam:ham", 1 - p)), key=lambda label: -label.score)
+            for head, table in tables:
+                best = np.argsort(-table[row])[:5]
+                labels += [Label(f"{head.name}:{head.labels[i]}", float(table[row][i])) for i in best]
+            result.append(labels)
+        return result
+
+    def evidence(self, text: str, *, limit: int = 5) -> list[tuple[str, float]]:
+        """Words that weighed most for (positive) or against (negative) spam, strongest first."""
+        from models.features import tokens
+
+        self.load()
+        part = self._parts[self._kind(text)]
+        seen = dict.fromkeys(tokens(text))
+        weighed = [(word, float(part.words[int(hashed(word)[0])])) for word in seen if not word.startswith("#host:")]
+        return sorted(weighed, key=lambda pair: -abs(pair[1]))[:limit]
+
+    # -- inside
+
+    def _meta(self) -> dict[str, Any]:
+        if not self._manifest:
+            try:
+                self._manifest = json.loads((self.folder / "manifest.json").read_text())
+            except (OSError, ValueError) as error:
+                raise ModelUnavailable(
+                    f"the encoder's manifest in {self.folder.name}/ cannot be read ({type(error).__name__}): {_FIX}"
+                ) from error
+        return self._manifest
+
+    def _load(self) -> None:
+        meta = self._meta()
+        if meta.get("architecture") != "bert" or meta.get("format") != 1:
+            raise ModelUnavailable(f"{self.folder.name}/ holds another architecture or format: {_FIX}")
+        for name, expected in meta["files"].items():
+            path = self.folder / name
+            if not path.is_file():
+                raise ModelUnavailable(f"{name} is missing from {self.folder.name}/: {_FIX}")
+            if hashlib.sha256(path.read_bytes()).hexdigest() != expected:
+                raise ModelUnavailable(f"{name} is not the file its manifest names (truncated or altered): {_FIX}")
+        import onnxruntime as ort
+        from tokenizers import Tokenizer
+
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = self._threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        self._session = ort.InferenceSession(
+            str(self.folder / "model.onnx"), options, providers=["CPUExecutionProvider"]
+        )
+        self._tokenizer = Tokenizer.from_file(str(self.folder / "tokenizer.json"))
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        with np.load(self.folder / "heads.npz", allow_pickle=False) as stored:
+            self._heads = [
+                Head(
+                    name,
+                    tuple(spec["labels"]),
+                    stored[f"{name}.weights"].astype(np.float32),
+                    stored[f"{name}.bias"].astype(np.float32),
+                    float(spec["temperature"]),
+                )
+                for name, spec in meta["heads"].items()
+                if name != "spam"
+            ]
+            self._parts = {
+                kind: _Spam(
+                    stored[f"spam.{kind}.words"].astype(np.float32),
+                    float(spec["words_bias"]),
+                    stored[f"spam.{kind}.encoder"].astype(np.float32),
+                    float(spec["encoder_bias"]),
+                    (float(spec["mix"][0]), float(spec["mix"][1]), float(spec["mix"][2])),
+                )
+                for kind, spec in meta["heads"]["spam"]["parts"].items()
+            }
+        self._short = int(meta["heads"]["spam"]["short_below"])
+
+    def _kind(self, text: str) -> str:
+        return "short" if len(text) < self._short else "mail"
+
+    def _spam_scores(self, texts: Sequence[str], vectors: Vectors) -> Floats:
+        scores = np.zeros(len(texts), dtype=np.float32)
+        kinds = [self._kind(text) for text in texts]
+        for kind, part in self._parts.items():
+            rows = [i for i, found in enumerate(kinds) if found == kind]
+            if rows:
+                columns = [hashed(texts[i], short=kind == "short") for i in rows]
+                scores[rows] = part.score(vectors[rows], columns)
+        return scores
+
+    def _run(self, rows: Sequence[Sequence[int]]) -> Vectors:
+        width = max(len(row) for row in rows)
+        ids = np.zeros((len(rows), width), dtype=np.int64)
+        mask = np.zeros((len(rows), width), dtype=np.int64)
+        for i, row in enumerate(rows):
+            ids[i, : len(row)] = row
+            mask[i, : len(row)] = 1
+        (vectors,) = self._session.run(["embedding"], {"input_ids": ids, "attention_mask": mask})
+        return np.asarray(vectors, dtype=np.float32)
+
+
+def _clip(ids: list[int], limit: int) -> list[int]:
+    """Head and tail of a long text with its first ([CLS]) and last ([SEP]) token."""
+    if len(ids) <= limit:
+        return ids
+    head = int(limit * _HEAD_SHARE)
+    return ids[:head] + ids[-(limit - head) :]
+
+
+def _ends(text: str) -> str:
+    front, end = _CHARACTERS
+    return text if len(text) <= front + end else text[:front] + "\n" + text[-end:]
+
+
+def pack(folder: Path, manifest: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]) -> None:
+    """Write `heads.npz` and `manifest.json` beside the files already in `folder`, with the checksum of each."""
+    np.savez_compressed(folder / "heads.npz", **arrays)  # type: ignore[arg-type]  # savez's stub wants one array type
+    names = ("model.onnx", "tokenizer.json", "heads.npz")
+    manifest["files"] = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
+    (folder / "manifest.json").write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n")
+
+

@@ -1,0 +1,38 @@
+"""Names to models: `onnx:FOLDER`, `llama:PACKAGE`, `llama:PATH.gguf`, `off`. Nothing heavy is imported or read here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from assistant.errors import ConfigurationError
+from models.bert import Encoder
+from models.llama import Llama
+
+__all__ = ["load_classifier", "load_embedder", "load_generator"]
+
+_ROOT = Path(__file__).resolve().parent.parent
+_encoders: dict[tuple[str, int], Encoder] = {}
+
+
+def load_classifier(spec: str, *, threads: int) -> Encoder | None:
+    """The encoder of a spec, one per process and spec; None for `off`. Weights are read on first use."""
+    if spec == "off":
+        return None
+    kind, _, name = spec.partition(":")
+    if kind != "onnx" or not name:
+        raise ConfigurationError([f"NOTIFYR_ENCODER: {spec!r} is not onnx:FOLDER or off"])
+    folder = Path(name) if Path(name).is_absolute() else _ROOT / name
+    return _encoders.setdefault((str(folder), threads), Encoder(folder, threads=threads))
+
+
+load_embedder = load_classifier
+
+
+def load_generator(spec: str, *, threads: int, timeout: float) -> Llama | None:
+    """The generator of a spec; None for `off`. Weights are read on first use."""
+    if spec == "off":
+        return None
+    kind, _, name = spec.partition(":")
+    if kind != "llama" or not name:
+        raise ConfigurationError([f"NOTIFYR_GENERATOR: {spec!r} is not llama:PACKAGE, llama:PATH.gguf or off"])
+    return Llama(name, threads=threads, timeout=timeout)
