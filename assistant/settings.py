@@ -1,4 +1,4 @@
-"""Every knob, with a default that works on a laptop. Environment `NOTIFYR_*`, then a `.env` file; unknown keys are refused."""
+"""Every knob, with a default that works on a laptop. Environment `NOTIFYR_*`; unknown keys are refused."""
 
 from __future__ import annotations
 

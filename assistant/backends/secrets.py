@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import secrets
+from contextlib import suppress
 from pathlib import Path
 
 from assistant.errors import StorageError
 from assistant.settings import Settings
 
-__all__ = ["secret_key"]
+__all__ = ["secret_key", "write_private"]
 
 _BYTES = 32
 
@@ -41,19 +42,25 @@ def _read(path: Path) -> bytes:
     return key
 
 
+def write_private(path: Path, text: str) -> None:
+    """Put `text` into a file that only this user can read, whole or not at all. An older file is replaced."""
+    fresh = _write_beside(path, text)
+    fresh.replace(path)
+
+
 def _create(path: Path) -> None:
     """Write a whole key beside `path` and link it there: a reader never sees half a key, and the first one wins."""
+    fresh = _write_beside(path, secrets.token_hex(_BYTES) + "\n")
+    with suppress(FileExistsError):
+        os.link(fresh, path)
+    fresh.unlink()
+
+
+def _write_beside(path: Path, text: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     fresh = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with open(descriptor, "w") as file:
-            file.write(secrets.token_hex(_BYTES) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            os.link(fresh, path)
-        except FileExistsError:
-            return
-    finally:
-        fresh.unlink()
+    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    return fresh

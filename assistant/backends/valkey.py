@@ -6,11 +6,11 @@ drafts) may be lost at any time: rows are the truth.
 
 from __future__ import annotations
 
-import os
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
+from assistant.backends.secrets import write_private
 from assistant.clock import monotonic
 from assistant.errors import StorageError
 
@@ -61,8 +61,7 @@ class EmbeddedValkey:
         ]
         configuration = folder / "valkey.conf"
         # The password is in a file that only this user reads, never in the process list.
-        with open(os.open(configuration, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            file.write("\n".join(lines) + "\n")
+        write_private(configuration, "\n".join(lines) + "\n")
         return cls((str(binary), str(configuration)), f"redis://:{password}@127.0.0.1:{port}/0")
 
 

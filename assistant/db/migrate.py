@@ -47,12 +47,11 @@ def _migrate(engine: Engine) -> str:
         before = revision_of(connection)
         head = scripts.get_current_head() or ""
         if before and before not in {revision.revision for revision in scripts.walk_revisions()}:
-            raise ConfigurationError(
-                [
-                    f"the database is at revision {before}, which this version does not know (it knows up to {head}): "
-                    "a newer Notifyr has used it. Start that version, or restore a backup made before the upgrade"
-                ]
+            words = (
+                f"the database is at revision {before}, which this version does not know (it knows up to {head}): "
+                "a newer Notifyr has used it. Start that version, or restore a backup made before the upgrade"
             )
+            raise ConfigurationError([words])
         if before != head:
             _log.info("migrating", before=before or "empty", after=head)
             command.upgrade(_config(connection), "head")

@@ -7,10 +7,9 @@ from collections.abc import Callable
 
 import kombu
 import psutil
+import pytest
 from redis import Redis
 from redis.exceptions import AuthenticationError
-
-import pytest
 
 from assistant.settings import Settings
 from tests.support.servers import SmtpSink
@@ -20,7 +19,10 @@ def test_redis_answers_and_asks_for_its_password(redis_url: str) -> None:
     with Redis.from_url(redis_url) as client:
         assert client.ping()
         assert client.dbsize() == 0
-    with Redis.from_url(redis_url.replace("redis://:", "redis://:wrong")) as stranger, pytest.raises(AuthenticationError):
+    with (
+        Redis.from_url(redis_url.replace("redis://:", "redis://:wrong")) as stranger,
+        pytest.raises(AuthenticationError),
+    ):
         stranger.ping()
 
 

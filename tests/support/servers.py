@@ -279,7 +279,9 @@ def s3_server() -> Iterator[dict[str, str]]:
             import urllib.request
 
             endpoint = f"http://127.0.0.1:{port}"
-            urllib.request.urlopen(urllib.request.Request(f"{endpoint}/notifyr-tests", method="PUT"), timeout=10).close()
+            urllib.request.urlopen(
+                urllib.request.Request(f"{endpoint}/notifyr-tests", method="PUT"), timeout=10
+            ).close()
             yield {"endpoint": endpoint, "bucket": "notifyr-tests", "key": "testing", "secret": "testing"}
 
 
@@ -361,15 +363,15 @@ def smtp_sink_server() -> Iterator[SmtpSink]:
 # -- our own command
 
 
-
-
 def clean_environment(**values: str) -> dict[str, str]:
     """The environment for a program of ours: nothing of the developer's own NOTIFYR_ settings gets in."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("NOTIFYR_", "DISPLAY", "WAYLAND_", "PROMETHEUS_"))}
     return {**kept, "PYTHONUNBUFFERED": "1", **values}
 
 
-def notifyr(*arguments: str, env: dict[str, str] | None = None, seconds: float = 60.0) -> subprocess.CompletedProcess[str]:
+def notifyr(
+    *arguments: str, env: dict[str, str] | None = None, seconds: float = 60.0
+) -> subprocess.CompletedProcess[str]:
     """Run the `notifyr` command to its end."""
     return subprocess.run(
         [sys.executable, "-m", "api.cli", *arguments],

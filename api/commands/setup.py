@@ -1,0 +1,115 @@
+"""`notifyr migrate`, `notifyr link`, and what `notifyr run` does first: tables, the default profile, somebody who may sign in."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from api import console
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+    from assistant.db.access import Agent
+
+__all__ = ["register"]
+
+FIRST_AGENT = "admin@localhost"
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add `migrate`, `link` and the hidden `prepare`."""
+    app.command("migrate")(migrate)
+    app.command("link")(link)
+    app.command("prepare", hidden=True)(prepare)
+
+
+def migrate(as_json: Json = False) -> None:
+    """Bring the database to the tables of this version; does nothing when it is. Back up before an upgrade.
+
+    Example: NOTIFYR_DATABASE_URL=postgresql+psycopg://... notifyr migrate
+    """
+    from assistant.db.migrate import migrate as run
+    from assistant.settings import load_settings
+
+    revision = run(load_settings().sql_url)
+    console.emit({"revision": revision}, [f"The database is at revision {revision}."], as_json=as_json)
+
+
+def link(
+    email: Annotated[str, typer.Argument(help="Address of the agent; none: the first admin.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Print a link that signs an agent in once. For the first sign-in, and for a forgotten password.
+
+    Example: notifyr link bo@example.org
+    """
+    from assistant.db.session import Database
+    from assistant.errors import NotFound
+    from assistant.services import access
+    from assistant.settings import load_settings
+
+    settings = load_settings()
+    with closing(Database(settings.sql_url, pool_size=1)) as database, database.transaction() as session:
+        if email:
+            found = [agent for agent in access.agents(session) if agent.email == email.strip().lower()]
+            if not found:
+                raise NotFound(f"there is no agent {email}")
+            agent = found[0]
+        else:
+            agent = _first_admin(session)
+        token = access.create_link(session, agent.id, purpose="reset", actor="command line")
+        url = f"{settings.base_url}/link#{token}"
+        shown = {"agent": agent.email, "url": url, "hours": access.LINK_HOURS["reset"]}
+    console.emit(shown, [url, f"It signs {shown['agent']} in once, within {shown['hours']} h."], as_json=as_json)
+
+
+def prepare(as_json: Json = False) -> None:
+    """What has to be there before the processes start. `notifyr run` calls it.
+
+    Example: notifyr prepare --json
+    """
+    from api.startup import problems
+    from assistant.backends.secrets import secret_key
+    from assistant.db.migrate import migrate as run
+    from assistant.db.session import Database
+    from assistant.errors import ConfigurationError
+    from assistant.services import access, profiles
+    from assistant.settings import load_settings
+    from assistant.telemetry import configure_logging
+
+    settings = load_settings()
+    configure_logging(settings.log_level, settings.log_format)
+    if found := problems(settings):
+        raise ConfigurationError(found)
+    if settings.redis_url is not None:
+        from assistant.backends.valkey import wait_for_redis
+
+        wait_for_redis(settings.redis_url.get_secret_value(), seconds=10)
+    secret_key(settings)
+    revision = run(settings.sql_url)
+    token = ""
+    with closing(Database(settings.sql_url, pool_size=1)) as database, database.transaction() as session:
+        profiles.ensure_default(session, settings)
+        admin = _first_admin(session)
+        if not admin.password_hash:
+            token = access.create_link(session, admin.id, purpose="first-run")
+    console.emit(
+        {"revision": revision, "path": f"/link#{token}" if token else "/"},
+        [f"The database is at revision {revision}."],
+        as_json=as_json,
+    )
+
+
+def _first_admin(session: Session) -> Agent:
+    """The oldest admin; on a new installation there is none yet, so one is made."""
+    from assistant.services import access
+
+    admins = [a for a in access.agents(session) if a.role == "admin" and a.disabled_at is None]
+    if admins:
+        return min(admins, key=lambda agent: agent.created_at)
+    return access.create_agent(session, FIRST_AGENT, name="Admin", role="admin")
