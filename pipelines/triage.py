@@ -9,7 +9,7 @@ import json
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 
@@ -37,7 +37,7 @@ __all__ = ["MODELS_KEY", "Parts", "Triage"]
 
 _log = structlog.get_logger(__name__)
 MODELS_KEY = "notifyr:models"
-"""Redis hash: model -> JSON `{"state": loading|ready|off|failed, "name", "reason", "at"}`."""
+"""Redis string, JSON: `{"encoder": {"state": loading|ready|off|failed, "name", "reason", "at"}, "generator": {...}}`."""
 DELTA_SECONDS = 0.05
 """Pieces of a draft are published together this often: a page needs no more."""
 MOST_WAITING = 50
@@ -207,7 +207,7 @@ class Triage:
 
             try:
                 with Redis.from_url(self._parts.redis_url) as client:
-                    client.hset(MODELS_KEY, model, json.dumps(fact))
+                    client.transaction(lambda pipe: _merge(pipe, model, fact), MODELS_KEY)
             except RedisError:
                 _log.warning("model_state_not_stored", model=model, exc_info=True)
         _announce(self._parts.database, Event("models", {"model": model, "state": state}))
@@ -229,6 +229,13 @@ class Triage:
     def _own_addresses(self) -> frozenset[str]:
         with self._parts.database.reading() as session:
             return triage.own_addresses(session)
+
+
+def _merge(pipe: Any, model: str, fact: dict[str, str]) -> None:
+    # Two worker processes each know one model; the watched key keeps both.
+    known = json.loads(pipe.get(MODELS_KEY) or b"{}")
+    pipe.multi()
+    pipe.set(MODELS_KEY, json.dumps(known | {model: fact}))
 
 
 @dataclass
@@ -259,7 +266,7 @@ def _announce(database: Database, event: Event) -> None:
     # A bus that is down costs a page some live text, never the draft.
     try:
         database.announce(event)
-    except Exception:
+    except Exception:  # noqa: BLE001  # whatever the bus raises, the draft goes on; it is logged
         _log.warning("not_announced", kind=event.kind, exc_info=True)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import exists, func, select, update
@@ -49,7 +48,6 @@ __all__ = [
     "reject",
     "restore",
     "start",
-    "sweep",
     "waiting_drafts",
 ]
 
@@ -295,21 +293,6 @@ def get(session: Session, suggestion_id: str) -> Suggestion:
     if suggestion is None:
         raise NotFound(f"there is no suggestion {suggestion_id}")
     return suggestion
-
-
-def sweep(session: Session, *, now: datetime, older_than: float = 120.0) -> int:
-    """Hand drafts that the broker or a dead worker lost to the queue again; returns how many."""
-    lost = session.scalars(
-        select(Suggestion.id)
-        .where(
-            Suggestion.state == SuggestionState.DRAFTING,
-            Suggestion.created_at < now - timedelta(seconds=older_than),
-        )
-        .limit(200)
-    ).all()
-    for suggestion_id in lost:
-        enqueue(session, "draft", suggestion_id)
-    return len(lost)
 
 
 def edit_share(draft: str, final: str) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from dataclasses import asdict
 
 from sqlalchemy import select, update
@@ -11,14 +10,14 @@ from sqlalchemy.orm import Session
 from assistant.db.contacts import Contact
 from assistant.db.messages import Message, Thread
 from assistant.db.profiles import Profile
-from assistant.db.session import after_commit, enqueue, publish
+from assistant.db.session import after_commit, publish
 from assistant.errors import NotFound
 from assistant.services import contacts, suggestions
 from assistant.states import Direction, ThreadState, TriageState
 from assistant.telemetry import METRICS
 from assistant.values import Address, DecisionKind, InboundMessage, Turn, TurnMessage
 
-__all__ = ["MAX_ATTEMPTS", "own_addresses", "park", "read_turn", "save", "start", "sweep"]
+__all__ = ["MAX_ATTEMPTS", "own_addresses", "park", "read_turn", "save", "start"]
 
 MAX_ATTEMPTS = 5
 HISTORY = 6
@@ -135,19 +134,6 @@ def park(session: Session, message_id: str, *, reason: str) -> None:
     suggestions.refresh_thread(session, thread)
     publish(session, "thread.changed", thread_id=thread.id, reason="parked")
     after_commit(session, METRICS.triaged.labels(outcome="parked").inc)
-
-
-def sweep(session: Session, *, now: dt.datetime, older_than: float = 30.0) -> int:
-    """Hand messages that the broker lost to the queue again; returns how many."""
-    lost = session.scalars(
-        select(Message.id)
-        .where(Message.triage == TriageState.WAITING, Message.created_at < now - dt.timedelta(seconds=older_than))
-        .order_by(Message.created_at)
-        .limit(500)
-    ).all()
-    for message_id in lost:
-        enqueue(session, "triage", message_id)
-    return len(lost)
 
 
 def _describe(thread: Thread, turn: Turn, state: TriageState) -> None:

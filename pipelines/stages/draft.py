@@ -10,6 +10,7 @@ import re
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
 
 from assistant.clock import monotonic
 from assistant.telemetry import METRICS
@@ -49,13 +50,21 @@ EXAMPLES = (
         ),
     ),
 )
-MESSAGE = 600
-"""Characters of the mail that the generator sees: enough for the tone."""
+MESSAGE = 600  # characters of the mail that the generator sees: enough for the tone
 _TOKEN_MARKS = re.compile(
     r"<\|[^|>\n]{0,60}\|?>?|\|>|</?s>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>", re.IGNORECASE
 )
 _SLOT_MARKS = re.compile(r"^[ \t]*(customer message|approved answer|style)[ \t]*:", re.IGNORECASE | re.MULTILINE)
 _FIRST_NAME = re.compile(r"[^\W\d_]+(?:[-'’][^\W\d_]+)?")
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """A generator with a cache: says whether the answer was a hit, which costs no tokens."""
+
+    def generate(
+        self, prompt: Prompt, *, limit: int, on_delta: Callable[[str], None] | None = None
+    ) -> tuple[str, bool]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,21 +84,9 @@ class Rephrase:
         if self.model is None:
             return noted(turn, self.name, "skipped", "no generator: the approved answer is used as it is")
         prompt = build_prompt(turn, knowledge_version=self.knowledge_version, instruction=self.instruction)
-        pieces: list[str] = []
         started = monotonic()
-        stream = self.model.stream(prompt, limit=self.limit)
-        try:
-            for piece in stream:
-                pieces.append(piece)
-                if self.on_delta is not None:
-                    self.on_delta(piece)
-        finally:
-            close = getattr(stream, "close", None)
-            if close is not None:
-                close()
+        text, cached = self._generate(self.model, prompt)
         METRICS.generation_seconds.labels(model=self.model.name).observe(monotonic() - started)
-        cached = bool(getattr(stream, "cached", False))
-        text = "".join(pieces).strip()
         draft = Draft(
             text=text,
             model=self.model.name,
@@ -101,6 +98,17 @@ class Rephrase:
         )
         reason = f"{'from the cache' if cached else 'generated'} with {PROMPT_VERSION}"
         return noted(replace(turn, draft=draft), self.name, "ok", reason, cached=cached, tokens=draft.completion_tokens)
+
+    def _generate(self, model: Generator, prompt: Prompt) -> tuple[str, bool]:
+        if isinstance(model, Remembering):
+            text, cached = model.generate(prompt, limit=self.limit, on_delta=self.on_delta)
+            return text.strip(), cached
+        pieces = []
+        for piece in model.stream(prompt, limit=self.limit):
+            pieces.append(piece)
+            if self.on_delta is not None:
+                self.on_delta(piece)
+        return "".join(pieces).strip(), False
 
 
 def build_prompt(turn: Turn, *, knowledge_version: str = "", instruction: str = "") -> Prompt:

@@ -106,7 +106,7 @@ def _names(text: str, known: Sequence[str]) -> tuple[str, ...]:
         for position, match in enumerate(_WORD.finditer(sentence)):
             word = match.group()
             plain = word.casefold()
-            if not word[0].isupper() or plain in _DATES or plain.partition("'")[0] in ("i",):
+            if not word[0].isupper() or plain in _DATES or plain.partition("'")[0] == "i":
                 continue
             if position == 0 and (plain in _STARTERS or plain in known):
                 continue
