@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from typing import Any, Protocol
 
 import structlog
 
+from assistant.backends.bus import Bus
 from assistant.backends.vectors import Vectors
 from assistant.clock import monotonic, utcnow
 from assistant.db.session import Database, Event, committing
@@ -33,11 +33,9 @@ from pipelines.stages.retrieve import Retrieve
 from pipelines.stages.run import Stage, failed_stages, run
 from pipelines.stages.screen import Screen
 
-__all__ = ["MODELS_KEY", "Parts", "Triage"]
+__all__ = ["Parts", "Triage"]
 
 _log = structlog.get_logger(__name__)
-MODELS_KEY = "notifyr:models"
-"""Redis string, JSON: `{"encoder": {"state": loading|ready|off|failed, "name", "reason", "at"}, "generator": {...}}`."""
 DELTA_SECONDS = 0.05
 """Pieces of a draft are published together this often: a page needs no more."""
 MOST_WAITING = 50
@@ -53,6 +51,8 @@ class Parts(Protocol):
     def redis_url(self) -> str: ...
     @property
     def database(self) -> Database: ...
+    @property
+    def bus(self) -> Bus: ...
     @property
     def vectors(self) -> Vectors: ...
     @property
@@ -200,14 +200,13 @@ class Triage:
 
     def _announce(self, model: str, state: str, *, name: str = "", reason: str = "") -> None:
         METRICS.model_state.labels(model=model).set(1 if state == "ready" else 0)
-        fact = {"state": state, "name": name, "reason": reason, "at": utcnow().isoformat(timespec="seconds")}
         if self._parts.redis_url:
-            from redis import Redis
             from redis.exceptions import RedisError
 
             try:
-                with Redis.from_url(self._parts.redis_url) as client:
-                    client.transaction(lambda pipe: _merge(pipe, model, fact), MODELS_KEY)
+                self._parts.bus.set_model(
+                    model, state=state, name=name, reason=reason, at=utcnow().isoformat(timespec="seconds")
+                )
             except RedisError:
                 _log.warning("model_state_not_stored", model=model, exc_info=True)
         _announce(self._parts.database, Event("models", {"model": model, "state": state}))
@@ -230,12 +229,6 @@ class Triage:
         with self._parts.database.reading() as session:
             return triage.own_addresses(session)
 
-
-def _merge(pipe: Any, model: str, fact: dict[str, str]) -> None:
-    # Two worker processes each know one model; the watched key keeps both.
-    known = json.loads(pipe.get(MODELS_KEY) or b"{}")
-    pipe.multi()
-    pipe.set(MODELS_KEY, json.dumps(known | {model: fact}))
 
 
 @dataclass

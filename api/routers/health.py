@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
-import json
 import os
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
@@ -20,7 +19,6 @@ from assistant.errors import NotifyrError
 __all__ = ["router"]
 
 router = APIRouter(tags=["health"], route_class=ApiRoute, responses=FAILS)
-MODELS_KEY = "notifyr:models"
 
 
 @router.get("/livez", operation_id="livez")
@@ -36,7 +34,7 @@ def readyz(parts: Parts, response: Response) -> Ready:
     status = "down" if checks["database"] == "down" else "degraded" if "down" in checks.values() else "ready"
     if status == "down":
         response.status_code = 503
-    return Ready(status=status, checks=checks, models=_models(parts))
+    return Ready(status=status, checks=checks, models=parts.bus.models())
 
 
 def may_read_metrics(request: Request) -> Caller | None:
@@ -69,14 +67,6 @@ def _database(parts: Parts) -> str:
     except NotifyrError:
         return "down"
     return "up"
-
-
-def _models(parts: Parts) -> dict[str, Any]:
-    try:
-        found = json.loads(parts.limiter.value(MODELS_KEY) or b"{}")
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _loopback(request: Request) -> bool:

@@ -1,0 +1,124 @@
+"""Changes to open pages: one Redis stream whose ids a page resumes from, and who is looking at what right now.
+
+Losing it costs speed only: a page whose last id is gone is told `reset` and reads everything again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import redis.asyncio
+from redis import Redis
+from redis.exceptions import RedisError
+
+from assistant.clock import monotonic
+from assistant.db.session import Event
+
+__all__ = ["Bus"]
+
+_STREAM = "notifyr:live"
+_PRESENCE = "notifyr:presence:"
+_MODELS = "notifyr:models"
+_KEPT = 10_000
+_PRESENCE_SECONDS = 10
+_WAIT_MS = 5_000
+
+
+class Bus:
+    """`publish` and presence for threads and tasks (blocking), `subscribe` for the socket's event loop."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._redis = Redis.from_url(url, socket_timeout=3, socket_connect_timeout=3, decode_responses=True)
+
+    def publish(self, event: Event) -> str:
+        """Append one event; returns its id (`milliseconds-sequence`). Raises `redis.RedisError`."""
+        fields: dict[Any, Any] = {"kind": event.kind, "payload": json.dumps(event.payload)}
+        return str(self._redis.xadd(_STREAM, fields, maxlen=_KEPT, approximate=True))
+
+    async def subscribe(self, after: str = "") -> AsyncIterator[tuple[str, Event]]:
+        """Events after an id (empty: from now on), for ever. An id that is unknown or trimmed yields `reset` first.
+
+        Yields kind `tick` when nothing happened for some seconds, so that a caller can look at its own deadlines.
+        Raises `redis.RedisError` when the server goes away; the caller resumes with the last id it saw.
+        """
+        client = redis.asyncio.Redis.from_url(self._url, socket_connect_timeout=3, decode_responses=True)
+        try:
+            last, known = await self._start(client, after)
+            if not known:
+                yield last, Event("reset")
+            while True:
+                found: Any = await client.xread({_STREAM: last}, count=200, block=_WAIT_MS)
+                if not found:
+                    yield last, Event("tick")
+                    continue
+                for entry, fields in _entries(found):
+                    last = entry
+                    yield entry, Event(fields["kind"], json.loads(fields["payload"]))
+        finally:
+            await client.aclose()
+
+    async def _start(self, client: redis.asyncio.Redis, after: str) -> tuple[str, bool]:
+        newest: Any = await client.xrevrange(_STREAM, count=1)
+        tip = newest[0][0] if newest else "0-0"
+        if not after:
+            return tip, True
+        oldest: Any = await client.xrange(_STREAM, count=1)
+        if not oldest or _order(after) > _order(tip) or _order(after) < _order(oldest[0][0]):
+            return tip, after == tip
+        return after, True
+
+    # -- who is where
+
+    def present(self, thread_id: str, agent_id: str, *, name: str, state: str) -> None:
+        """Note that an agent views (`viewing`) or types in (`typing`) a thread; forgotten after 10 s without a repeat."""
+        key = _PRESENCE + thread_id
+        now = monotonic()
+        value = json.dumps({"name": name, "state": state, "until": now + _PRESENCE_SECONDS})
+        with self._redis.pipeline() as pipe:
+            pipe.hset(key, agent_id, value)
+            pipe.expire(key, _PRESENCE_SECONDS)
+            pipe.execute()
+
+    def absent(self, thread_id: str, agent_id: str) -> None:
+        self._redis.hdel(_PRESENCE + thread_id, agent_id)
+
+    def who(self, thread_id: str) -> dict[str, dict[str, Any]]:
+        """Agents at a thread: id -> `{"name", "state"}`. Empty when the server is away: presence is a courtesy."""
+        try:
+            found: Any = self._redis.hgetall(_PRESENCE + thread_id)
+        except RedisError:
+            return {}
+        now = monotonic()
+        rows = {agent: json.loads(value) for agent, value in found.items()}
+        return {agent: row for agent, row in rows.items() if row["until"] > now}
+
+    # -- models, as the processes that load them say
+
+    def set_model(self, model: str, **fact: str) -> None:
+        """Note what a process says of its model: `state` is `loading`, `ready`, `off` or `failed`, beside name and reason."""
+        self._redis.hset(_MODELS, model, json.dumps(fact))
+
+    def models(self) -> dict[str, dict[str, str]]:
+        """The newest fact of each model; empty when the server is away."""
+        try:
+            found: Any = self._redis.hgetall(_MODELS)
+        except RedisError:
+            return {}
+        return {model: json.loads(fact) for model, fact in found.items()}
+
+    def close(self) -> None:
+        self._redis.close()
+
+
+def _entries(found: Any) -> list[tuple[str, dict[str, str]]]:
+    """redis-py answers XREAD as a list of pairs (RESP2) or as a mapping (RESP3)."""
+    streams = found.values() if isinstance(found, dict) else [pairs for _, pairs in found]
+    return [entry for pairs in streams for batch in ([pairs] if isinstance(found, list) else pairs) for entry in batch]
+
+
+def _order(entry: str) -> tuple[int, int]:
+    left, _, right = entry.partition("-")
+    return int(left or 0), int(right or 0)
