@@ -23,17 +23,20 @@ def register(app: typer.Typer) -> None:
     keys = typer.Typer(
         help="API keys for programs.\n\nExample: notifyr keys list", no_args_is_help=True, rich_markup_mode=None
     )
-    for name, command in {"create": create_key, "list": list_keys, "rotate": rotate_key, "revoke": revoke_key}.items():
-        keys.command(name)(command)
+    keys.command("create")(create_key)
+    keys.command("list")(list_keys)
+    keys.command("rotate")(rotate_key)
+    keys.command("revoke")(revoke_key)
     app.add_typer(keys, name="keys")
     agents = typer.Typer(
         help="The people who review and reply.\n\nExample: notifyr agents list",
         no_args_is_help=True,
         rich_markup_mode=None,
     )
-    people = {"create": create_agent, "list": list_agents, "link": link_agent, "disable": disable_agent}
-    for name, act in people.items():
-        agents.command(name)(act)
+    agents.command("create")(create_agent)
+    agents.command("list")(list_agents)
+    agents.command("link")(link_agent)
+    agents.command("disable")(disable_agent)
     app.add_typer(agents, name="agents")
 
 
