@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from assistant.backends.vectors import Vectors
+from assistant.backends.vectors import Vectors as Index
 from assistant.db.session import Database
 from assistant.errors import StorageError
 from assistant.services import knowledge
 from assistant.values import Passage
-from models.base import Embedder
+from models.base import Embedder, Vectors
 
 __all__ = ["Library"]
 
@@ -17,7 +18,7 @@ __all__ = ["Library"]
 @dataclass(frozen=True, slots=True)
 class Library:
     database: Database
-    vectors: Vectors
+    vectors: Index
     embedder: Embedder
 
     def search(self, text: str, *, limit: int, floor: float) -> tuple[Passage, ...]:
@@ -45,8 +46,13 @@ class Library:
             dimensions=self.embedder.dimensions,
             version=version,
             texts=self._texts,
-            embed=self.embedder.embed,
+            embed=self._embed,
         )
+
+    def _embed(self, texts: Sequence[str]) -> Vectors:
+        # The mean of title and whole: a title is near to the question, a text to the matter; alone either misleads.
+        titles = self.embedder.embed([text.partition("\n")[0] for text in texts])
+        return titles + self.embedder.embed(texts)
 
     def _texts(self) -> dict[int, str]:
         with self.database.reading() as session:

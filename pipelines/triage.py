@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 import structlog
 
@@ -228,7 +228,6 @@ class Triage:
     def _own_addresses(self) -> frozenset[str]:
         with self._parts.database.reading() as session:
             return triage.own_addresses(session)
-
 
 
 @dataclass

@@ -157,9 +157,7 @@ class Vectors:
             return cls(settings.path("vectors"))
         from qdrant_client import QdrantClient
 
-        return cls(
-            settings.path("vectors"), client=QdrantClient(url=settings.qdrant_url.get_secret_value(), timeout=5)
-        )
+        return cls(settings.path("vectors"), client=QdrantClient(url=settings.qdrant_url.get_secret_value(), timeout=5))
 
     def sync(
         self,

@@ -21,11 +21,9 @@ class Facts:
     robot: str = ""
     """Why the sender is a machine; empty for a person."""
     person_needed: str = ""
-    """Why a person has to look, whatever the labels say: an opt-out, an unreadable mail."""
+    """Why a person has to look, whatever the labels say: an opt-out, a wish for a human, an unreadable mail."""
     spam: SpamVerdict = "unknown"
     spam_score: float | None = None
-    wants_person: bool = False
-    """The mail asks to speak with a human."""
     passages: int = 0
     retrieval: Literal["ok", "failed", "off"] = "ok"
 
@@ -43,8 +41,6 @@ def decide(facts: Facts, *, policy: Literal["suggest"] = "suggest") -> Decision:
         return Decision(DecisionKind.STOP, f"spam with {_percent(facts.spam_score)}: held back")
     if facts.spam == "uncertain":
         return Decision(DecisionKind.HANDOFF, f"perhaps spam ({_percent(facts.spam_score)}): please look")
-    if facts.wants_person:
-        return Decision(DecisionKind.HANDOFF, "asks for a human")
     if facts.retrieval == "failed":
         return Decision(DecisionKind.HANDOFF, "approved answers could not be searched: no source")
     if facts.retrieval == "off":
@@ -66,11 +62,11 @@ def spam_verdict(score: float | None, *, threshold: float, band: float, known_se
 def confidence_of(similarity: float, *, rival: float | None, floor: float) -> float:
     """How likely the approved answer fits, in [0, 1]: how far above the floor, less when another answer is as near.
 
-    A monotone score, 0.45 at the floor and 0.95 at a cosine of 0.75; it becomes a calibrated percentage with the
+    A monotone score, 0.3 at the floor and 0.95 at a cosine of 0.75; it becomes a calibrated percentage with the
     accepted and edited suggestions of a house.
     """
     span = max(0.75 - floor, 0.05)
-    confidence = 0.45 + 0.5 * min(1.0, max(0.0, (similarity - floor) / span))
+    confidence = 0.3 + 0.65 * min(1.0, max(0.0, (similarity - floor) / span))
     if rival is not None and similarity > 0:
         confidence -= 0.25 * max(0.0, 1 - (similarity - rival) / (0.15 * similarity))
     return round(min(0.95, max(0.0, confidence)), 3)

@@ -16,7 +16,8 @@ __all__ = ["Classify", "readable", "windows"]
 WINDOW = 1200
 """Characters: about what the encoder reads at once."""
 MOST_WINDOWS = 3
-PERSON_INTENTS = frozenset({"human", "talk_to_human", "person", "speak_to_human"})
+OPT_OUT_INTENT, OPT_OUT_SURE = "opt_out", 0.9
+"""A paraphrased opt-out goes to a person; only the rules of `screen` record one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +55,9 @@ class Classify:
             decision = decide(Facts(spam=verdict, spam_score=spam))
             outcome = "stop" if decision.kind == DecisionKind.STOP else "handoff"
             return noted(replace(turn, decision=decision), self.name, outcome, decision.reason, score=spam, **detail)
-        if intent in PERSON_INTENTS:
-            return noted(
-                replace(turn, decision=decide(Facts(wants_person=True))),
-                self.name,
-                "handoff",
-                claimed,
-                score=spam,
-                **detail,
-            )
+        if intent == OPT_OUT_INTENT and best and best.score >= OPT_OUT_SURE:
+            decision = decide(Facts(person_needed="seems to ask not to be written to: please look"))
+            return noted(replace(turn, decision=decision), self.name, "handoff", claimed, score=spam, **detail)
         return noted(turn, self.name, "ok", claimed, score=spam, **detail)
 
 

@@ -33,6 +33,16 @@ _OPT_OUT_REQUEST = re.compile(
     r"|(?:do not|don'?t|never) (?:e-?mail|contact|text|message|write to) me (?:again|any ?more|ever))\b",
     re.IGNORECASE,
 )
+_HUMAN = re.compile(
+    r"\b(?:speak|talk|chat) (?:to|with) (?:a |an |some)?(?:real |actual |human )?(?:person|human|body|one|someone|somebody|agent|manager|supervisor)\b"
+    r"|\b(?:please )?call me (?:back|today|tomorrow|now)\b|\bnot a (?:bot|robot|machine)\b",
+    re.IGNORECASE,
+)
+_LEGAL = re.compile(
+    r"\b(?:my (?:lawyer|solicitor|attorney)|legal action|letter before action|take you to court|liability insur\w+"
+    r"|we act for|data protection authority|small claims)\b",
+    re.IGNORECASE,
+)
 _URGENT = re.compile(
     r"\b(?:urgent(?:ly)?|asap|as soon as possible|immediately|emergency|right away|deadline today)\b", re.IGNORECASE
 )
@@ -50,6 +60,10 @@ class Rule:
 
 def _marked(*kinds: str) -> Callable[[Turn, frozenset[str]], bool]:
     return lambda turn, _own: turn.message.auto_submitted in kinds
+
+
+def _says(pattern: re.Pattern[str]) -> Callable[[Turn, frozenset[str]], bool]:
+    return lambda turn, _own: bool(pattern.search(turn.message.subject[:500]) or pattern.search(turn.new_text[:10_000]))
 
 
 def _local_part(turn: Turn) -> str:
@@ -94,6 +108,8 @@ RULES: tuple[Rule, ...] = (
         lambda turn, _: "quarantine" in turn.message.defects,
     ),
     Rule("opt-out", "person", "asks not to be written to: recorded", _wants_out),
+    Rule("human", "person", "asks for a human", _says(_HUMAN)),
+    Rule("legal", "person", "a legal matter", _says(_LEGAL)),
     Rule("size", "person", "too long for the models", lambda turn, _: len(turn.new_text) > MAX_CHARACTERS),
     Rule(
         "empty",
@@ -115,7 +131,7 @@ class Screen:
 
     def __call__(self, turn: Turn) -> Turn:
         own = self.own()
-        if _URGENT.search(turn.message.subject[:500]) or _URGENT.search(turn.new_text[:5000]):
+        if _says(_URGENT)(turn, own):
             turn = replace(turn, labels=(*turn.labels, Label("urgency:high", 1.0)))
         rule = next((rule for rule in self.rules if rule.applies(turn, own)), None)
         if rule is None:
