@@ -36,7 +36,15 @@ def cancel_message(message_id: Id, caller: Sender, session: Transaction, key: Id
 @router.post("/{message_id}/send-now", operation_id="sendMessageNow", responses=CHANGED)
 def send_now(message_id: Id, caller: Sender, session: Transaction, key: IdempotencyKey = None) -> MessageOut:
     """End the undo window early."""
-    outbox.send_now(session, message_id)
+    outbox.send_now(session, message_id, agent_id=caller.agent_id)
+    session.flush()
+    return MessageOut.of(threads.get_message(session, message_id))
+
+
+@router.post("/{message_id}/retry", operation_id="retryMessage", responses=CHANGED)
+def retry_message(message_id: Id, caller: Sender, session: Transaction, key: IdempotencyKey = None) -> MessageOut:
+    """Try a failed message again. 409 when it has not failed."""
+    outbox.retry(session, message_id, agent_id=caller.require_agent().id)
     session.flush()
     return MessageOut.of(threads.get_message(session, message_id))
 

@@ -16,6 +16,7 @@ from assistant.db.contacts import Contact, Identity
 from assistant.db.messages import Attachment, Message, Suggestion, Thread
 from assistant.db.session import publish
 from assistant.errors import InvalidInput, NotFound, PreconditionFailed
+from assistant.services import suggestions
 from assistant.services.paging import Key, Page, after, bounded, order_by, read_cursor, words, write_cursor
 from assistant.states import Delivery, Direction, ThreadState, transition
 
@@ -322,6 +323,8 @@ def change(
     thread = get_thread(session, thread_id)
     if done.rowcount != 1:
         raise _changed(thread)
+    if "state" in new:
+        suggestions.refresh_thread(session, thread)
     publish(session, "thread.changed", thread_id=thread_id, reason=next(iter(new)), agent_id=agent_id or "")
     return Change(thread, undo)
 
