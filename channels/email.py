@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Protocol
 from pydantic import BaseModel, ConfigDict, SecretStr
 
 from assistant.clock import utcnow
-from assistant.errors import InvalidInput, NotAllowed, TemporaryChannelError, UnsupportedFeature
+from assistant.errors import InvalidInput, NotAllowed, PermanentChannelError, TemporaryChannelError, UnsupportedFeature
 from assistant.values import Address, InboundMessage, MessageClass, OutboundMessage, Receipt, Webhook
 from channels.base import Capability
 from channels.support.smtp import Accepted, Relay, RelayAddress
@@ -100,7 +100,7 @@ class Email:
     async def send(self, message: OutboundMessage) -> Receipt:
         if _same_address(message.sender.value, self._config.address) is False:
             raise NotAllowed("the sender is not the address of this profile")
-        content = compose(message)
+        content = _composed(message)
         sender = "" if message.message_class in _NULL_SENDER else message.sender.value
         recipients = list(dict.fromkeys(address.value for address in (*message.to, *message.cc)))
         accepted = await self._open().submit(sender, recipients, content, deadline=message.deadline)
@@ -169,6 +169,14 @@ def _file_name(content: bytes) -> str:
     return re.sub(r"[^A-Za-z0-9.@_-]", "_", found.group(1).decode("ascii") if found else "message")[:200]
 
 
+def _composed(message: OutboundMessage) -> bytes:
+    """A message that the standard library stumbles over is known to be unsent, whatever it raises."""
+    try:
+        return compose(message)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise PermanentChannelError(f"the message cannot be written as mail: {type(error).__name__}") from error
+
+
 def compose(message: OutboundMessage) -> bytes:
     """The message as it goes over the wire: RFC 5322, CRLF line ends, 7-bit, no line over 998 octets, no Bcc.
 
@@ -219,7 +227,8 @@ def _encoding(text: str) -> str:
 
 def _plain(text: str) -> str:
     """Body text whose only line end is LF; the generator makes CRLF of it. No NUL (RFC 5322, section 2.3)."""
-    return "\n".join(re.split(r"\r\n|[\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]", text.replace("\x00", "")))
+    whole = text.replace("\x00", "").encode("utf-8", "replace").decode("utf-8")
+    return "\n".join(re.split(r"\r\n|[\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]", whole))
 
 
 def _one_line(text: str, what: str) -> str:

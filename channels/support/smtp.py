@@ -40,6 +40,7 @@ _IDLE_SECONDS = 20.0
 """Servers close idle connections after minutes; a connection older than this is not trusted without asking."""
 _FINAL_SECONDS = 60.0
 """Least wait for the answer to the final dot: servers scan mail before they answer (RFC 5321, section 4.5.3.2.6)."""
+_SIGN_IN_FIRST = frozenset({530, 538})
 _BAD_ADDRESS = frozenset({"5.1.0", "5.1.1", "5.1.2", "5.1.3", "5.1.6", "5.1.10", "5.2.1"})
 _ENHANCED = re.compile(r"\b([245]\.\d{1,3}\.\d{1,3})\b")
 
@@ -116,12 +117,12 @@ class Relay:
                     if not used:
                         raise
                     # The relay had closed a connection we kept; nothing was said on it yet.
-                    client.close()
+                    _drop(client)
                     client = await self._connect()
                     refused = await self._envelope(client, sender, recipients)
                 await self._content(client, content, deadline)
             except BaseException as error:
-                client.close()
+                _drop(client)
                 raise _translated(error) from error
             answer = await self._final_dot(client)
             self._idle.append(_Idle(client, monotonic()))
@@ -135,7 +136,8 @@ class Relay:
                 await one.client.quit(timeout=1)
             except (aiosmtplib.SMTPException, OSError):
                 _log.debug("relay_goodbye_failed", exc_info=True)
-            one.client.close()
+            _drop(one.client)
+        await asyncio.sleep(0)
 
     # -- connections
 
@@ -145,7 +147,7 @@ class Relay:
             idle = self._idle.pop()
             if idle.client.is_connected and monotonic() - idle.since < _IDLE_SECONDS:
                 return idle.client, True
-            idle.client.close()
+            _drop(idle.client)
         return await self._connect(), False
 
     async def _connect(self) -> aiosmtplib.SMTP:
@@ -166,7 +168,7 @@ class Relay:
             if address.username:
                 await client.login(address.username, address.password)
         except BaseException as error:
-            client.close()
+            _drop(client)
             raise _translated(error) from error
         return client
 
@@ -205,7 +207,7 @@ class Relay:
             try:
                 await client.rcpt(recipient, encoding=encoding)
             except aiosmtplib.SMTPRecipientRefused as error:
-                if error.code < 500:
+                if error.code < 500 or error.code in _SIGN_IN_FIRST:
                     raise
                 refused.append(Refusal(recipient, _words(error), _is_bad_address(error)))
         if len(refused) == len(recipients):
@@ -243,13 +245,13 @@ class Relay:
         """From here on, no answer means that nobody knows."""
         protocol = client.protocol
         if protocol is None or not client.is_connected:
-            client.close()
+            _drop(client)
             raise TemporaryChannelError("the relay closed the connection before the end of the message")
         try:
             protocol.write(b".\r\n")
             answer = await protocol.read_response(timeout=max(self._timeout, _FINAL_SECONDS))
         except BaseException as error:
-            client.close()
+            _drop(client)
             if isinstance(error, Exception):
                 raise UncertainDelivery(
                     f"the relay gave no answer to the whole message ({type(error).__name__}): it may have accepted it"
@@ -257,10 +259,18 @@ class Relay:
             raise
         if 200 <= answer.code < 300:
             return f"{answer.code} {answer.message}"
-        client.close()
+        _drop(client)
         if 400 <= answer.code < 600:
             raise _from_response(aiosmtplib.SMTPDataError(answer.code, answer.message))
         raise UncertainDelivery(f"the relay answered the whole message with something unheard of ({answer.code})")
+
+
+def _drop(client: aiosmtplib.SMTP) -> None:
+    """End a connection at once. A TLS goodbye would wait for a peer that may be the reason why we leave."""
+    transport = client.transport
+    client.close()
+    if isinstance(transport, asyncio.WriteTransport):
+        transport.abort()
 
 
 # -- foreign exceptions become ours in one table
@@ -270,7 +280,7 @@ def _from_response(error: aiosmtplib.SMTPResponseException) -> ChannelError:
     code, words = error.code, _words(error)
     if 400 <= code < 500:
         return TemporaryChannelError(f"the relay asks to try later: {words}")
-    if code == 530 or code == 538:
+    if code in _SIGN_IN_FIRST:
         return CredentialsRefused(f"the relay wants another way to sign in: {words}")
     if isinstance(error, aiosmtplib.SMTPRecipientRefused):
         return _all_refused([Refusal(error.recipient, words, _is_bad_address(error))])
