@@ -15,7 +15,7 @@ _URL = re.compile(
 )
 _MAIL = re.compile(r"[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9.-]{1,200}")
 _NUMBER = re.compile(r"[+-]?\d(?:[\d.,:/]*\d)?(?:\s?(?:%|€|\$|£))?|[€$£]\s?\d(?:[\d.,]*\d)?")
-_IDENTIFIER = re.compile(r"(?<![\w@.])(?:#\w+|(?=\w*\d)(?=\w*[A-Za-z])[\w-]{2,}|[A-Z][A-Z0-9]{1,})(?![\w@])")
+_IDENTIFIER = re.compile(r"(?<![\w@.-])(?:#[\w-]+|(?=[\w-]*\d)(?=[\w-]*[A-Za-z])\w[\w-]+|[A-Z][A-Z0-9]+(?![\w@]))")
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?")
 _SENTENCE_END = re.compile(r"(?<=[.!?:;])\s+|\n+")
 _NUMBER_WORDS = dict(

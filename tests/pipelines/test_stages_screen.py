@@ -54,7 +54,9 @@ def test_some_senders_are_never_answered(sender: str) -> None:
     assert done.decision.kind == DecisionKind.STOP
 
 
-@pytest.mark.parametrize("sender", ["ana@mail.example", "norbert.reply@mail.example", "requests@mail.example", "stop@mail.example"])
+@pytest.mark.parametrize(
+    "sender", ["ana@mail.example", "norbert.reply@mail.example", "requests@mail.example", "stop@mail.example"]
+)
 def test_a_person_passes(sender: str) -> None:
     done = screen(turn("Where is my parcel?", sender=sender))
     assert done.decision is None
@@ -147,7 +149,8 @@ def test_every_rule_has_a_name_of_its_own_and_a_reason_for_the_agent() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["stop " * 20_000, "a" * 100_000, "take me off " * 8_000, "speak to a " * 9_000, " \t" * 50_000, "never " * 16_000]
+    "text",
+    ["stop " * 20_000, "a" * 100_000, "take me off " * 8_000, "speak to a " * 9_000, " \t" * 50_000, "never " * 16_000],
 )
 def test_hostile_text_is_screened_in_linear_time(text: str) -> None:
     started = time.perf_counter()

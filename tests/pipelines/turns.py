@@ -9,7 +9,9 @@ from assistant.values import Address, InboundMessage, Passage, Turn
 __all__ = ["passage", "turn"]
 
 
-def turn(text: str = "Where is my parcel?", *, subject: str = "", sender: str = "ana@mail.example", **values: Any) -> Turn:
+def turn(
+    text: str = "Where is my parcel?", *, subject: str = "", sender: str = "ana@mail.example", **values: Any
+) -> Turn:
     """A turn whose message says `text`; other names go to the turn, or to its message when it has them."""
     fields = {name: values.pop(name) for name in ("auto_submitted", "defects") if name in values}
     message = InboundMessage(
