@@ -1,4 +1,4 @@
-"""`notifyr migrate`, `notifyr link`, and what `notifyr run` does first: tables, the default profile, somebody who may sign in."""
+"""`notifyr migrate`, and what `notifyr run` does first: tables, the default profile, somebody who may sign in."""
 
 from __future__ import annotations
 
@@ -22,9 +22,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
 def register(app: typer.Typer) -> None:
-    """Add `migrate`, `link` and the hidden `prepare`."""
+    """Add `migrate` and the hidden `prepare`."""
     app.command("migrate")(migrate)
-    app.command("link")(link)
     app.command("prepare", hidden=True)(prepare)
 
 
@@ -38,34 +37,6 @@ def migrate(as_json: Json = False) -> None:
 
     revision = run(load_settings().sql_url)
     console.emit({"revision": revision}, [f"The database is at revision {revision}."], as_json=as_json)
-
-
-def link(
-    email: Annotated[str, typer.Argument(help="Address of the agent; none: the first admin.")] = "",
-    as_json: Json = False,
-) -> None:
-    """Print a link that signs an agent in once. For the first sign-in, and for a forgotten password.
-
-    Example: notifyr link bo@example.org
-    """
-    from assistant.db.session import Database
-    from assistant.errors import NotFound
-    from assistant.services import access
-    from assistant.settings import load_settings
-
-    settings = load_settings()
-    with closing(Database(settings.sql_url, pool_size=1)) as database, database.transaction() as session:
-        if email:
-            found = [agent for agent in access.agents(session) if agent.email == email.strip().lower()]
-            if not found:
-                raise NotFound(f"there is no agent {email}")
-            agent = found[0]
-        else:
-            agent = _first_admin(session)
-        token = access.create_link(session, agent.id, purpose="reset", actor="command line")
-        url = f"{settings.base_url}/link#{token}"
-        shown = {"agent": agent.email, "url": url, "hours": access.LINK_HOURS["reset"]}
-    console.emit(shown, [url, f"It signs {shown['agent']} in once, within {shown['hours']} h."], as_json=as_json)
 
 
 def prepare(as_json: Json = False) -> None:

