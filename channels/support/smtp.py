@@ -132,11 +132,12 @@ class Relay:
         """Say goodbye on every idle connection."""
         idle, self._idle = self._idle, []
         for one in idle:
+            transport = one.client.transport
             try:
                 await one.client.quit(timeout=1)
             except (aiosmtplib.SMTPException, OSError):
                 _log.debug("relay_goodbye_failed", exc_info=True)
-            _drop(one.client)
+            _drop(one.client, transport)
         await asyncio.sleep(0)
 
     # -- connections
@@ -265,9 +266,9 @@ class Relay:
         raise UncertainDelivery(f"the relay answered the whole message with something unheard of ({answer.code})")
 
 
-def _drop(client: aiosmtplib.SMTP) -> None:
+def _drop(client: aiosmtplib.SMTP, transport: asyncio.BaseTransport | None = None) -> None:
     """End a connection at once. A TLS goodbye would wait for a peer that may be the reason why we leave."""
-    transport = client.transport
+    transport = transport or client.transport
     client.close()
     if isinstance(transport, asyncio.WriteTransport):
         transport.abort()

@@ -58,6 +58,30 @@ class ReceivedMail:
         return found.group(1).decode("ascii", "replace") if found else ""
 
 
+class _Controller(Controller):
+    """Ends every connection when it stops; aiosmtpd would leave them, and half-made TLS, to the garbage collector."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self._servers: list[SMTP] = []
+        super().__init__(*arguments, **options)
+
+    def factory(self) -> SMTP:
+        server = super().factory()
+        self._servers.append(server)
+        return server
+
+    def stop(self, no_assert: bool = False) -> None:
+        asyncio.run_coroutine_threadsafe(self._end_all(), self.loop).result(5)
+        super().stop(no_assert=no_assert)
+
+    async def _end_all(self) -> None:
+        for server in self._servers:
+            for transport in (server.transport, server._original_transport):  # noqa: SLF001  # nothing else ends half-made TLS
+                if isinstance(transport, asyncio.WriteTransport):
+                    transport.abort()
+        await asyncio.sleep(0)
+
+
 @dataclass(slots=True)
 class SmtpReceiver:
     """Runs in a thread of its own between `start` and `stop`; also a context manager.
@@ -82,7 +106,7 @@ class SmtpReceiver:
     dots: Counter[str] = field(default_factory=Counter)
     """Final dots seen by Message-ID, whatever was answered."""
     _seen: set[tuple[str, str]] = field(default_factory=set)
-    _controller: Controller | None = None
+    _controller: _Controller | None = None
     _arrived: threading.Condition = field(default_factory=threading.Condition)
 
     @property
@@ -100,7 +124,7 @@ class SmtpReceiver:
             # aiosmtpd warns about AUTH without STARTTLS even when the whole connection is TLS.
             options |= {"authenticator": self._authenticate, "auth_required": not self.implicit_tls}
             options["auth_require_tls"] = self.tls is not None and not self.implicit_tls
-        self._controller = Controller(
+        self._controller = _Controller(
             self,
             hostname=self.host,
             port=self.port,
