@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import JSON, DateTime, Dialect, MetaData, String, TypeDecorator
+from sqlalchemy import JSON, DateTime, Dialect, Enum, MetaData, String, TypeDecorator
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from assistant.clock import new_id, utcnow
 
-__all__ = ["Base", "Id", "Json", "Timestamps", "UtcDateTime"]
+__all__ = ["Base", "Id", "Json", "Timestamps", "UtcDateTime", "state_column"]
 
 Json = JSON().with_variant(JSONB(), "postgresql")
 Id = String(36)
+
+
+def state_column(kind: type[StrEnum], length: int = 20) -> Enum:
+    """A column for one of our states: text in the database, the enum in Python, an unknown word refused in both directions."""
+    return Enum(
+        kind, native_enum=False, length=length, validate_strings=True, values_callable=lambda all_: [one.value for one in all_]
+    )
 
 
 class UtcDateTime(TypeDecorator[datetime]):

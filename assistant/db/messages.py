@@ -10,7 +10,7 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from assistant.clock import utcnow
 from assistant.db.access import Agent
-from assistant.db.base import Base, Timestamps
+from assistant.db.base import Base, Timestamps, state_column
 from assistant.db.contacts import Contact
 from assistant.states import Author, Delivery, Direction, SuggestionState, ThreadState, TriageState
 
@@ -30,7 +30,7 @@ class Thread(Timestamps, Base):
     channel: Mapped[str] = mapped_column(String(20))
     subject: Mapped[str] = mapped_column(String(1000), default="")
     base_subject: Mapped[str] = mapped_column(String(1000), default="")
-    state: Mapped[ThreadState] = mapped_column(String(20), default=ThreadState.OPEN)
+    state: Mapped[ThreadState] = mapped_column(state_column(ThreadState), default=ThreadState.OPEN)
     assignee_id: Mapped[str | None] = mapped_column(ForeignKey("agents.id", ondelete="SET NULL"))
     snoozed_until: Mapped[datetime | None]
     starred: Mapped[bool] = mapped_column(default=False)
@@ -42,7 +42,7 @@ class Thread(Timestamps, Base):
     attachment_count: Mapped[int] = mapped_column(default=0)
     last_message_at: Mapped[datetime] = mapped_column(default=utcnow)
     last_inbound_at: Mapped[datetime | None]
-    last_direction: Mapped[Direction] = mapped_column(String(10), default=Direction.INBOUND)
+    last_direction: Mapped[Direction] = mapped_column(state_column(Direction, 10), default=Direction.INBOUND)
     has_outbound: Mapped[bool] = mapped_column(default=False)
     intent: Mapped[str] = mapped_column(String(80), default="")
     intent_score: Mapped[float | None]
@@ -72,10 +72,10 @@ class Message(Timestamps, Base):
     __tablename__ = "messages"
     thread_id: Mapped[str] = mapped_column(ForeignKey("threads.id", ondelete="CASCADE"))
     profile_id: Mapped[str] = mapped_column(ForeignKey("profiles.id"))
-    direction: Mapped[Direction] = mapped_column(String(10))
-    author: Mapped[Author] = mapped_column(String(20))
+    direction: Mapped[Direction] = mapped_column(state_column(Direction, 10))
+    author: Mapped[Author] = mapped_column(state_column(Author))
     agent_id: Mapped[str | None] = mapped_column(ForeignKey("agents.id", ondelete="SET NULL"))
-    status: Mapped[Delivery] = mapped_column(String(20))
+    status: Mapped[Delivery] = mapped_column(state_column(Delivery))
     external_id: Mapped[str] = mapped_column(String(1000))
     """Email: Message-ID with angle brackets. Unique per profile."""
     in_reply_to: Mapped[str] = mapped_column(String(1000), default="")
@@ -103,7 +103,7 @@ class Message(Timestamps, Base):
     """When it was received or queued; messages of a thread are shown in this order."""
 
     # triage (inbound)
-    triage: Mapped[TriageState | None] = mapped_column(String(20))
+    triage: Mapped[TriageState | None] = mapped_column(state_column(TriageState))
     triage_attempts: Mapped[int] = mapped_column(default=0)
     labels: Mapped[list[Any]] = mapped_column(default=list)
     """`[{"name": "spam:ham", "score": 0.98}]`"""
@@ -170,7 +170,7 @@ class Suggestion(Timestamps, Base):
     __tablename__ = "suggestions"
     thread_id: Mapped[str] = mapped_column(ForeignKey("threads.id", ondelete="CASCADE"))
     message_id: Mapped[str] = mapped_column(ForeignKey("messages.id", ondelete="CASCADE"))
-    state: Mapped[SuggestionState] = mapped_column(String(20), default=SuggestionState.DRAFTING)
+    state: Mapped[SuggestionState] = mapped_column(state_column(SuggestionState), default=SuggestionState.DRAFTING)
     version: Mapped[int] = mapped_column(default=1)
     """Grows with every change: the ETag, and part of the key that makes a second accept harmless."""
     text: Mapped[str] = mapped_column(Text, default="")

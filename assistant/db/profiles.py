@@ -9,7 +9,7 @@ from sqlalchemy import ForeignKey, Index, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from assistant.clock import utcnow
-from assistant.db.base import Base, Timestamps
+from assistant.db.base import Base, Timestamps, state_column
 from assistant.states import ProfileState
 
 __all__ = ["Profile", "ProfileError"]
@@ -22,7 +22,7 @@ class Profile(Timestamps, Base):
     address: Mapped[str] = mapped_column(String(320))
     config: Mapped[dict[str, Any]] = mapped_column(default=dict)
     secret_ref: Mapped[str] = mapped_column(String(300), default="")
-    state: Mapped[ProfileState] = mapped_column(String(20), default=ProfileState.ACTIVE)
+    state: Mapped[ProfileState] = mapped_column(state_column(ProfileState), default=ProfileState.ACTIVE)
     state_reason: Mapped[str] = mapped_column(String(500), default="")
     updated_at: Mapped[datetime] = mapped_column(default=utcnow, onupdate=utcnow)
     __table_args__ = (UniqueConstraint("channel", "address"),)
