@@ -107,8 +107,10 @@ compile_llama() { # version; one compile a machine, the wheel is kept
 [ "${LLAMA:-on}" = off ] || install_llama
 
 # A path entry, so that the five packages come from this checkout and `notifyr` stands in .venv/bin.
-.venv/bin/pip install -q --no-deps --no-build-isolation --config-settings editable_mode=compat -e . \
-  2> >(grep -vE '^WARNING: Location|editable_mode=compat|DEPRECATION' >&2)
+.venv/bin/pip install -q --no-deps --no-build-isolation -e . >.venv/install.log 2>&1 || {
+  cat .venv/install.log >&2
+  fail "the checkout could not be put on .venv's path"
+}
 
 touch .venv/.ready-run
 [ "$mode" != dev ] || touch .venv/.ready-dev
