@@ -156,13 +156,22 @@ def fail(session: Session, suggestion_id: str, reason: str) -> None:
 
 def regenerate(session: Session, message_id: str, *, instruction: str = "") -> Suggestion:
     """Draft once more from the same passages; the earlier draft stays to compare with. `NotFound` without a source."""
-    earlier = session.scalars(
-        select(Suggestion).where(Suggestion.message_id == message_id).order_by(Suggestion.created_at.desc())
-    ).first()
-    if earlier is None or not earlier.citations:
+    message = session.get(Message, message_id)
+    if message is None:
+        raise NotFound(f"there is no message {message_id}")
+    _lock_thread(session, message.thread_id)
+    drafts = session.scalars(
+        select(Suggestion)
+        .where(Suggestion.message_id == message_id)
+        .order_by(Suggestion.created_at.desc(), Suggestion.id.desc())
+        .execution_options(populate_existing=True)
+    ).all()
+    if not drafts or not drafts[0].citations:
         raise NotFound("no passage found: there is nothing to draft from")
-    if earlier.state in DECIDED:
-        raise _conflict(session, earlier)
+    decided = next((draft for draft in drafts if draft.state in DECIDED), None)
+    if decided is not None:
+        raise _conflict(session, decided)
+    earlier = drafts[0]
     if _newer_inbound(session, earlier):
         raise StaleSuggestion("a newer message arrived: open it and draft again there")
     return begin(session, message_id, passages=passages_of(earlier), instruction=instruction)
