@@ -35,6 +35,7 @@ __all__ = ["Accepted", "Relay", "RelayAddress"]
 
 _log = structlog.get_logger(__name__)
 _CHUNK = 65_536
+_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 _POOL = 4
 _IDLE_SECONDS = 20.0
 """Servers close idle connections after minutes; a connection older than this is not trusted without asking."""
@@ -99,6 +100,7 @@ class Relay:
         self._idle: list[_Idle] = []
         self._slots = asyncio.Semaphore(_POOL)
         self._context: ssl.SSLContext | None = None
+        self._warned = False
 
     async def submit(
         self, sender: str, recipients: Sequence[str], content: bytes, *, deadline: float | None = None
@@ -182,7 +184,8 @@ class Relay:
             raise CredentialsRefused(
                 "the relay offers no STARTTLS, so the password was not sent: use smtps://, or find out who removes it"
             )
-        else:
+        elif self._address.host not in _LOOPBACK and not self._warned:
+            self._warned = True
             _log.warning("relay_without_tls", host=self._address.host, port=self._address.port)
 
     def _tls(self) -> ssl.SSLContext:

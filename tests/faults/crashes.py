@@ -1,0 +1,103 @@
+"""Killing a real process at a named failpoint, over and over, and looking at what is left.
+
+A round: fork; the child arms one failpoint with `exit` and takes one step of the path; the parent waits for its end. After
+all rounds the path recovers as production would (sweeps, tasks again) and checks its promises. A path is a `CrashPath`:
+add one to `PATHS` in `test_failpoints.py` and it is run like the others.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from assistant import failpoints
+from assistant.clock import monotonic
+
+__all__ = ["CrashPath", "CrashRun", "Crashed", "crash"]
+
+_KILLED = 137
+
+
+class CrashRun(Protocol):
+    """One run of a path. `step` happens in a child that may die; the others in the parent, with nothing else open."""
+
+    def prepare(self, rounds: int) -> None:
+        """Make the work of all rounds. No connection, thread or loop may be left open: children inherit them."""
+
+    def step(self, number: int) -> None:
+        """Do the work of one round, opening what it needs."""
+
+    def recover(self) -> None:
+        """What production does after a crash: sweep, deliver tasks again, the sender tries again."""
+
+    def problems(self) -> list[str]:
+        """Every promise that does not hold."""
+
+
+@dataclass(frozen=True)
+class CrashPath:
+    name: str
+    failpoints: tuple[str, ...]
+    start: Callable[[Path], CrashRun]
+
+
+@dataclass
+class Crashed:
+    """What a run of crashes came to."""
+
+    path: str
+    seed: int
+    rounds: int = 0
+    seconds: float = 0.0
+    killed: Counter[str] = field(default_factory=Counter)
+    survived: int = 0
+    problems: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        killed = ", ".join(f"{name} {count}" for name, count in sorted(self.killed.items()))
+        return (
+            f"{self.path}: {self.rounds} rounds, seed {self.seed}, {self.seconds:.1f} s; killed at {killed}; "
+            f"{self.survived} not reached; {len(self.problems)} problems"
+        )
+
+
+def crash(path: CrashPath, folder: Path, *, rounds: int, seed: int) -> Crashed:
+    """Run `rounds` crashes spread evenly over the path's failpoints, recover, and check."""
+    chosen = [path.failpoints[number % len(path.failpoints)] for number in range(rounds)]
+    random.Random(seed).shuffle(chosen)
+    run = path.start(folder)
+    run.prepare(rounds)
+    result = Crashed(path.name, seed, rounds)
+    began = monotonic()
+    for number, name in enumerate(chosen):
+        status = _child(run, number, name, folder)
+        if status == _KILLED:
+            result.killed[name] += 1
+        elif status == 0:
+            result.survived += 1
+        else:
+            result.problems.append(f"round {number} at {name} ended with {status}")
+    run.recover()
+    result.problems += run.problems()
+    result.seconds = monotonic() - began
+    return result
+
+
+def _child(run: CrashRun, number: int, name: str, folder: Path) -> int:
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    try:
+        failpoints.disarm()
+        failpoints.arm(f"{name}=exit")
+        run.step(number)
+    except BaseException:
+        (folder / f"round-{number}.txt").write_text(traceback.format_exc())
+        os._exit(1)
+    os._exit(0)

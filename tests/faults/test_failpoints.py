@@ -1,0 +1,131 @@
+"""Crash tests at every named failpoint of every path: nothing lost, nothing twice, nothing stuck.
+
+Rounds: 2,000 a path, or `TEST_CRASH_ROUNDS`. The seed is printed and can be set with `TEST_SEED`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from assistant.clock import utcnow
+from assistant.db.session import Database
+from assistant.db.tables import metadata
+from assistant.failpoints import FAILPOINTS
+from assistant.services import outbox
+from assistant.settings import Settings, load_settings
+from channels.twins.smtp_receiver import SmtpReceiver
+from pipelines.outbound import Deliverer, Portal, open_channels
+from tests.faults.crashes import CrashPath, crash
+from tests.faults.reconciler import reconcile
+from tests.support.outboxes import add_thread, queue
+
+ROUNDS = int(os.environ.get("TEST_CRASH_ROUNDS", "2000"))
+SEED = int(os.environ.get("TEST_SEED", "20261124"))
+
+
+class Send:
+    """One queued message a round, delivered by a real child to a mail server in another process' thread."""
+
+    PER_THREAD = 20
+
+    def __init__(self, folder: Path, *, relay: bool) -> None:
+        self.folder = folder
+        self.relay = relay
+        self.journal = folder / "journal.jsonl"
+        self.receiver: SmtpReceiver | None = None
+        self.messages: list[str] = []
+        # Children inherit the engine with its compiled statements, but never an open connection.
+        self.database = Database(f"sqlite:///{folder / 'notifyr.db'}")
+        self.port = 0
+
+    def settings(self) -> Settings:
+        relay = {"relay_url": f"smtp://127.0.0.1:{self.port}"} if self.relay else {}
+        return load_settings(
+            {}, data_dir=self.folder, mail_address="support@example.org", lease_seconds=60, **relay
+        )
+
+    def prepare(self, rounds: int) -> None:
+        if self.relay:
+            self.receiver = SmtpReceiver(journal=self.journal).start()
+            self.port = self.receiver.port
+        metadata.create_all(self.database.engine)
+        for start in range(0, rounds + 1, self.PER_THREAD):
+            thread_id = add_thread(self.database)
+            with self.database.transaction() as session:
+                for _ in range(start, min(start + self.PER_THREAD, rounds + 1)):
+                    self.messages.append(_queue(session, thread_id))
+        self._deliver(self.messages[-1:])
+
+    def step(self, number: int) -> None:
+        self._deliver([self.messages[number]])
+
+    def _deliver(self, ids: list[str]) -> None:
+        settings, portal = self.settings(), Portal()
+        deliverer = Deliverer(self.database, open_channels(settings), portal, _NoFiles(), settings=settings)
+        for message_id in ids:
+            deliverer.deliver(message_id)
+        deliverer.close()
+        portal.close()
+        self.database.close()
+
+    def recover(self) -> None:
+        repeatable = () if self.relay else ("email",)
+        with self.database.transaction() as session:
+            # In passes, because one sweep takes a bounded number of rows.
+            while (swept := outbox.sweep(session, now=utcnow() + timedelta(hours=1), repeatable=repeatable)).unknown or (
+                swept.retried
+            ):
+                pass
+        # Every task twice, as a broker may do.
+        self._deliver([*self.messages, *self.messages])
+        if self.receiver is not None:
+            self.receiver.stop()
+
+    def problems(self) -> list[str]:
+        found = reconcile(self.database, arrived=self._arrived(), now=utcnow())
+        self.database.close()
+        print(f"  {found}")
+        total = found.sent + found.unknown
+        lost = [f"{len(self.messages) - total} of {len(self.messages)} messages are neither sent nor unknown"]
+        return found.problems + (lost if total != len(self.messages) else [])
+
+    def _arrived(self) -> Counter[str]:
+        if self.receiver is not None:
+            return self.receiver.counts()
+        return Counter(f"<{file.name}>" for file in (self.folder / "outbox" / "new").iterdir())
+
+
+def _queue(session: object, thread_id: str) -> str:
+    from assistant.states import Author
+
+    message = outbox.queue_message(session, thread_id=thread_id, author=Author.AGENT, text="On its way.")  # type: ignore[arg-type]
+    return message.id
+
+
+class _NoFiles:
+    def get(self, key: str) -> bytes:
+        raise KeyError(key)
+
+
+_SEND = tuple(sorted(name for name in FAILPOINTS if name.startswith("send.")))
+PATHS = [
+    CrashPath("send by relay", _SEND, lambda folder: Send(folder, relay=True)),
+    CrashPath("send into the outbox folder", _SEND, lambda folder: Send(folder, relay=False)),
+]
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.name)
+def test_a_crash_at_any_failpoint_loses_nothing_and_sends_nothing_twice(
+    path: CrashPath, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with capsys.disabled():
+        result = crash(path, tmp_path, rounds=ROUNDS, seed=SEED)
+        print(f"\n  {result}")
+    assert result.problems == []
+    assert set(result.killed) == set(path.failpoints), "every name was hit"
