@@ -1,0 +1,198 @@
+"""Who may call what: every route of the API, by every kind of caller, on own, absent and malformed ids. From the route table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+
+from api.deps import Access
+from api.openapi import PUBLIC, document, rules
+from assistant.clock import new_id
+from assistant.services import access
+from tests.api.conftest import World
+
+ROUTES: dict[str, str | None] = {
+    # every operation -> the scope a key needs, "admin" for a signed-in admin, "browser" for a signed-in agent, "any", None: public
+    "GET /api/v1/agents": "threads:read",
+    "POST /api/v1/agents": "admin",
+    "POST /api/v1/agents/{agent_id}/disable": "admin",
+    "POST /api/v1/agents/{agent_id}/links": "admin",
+    "GET /api/v1/attachments/{attachment_id}": "threads:read",
+    "POST /api/v1/auth/link": None,
+    "GET /api/v1/auth/me": "any",
+    "POST /api/v1/auth/password": "browser",
+    "POST /api/v1/auth/sign-in": None,
+    "POST /api/v1/auth/sign-out": "browser",
+    "GET /api/v1/contacts": "contacts:read",
+    "GET /api/v1/contacts/{contact_id}": "contacts:read",
+    "PATCH /api/v1/contacts/{contact_id}": "contacts:write",
+    "GET /api/v1/keys": "admin",
+    "POST /api/v1/keys": "admin",
+    "DELETE /api/v1/keys/{key_id}": "admin",
+    "POST /api/v1/keys/{key_id}/rotate": "admin",
+    "GET /api/v1/messages/{message_id}": "threads:read",
+    "POST /api/v1/messages/{message_id}/cancel": "messages:send",
+    "POST /api/v1/messages/{message_id}/resolve": "messages:send",
+    "POST /api/v1/messages/{message_id}/retry": "messages:send",
+    "POST /api/v1/messages/{message_id}/send-now": "messages:send",
+    "POST /api/v1/messages/{message_id}/suggestions": "suggestions:write",
+    "GET /api/v1/openapi.json": "any",
+    "GET /api/v1/suggestions/{suggestion_id}": "suggestions:read",
+    "POST /api/v1/suggestions/{suggestion_id}/accept": "suggestions:write",
+    "POST /api/v1/suggestions/{suggestion_id}/reject": "suggestions:write",
+    "POST /api/v1/suggestions/{suggestion_id}/restore": "suggestions:write",
+    "GET /api/v1/threads": "threads:read",
+    "GET /api/v1/threads/counts": "threads:read",
+    "GET /api/v1/threads/{thread_id}": "threads:read",
+    "PATCH /api/v1/threads/{thread_id}": "threads:write",
+    "GET /api/v1/threads/{thread_id}/messages": "threads:read",
+    "POST /api/v1/threads/{thread_id}/messages": "messages:send",
+    "GET /api/v1/threads/{thread_id}/suggestions": "suggestions:read",
+}
+BODIES: dict[str, Any] = {
+    "POST /api/v1/agents": {"email": "x@example.org", "name": "X"},
+    "POST /api/v1/auth/link": {"token": "x"},
+    "POST /api/v1/auth/sign-in": {"email": "a@b.co", "password": "x"},
+    "POST /api/v1/auth/password": {"current": "wrong", "new": "another long password"},
+    "PATCH /api/v1/contacts/{contact_id}": {"note": "n"},
+    "POST /api/v1/keys": {"name": "k", "scopes": ["threads:read"]},
+    "POST /api/v1/keys/{key_id}/rotate": {},
+    "POST /api/v1/messages/{message_id}/resolve": {"outcome": "sent"},
+    "POST /api/v1/messages/{message_id}/suggestions": {},
+    "POST /api/v1/suggestions/{suggestion_id}/accept": {},
+    "POST /api/v1/suggestions/{suggestion_id}/reject": {},
+    "PATCH /api/v1/threads/{thread_id}": {"starred": True},
+    "POST /api/v1/threads/{thread_id}/messages": {"text": "hello"},
+}
+"""A valid body for each route that takes one."""
+
+
+def call(client: httpx.Client, operation: str, ids: dict[str, str]) -> httpx.Response:
+    method, path = operation.split()
+    for name, value in ids.items():
+        path = path.replace("{" + name + "_id}", value)
+    headers = {"if-match": '"1"'} if path.endswith(("/accept", "/reject")) else {}
+    return client.request(method, path, json=BODIES.get(operation), headers=headers)
+
+
+def test_the_route_table_is_the_declared_one(world: World) -> None:
+    found = {f"{method} {path}": rule for (method, path), rule in rules(world.app).items() if path.startswith("/api/")}
+    assert set(found) == set(ROUTES)
+    for operation, rule in found.items():
+        assert _said(rule) == ROUTES[operation], operation
+    documented = {
+        f"{method.upper()} {path}" for path, operations in document(world.app)["paths"].items() for method in operations
+    }
+    assert set(ROUTES) <= documented
+    assert {f"{method} {path}" for method, path in PUBLIC if path.startswith("/api/")} == {
+        operation for operation, said in ROUTES.items() if said is None
+    }
+
+
+def _said(rule: Access | None) -> str | None:
+    if rule is None:
+        return None
+    if rule.admin:
+        return "admin"
+    return {None: "browser", Access.ANY: "any"}.get(rule.scope, rule.scope)
+
+
+def test_nobody_gets_in_without_signing_in(world: World) -> None:
+    dead = world.program("threads:read")
+    with world.container.database.transaction() as session:
+        for key in access.api_keys(session):
+            access.revoke_key(session, key.id, actor="test")
+    out = world.browser()
+    token = out.cookies["notifyr"]
+    out.post("/api/v1/auth/sign-out")
+    callers = [
+        world.client(),
+        dead,
+        world.client(cookie=f"notifyr={token}"),
+        world.client(authorization="Bearer ntf_aaaaaaaaaa_" + "0" * 64),
+        world.client(authorization="Bearer " + world.ids["key"]),
+    ]
+    for operation, needed in ROUTES.items():
+        if needed is None:
+            continue
+        for number, client in enumerate(callers):
+            world.clear_limits()
+            for ids in (world.ids, dict.fromkeys(world.ids, new_id())):
+                answer = call(client, operation, ids)
+                assert answer.status_code == 401, (operation, number, answer.text)
+
+
+@pytest.mark.parametrize("scope", sorted(access.SCOPES))
+def test_a_key_does_what_its_scope_says_and_nothing_else(world: World, scope: str) -> None:
+    key = world.program(scope)
+    for operation, needed in ROUTES.items():
+        if needed is None:
+            continue
+        world.clear_limits()
+        own, absent = call(key, operation, world.ids), call(key, operation, dict.fromkeys(world.ids, new_id()))
+        if needed in {scope, "any"}:
+            assert own.status_code not in {401, 403}, (operation, own.text)
+        else:
+            assert own.status_code == absent.status_code == 403, (operation, own.text)
+            assert _same(own, absent), operation
+
+
+def test_an_agent_may_not_do_what_an_admin_may(world: World) -> None:
+    agent = world.browser("agent@example.org")
+    for operation, needed in ROUTES.items():
+        if needed != "admin":
+            continue
+        world.clear_limits()
+        own, absent = call(agent, operation, world.ids), call(agent, operation, dict.fromkeys(world.ids, new_id()))
+        assert own.status_code == absent.status_code == 403 and _same(own, absent), operation
+
+
+def test_an_absent_id_is_404_everywhere_and_so_is_the_id_of_another_kind(world: World) -> None:
+    admin = world.browser()
+    for operation in ROUTES:
+        if "{" not in operation:
+            continue
+        world.clear_limits()
+        kind = operation.split("{")[1].split("_id}")[0]
+        gone = new_id()
+        absent = call(admin, operation, {kind: gone})
+        assert (absent.status_code, absent.json()["code"]) == (404, "not-found"), (operation, absent.text)
+        other = world.ids["contact" if kind != "contact" else "thread"]
+        foreign = call(admin, operation, {kind: other})
+        assert foreign.status_code == 404, (operation, foreign.text)
+        words = {absent.json()["detail"].replace(gone, ""), foreign.json()["detail"].replace(other, "")}
+        assert len(words) == 1, operation
+
+
+def test_a_malformed_id_is_refused_before_anything_is_looked_up(world: World) -> None:
+    admin = world.browser()
+    for operation in ROUTES:
+        if "{" not in operation:
+            continue
+        kind = operation.split("{")[1].split("_id}")[0]
+        for bad in ("1", "..%2f..%2fetc", "%27%20OR%201=1", "A" * 300, "0" * 36):
+            world.clear_limits()
+            assert call(admin, operation, {kind: bad}).status_code in {404, 422}, (operation, bad)
+
+
+def test_fields_that_only_the_server_sets_are_refused(world: World) -> None:
+    admin = world.browser()
+    for operation, body in BODIES.items():
+        for field in ("id", "role", "status", "state_reason", "agent_id", "author", "sent_at", "created_at", "account"):
+            if field in {"role"} and operation == "POST /api/v1/agents":
+                continue
+            world.clear_limits()
+            method, path = operation.split()
+            for name, value in world.ids.items():
+                path = path.replace("{" + name + "_id}", value)
+            answer = admin.request(method, path, json=body | {field: "x"}, headers={"if-match": '"1"'})
+            assert answer.status_code == 422, (operation, field)
+            assert any(error["pointer"].endswith(field) for error in answer.json()["errors"]), (operation, field)
+
+
+def _same(one: httpx.Response, two: httpx.Response) -> bool:
+    drop = {"request_id"}
+    left, right = ({k: v for k, v in answer.json().items() if k not in drop} for answer in (one, two))
+    return left == right
