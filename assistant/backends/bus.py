@@ -13,7 +13,7 @@ import redis.asyncio
 from redis import Redis
 from redis.exceptions import RedisError
 
-from assistant.clock import monotonic
+from assistant.clock import utcnow
 from assistant.db.session import Event
 
 __all__ = ["Bus"]
@@ -75,7 +75,7 @@ class Bus:
     def present(self, thread_id: str, agent_id: str, *, name: str, state: str) -> None:
         """Note that an agent views (`viewing`) or types in (`typing`) a thread; forgotten after 10 s without a repeat."""
         key = _PRESENCE + thread_id
-        now = monotonic()
+        now = utcnow().timestamp()
         value = json.dumps({"name": name, "state": state, "until": now + _PRESENCE_SECONDS})
         with self._redis.pipeline() as pipe:
             pipe.hset(key, agent_id, value)
@@ -91,7 +91,7 @@ class Bus:
             found: Any = self._redis.hgetall(_PRESENCE + thread_id)
         except RedisError:
             return {}
-        now = monotonic()
+        now = utcnow().timestamp()
         rows = {agent: json.loads(value) for agent, value in found.items()}
         return {agent: row for agent, row in rows.items() if row["until"] > now}
 

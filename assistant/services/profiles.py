@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
@@ -14,7 +16,7 @@ from assistant.errors import NotFound
 from assistant.settings import Settings
 from assistant.states import Delivery, ProfileState, transition
 
-__all__ = ["block", "by_address", "ensure_default", "get", "is_own_address", "unblock"]
+__all__ = ["block", "by_address", "ensure_default", "get", "is_own_address", "list_profiles", "unblock"]
 
 _ERRORS_SHOWN = 1000
 
@@ -52,6 +54,11 @@ def get(session: Session, profile_id: str) -> Profile:
     if profile is None:
         raise NotFound("there is no such profile")
     return profile
+
+
+def list_profiles(session: Session) -> Sequence[Profile]:
+    """Every profile, oldest first."""
+    return session.scalars(select(Profile).order_by(Profile.created_at)).all()
 
 
 def is_own_address(session: Session, channel: str, address: str) -> bool:

@@ -1,0 +1,85 @@
+"""Every key of the inbox, once: the overlay, the tooltips, the palette, the script and the docs are made from this table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+__all__ = ["KEYS", "Key", "conflicts", "remapped"]
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """`act` is what the script does; `keys` in tinykeys' notation (`g i` a sequence, `$mod` Ctrl or Cmd)."""
+
+    act: str
+    keys: str
+    words: str
+    group: str
+    href: str = ""
+    """Where it goes, for keys that only go somewhere."""
+
+    @property
+    def single(self) -> bool:
+        """One plain character: can be switched off and remapped (WCAG 2.1.4)."""
+        return len(self.keys) == 1 or self.keys.startswith("Shift+") or " " in self.keys
+
+    @property
+    def shown(self) -> str:
+        """As people read it."""
+        return self.keys.replace("$mod", "Ctrl").replace("Shift+?", "?").replace("Shift+!", "!").replace("Shift+#", "#")
+
+
+KEYS: tuple[Key, ...] = (
+    Key("next", "j", "Next thread", "List"),
+    Key("previous", "k", "Previous thread", "List"),
+    Key("open", "o", "Open thread", "List"),
+    Key("back", "u", "Back to the list", "List"),
+    Key("select", "x", "Select thread", "List"),
+    Key("search", "/", "Search", "List"),
+    Key("accept", "y", "Accept and send the suggestion", "Suggestion"),
+    Key("edit", "i", "Edit the suggestion", "Suggestion"),
+    Key("dismiss", "d", "Dismiss the suggestion (then 1 to 6 for the reason)", "Suggestion"),
+    Key("regenerate", "Shift+R", "Draft again", "Suggestion"),
+    Key("reply", "r", "Reply", "Thread"),
+    Key("done", "e", "Done", "Thread"),
+    Key("snooze", "h", "Snooze until tomorrow 9:00", "Thread"),
+    Key("star", "s", "Star", "Thread"),
+    Key("assign", "v", "Assign to me", "Thread"),
+    Key("spam", "Shift+!", "Spam or not spam", "Thread"),
+    Key("trash", "Shift+#", "Move to trash", "Thread"),
+    Key("next-message", "n", "Next message", "Thread"),
+    Key("previous-message", "p", "Previous message", "Thread"),
+    Key("context", "w", "Who is this (context)", "Thread"),
+    Key("undo", "z", "Undo", "Anywhere"),
+    Key("send", "$mod+Enter", "Send what you wrote", "Anywhere"),
+    Key("palette", "$mod+k", "Command palette", "Anywhere"),
+    Key("help", "Shift+?", "Keys", "Anywhere"),
+    Key("go-inbox", "g i", "Inbox", "Go to", "/inbox"),
+    Key("go-review", "g n", "Needs review", "Go to", "/inbox?view=review"),
+    Key("go-outbox", "g o", "Outbox", "Go to", "/inbox?view=outbox"),
+    Key("go-sent", "g t", "Sent", "Go to", "/inbox?view=sent"),
+    Key("go-snoozed", "g s", "Snoozed", "Go to", "/inbox?view=snoozed"),
+    Key("go-spam", "g p", "Spam", "Go to", "/inbox?view=spam"),
+    Key("go-knowledge", "g k", "Knowledge", "Go to", "/knowledge"),
+    Key("go-settings", "g ,", "Settings", "Go to", "/settings"),
+)
+
+
+def remapped(changes: Mapping[str, str], *, letters: bool = True) -> tuple[Key, ...]:
+    """The table with an agent's own keys; without `letters` those that are one plain character are left out."""
+    table = tuple(Key(k.act, changes.get(k.act, k.keys), k.words, k.group, k.href) for k in KEYS)
+    return table if letters else tuple(key for key in table if not key.single)
+
+
+def conflicts(keys: Iterable[Key]) -> list[tuple[str, str]]:
+    """Pairs of acts that cannot be told apart: the same keys, or one the beginning of the other's sequence."""
+    table = list(keys)
+    found = []
+    for i, one in enumerate(table):
+        for other in table[i + 1 :]:
+            a, b = one.keys.split(" "), other.keys.split(" ")
+            shorter = min(len(a), len(b))
+            if a[:shorter] == b[:shorter]:
+                found.append((one.act, other.act))
+    return found

@@ -1,0 +1,151 @@
+"""What every page shares: templates, the signed-in agent, the token of the form, static files, and the error page."""
+
+from __future__ import annotations
+
+import hashlib
+import mimetypes
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import quote
+
+from fastapi import Depends, Request
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from starlette.datastructures import FormData
+
+from api.deps import Caller, caller_of, container_of
+from api.errors import BadRequest
+from api.inbox import keys, words
+from api.security import check_csrf
+from assistant.backends.coordination import RULES
+from assistant.clock import utcnow
+from assistant.db.access import Agent, AgentSession
+from assistant.errors import NotAuthenticated, NotFound
+
+__all__ = ["Page", "SignedIn", "Visitor", "asset", "form_of", "go", "render", "render_problem", "static_file"]
+
+_HERE = Path(__file__).parent
+_STATIC = _HERE / "static"
+
+
+@cache
+def _templates() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(_HERE / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals |= {"asset": asset, "now": utcnow}
+    environment.filters |= words.FILTERS
+    return environment
+
+
+@cache
+def _files() -> dict[str, tuple[bytes, str, str]]:
+    found = {}
+    for path in sorted(_STATIC.rglob("*")):
+        if path.is_file():
+            content = path.read_bytes()
+            kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+            name = path.relative_to(_STATIC).as_posix()
+            found[name] = (content, kind, hashlib.sha256(content).hexdigest()[:12])
+    return found
+
+
+def asset(name: str) -> str:
+    """URL of a static file with its hash, so that a browser may keep it for ever."""
+    return f"/static/{name}?v={_files()[name][2]}"
+
+
+def static_file(name: str) -> Response:
+    """A file of `static/`. Only names that were there at the start exist. Raises `NotFound`."""
+    if name not in _files():
+        raise NotFound("there is no such file")
+    content, kind, tag = _files()[name]
+    # Modules import each other by plain names: those are revalidated, which costs a 304 on loopback.
+    headers = {"Cache-Control": "public, max-age=3600", "ETag": f'"{tag}"'}
+    return Response(content, media_type=f"{kind}; charset=utf-8" if kind.startswith("text/") else kind, headers=headers)
+
+
+class Page:
+    """A signed-in agent and what every template needs."""
+
+    def __init__(self, request: Request, caller: Caller, agent: Agent, opened: AgentSession) -> None:
+        self.request = request
+        self.caller = caller
+        self.agent = agent
+        self.opened = opened
+        self.container = container_of(request)
+
+    @property
+    def preferences(self) -> dict[str, Any]:
+        return self.agent.preferences
+
+    @property
+    def keys(self) -> tuple[keys.Key, ...]:
+        return keys.remapped(self.preferences.get("keys", {}), letters=bool(self.preferences.get("letters", True)))
+
+    @property
+    def undo_seconds(self) -> int:
+        own = self.agent.undo_seconds
+        return own if own is not None else self.container.settings.undo_send_seconds
+
+    async def form(self) -> FormData:
+        """The form of a state-changing request, once its token is found right. Raises `MissingCsrfToken`."""
+        return await form_of(self.request, self.opened)
+
+
+async def form_of(request: Request, opened: AgentSession) -> FormData:
+    try:
+        form = await request.form(max_files=20, max_fields=200)
+    except Exception as error:
+        raise BadRequest("the form cannot be read") from error
+    presented = request.headers.get("x-csrf-token") or form.get("csrf_token", "")
+    check_csrf(opened, presented if isinstance(presented, str) else "")
+    return form
+
+
+def _signed_in(request: Request) -> Page:
+    caller = caller_of(request)
+    if caller is None or caller.opened is None or caller.agent is None:
+        raise NotAuthenticated("sign in to see this page")
+    rule = "read" if request.method in {"GET", "HEAD"} else "write"
+    container_of(request).limiter.hit(RULES[rule], caller.actor)
+    return Page(request, caller, caller.agent, caller.opened)
+
+
+SignedIn = Annotated[Page, Depends(_signed_in)]
+
+
+class Visitor:
+    """Nobody yet: the sign-in pages."""
+
+    preferences: dict[str, Any] = {}
+    keys: tuple[keys.Key, ...] = ()
+
+
+def render(template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
+    html = _templates().get_template(template).render(**values)
+    return HTMLResponse(html, status_code=status)
+
+
+def go(url: str) -> RedirectResponse:
+    """See other: the browser reads the page after its act, so that reload repeats nothing."""
+    return RedirectResponse(url, status_code=303)
+
+
+async def render_problem(request: Request, document: dict[str, Any]) -> Response:
+    """An error as a page: what, why, the next step, and the id to tell support. Who is not signed in goes to sign in."""
+    if document["code"] == "not-authenticated" and request.url.path not in {"/sign-in", "/link"}:
+        back = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+        return go(f"/sign-in?next={quote(back, safe='')}" if request.method == "GET" else "/sign-in")
+    step = words.NEXT_STEPS.get(document["code"], words.NEXT_STEPS["*"])
+    return render("error.html", status=document["status"], problem=document, step=step, page=Visitor(), at=_minute(utcnow()))
+
+
+def _minute(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%d %H:%M UTC")

@@ -1,0 +1,271 @@
+// Keys, live updates, drafts, toasts. Everything here only makes quicker what works as plain links and forms.
+import { tinykeys } from "./vendor/tinykeys.js";
+
+const $ = (selector, root = document) => root.querySelector(selector);
+const $$ = (selector, root = document) => [...root.querySelectorAll(selector)];
+const meta = (name) => $(`meta[name=${name}]`)?.content ?? "";
+const app = () => $("#app");
+const thread = () => app()?.dataset.thread ?? "";
+
+// -- one-time link: the token stays in the fragment until the form is sent
+const token = $("#token");
+if (token && location.hash.length > 1) {
+  token.value = location.hash.slice(1);
+  token.hidden = true;
+  history.replaceState(null, "", "/link");
+}
+
+// -- list cursor
+let cursor = "";
+const rows = () => $$("#rows .row");
+function move(step) {
+  const list = rows();
+  if (!list.length) return;
+  const at = list.findIndex((row) => row.dataset.id === (cursor || thread()));
+  const next = list[Math.max(0, Math.min(list.length - 1, at < 0 ? 0 : at + step))];
+  cursor = next.dataset.id;
+  paintCursor(true);
+}
+function paintCursor(scroll) {
+  for (const row of rows()) {
+    const here = row.dataset.id === cursor;
+    row.classList.toggle("cursor", here);
+    if (here && scroll) {
+      row.scrollIntoView({ block: "nearest" });
+      $(".row-link", row).focus({ preventScroll: true });
+    }
+  }
+}
+const rowHere = () => $(`#row-${CSS.escape(cursor || thread() || "none")}`) ?? rows()[0];
+
+// -- acts by key: they press the button that a mouse would
+const press = (key) => {
+  const button = $$(`[data-key="${key}"]`).find((one) => !one.disabled && one.offsetParent !== null);
+  if (button) button.click();
+  return Boolean(button);
+};
+let dismissing = 0;
+const acts = {
+  next: () => move(1),
+  previous: () => move(-1),
+  open: () => $(".row-link", rowHere() ?? document.body)?.click(),
+  back: () => press("back"),
+  select: () => { const box = $("input[type=checkbox]", rowHere() ?? document.body); if (box) { box.checked = !box.checked; selection(); } },
+  search: () => $("#search")?.focus(),
+  edit: () => press("edit") && $("#edit-text")?.focus(),
+  dismiss: () => {
+    const reasons = $("#reasons");
+    if (!reasons) return;
+    if (dismissing) return press("dismiss");
+    reasons.hidden = false;
+    dismissing = setTimeout(() => { dismissing = 0; if (!$("#reasons")?.hidden) press("dismiss"); }, 2500);
+  },
+  reply: () => $("#reply")?.focus(),
+  "next-message": () => message(1),
+  "previous-message": () => message(-1),
+  context: () => app()?.classList.toggle("show-context"),
+  help: () => $("#help")?.showModal(),
+  palette: () => { const box = $("#palette"); if (box) { box.showModal(); $("#palette-input").value = ""; filter(""); } },
+  send: () => {
+    const form = document.activeElement?.closest("form");
+    (form && form.matches("#reply-form, #edit-form") ? form : $("#reply-form"))?.requestSubmit();
+  },
+};
+function message(step) {
+  const all = $$(".message");
+  const at = all.indexOf(document.activeElement?.closest(".message"));
+  all[Math.max(0, Math.min(all.length - 1, at + step))]?.focus();
+}
+const table = {};
+const links = {};
+for (const entry of meta("keys").split("|").filter(Boolean)) {
+  const [act, keys, href] = entry.split("=");
+  if (href) links[act] = entry.slice(act.length + keys.length + 2);
+  table[keys] = (event) => {
+    const typing = event.target.closest?.("input:not([type=checkbox]), textarea, select");
+    if ((typing && !keys.includes("$mod")) || $("dialog[open]")) return;
+    event.preventDefault();
+    run(act);
+  };
+}
+function run(act) {
+  if (links[act]) htmx.ajax("GET", links[act], { target: "#app", select: "#app", swap: "outerMorph", push: links[act] }).catch(() => location.assign(links[act]));
+  else (acts[act] ?? (() => press(act)))();
+}
+tinykeys(window, table, { timeout: 900 });
+document.addEventListener("keydown", (event) => {
+  if ($("dialog[open]")) return;
+  const strip = $("#reasons");
+  if (strip && !strip.hidden && /^[1-6]$/.test(event.key)) {
+    event.preventDefault();
+    clearTimeout(dismissing);
+    dismissing = 0;
+    $(`[data-reason="${event.key}"]`, strip)?.click();
+  } else if (event.key === "Escape") {
+    if (strip && !strip.hidden) { strip.hidden = true; clearTimeout(dismissing); dismissing = 0; }
+    else if (event.target.matches?.("input, textarea")) event.target.blur();
+    else press("back");
+  } else if (event.key === "ArrowDown" && event.target.closest?.("#rows")) { event.preventDefault(); move(1); }
+  else if (event.key === "ArrowUp" && event.target.closest?.("#rows")) { event.preventDefault(); move(-1); }
+});
+
+// -- palette
+function filter(text) {
+  const words = text.toLowerCase().split(/\s+/);
+  let first = true;
+  for (const item of $$("#palette-list li")) {
+    item.hidden = !words.every((word) => item.textContent.toLowerCase().includes(word));
+    item.setAttribute("aria-selected", String(!item.hidden && first));
+    if (!item.hidden) first = false;
+  }
+}
+document.addEventListener("input", (event) => { if (event.target.id === "palette-input") filter(event.target.value); });
+document.addEventListener("keydown", (event) => {
+  if (event.target.id !== "palette-input") return;
+  const items = $$("#palette-list li:not([hidden])");
+  const at = items.findIndex((item) => item.getAttribute("aria-selected") === "true");
+  if (event.key === "Enter" && items[at]) { event.preventDefault(); choose(items[at]); }
+  const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+  if (!step) return;
+  event.preventDefault();
+  items[at]?.setAttribute("aria-selected", "false");
+  const next = items[(at + step + items.length) % items.length];
+  next?.setAttribute("aria-selected", "true");
+  next?.scrollIntoView({ block: "nearest" });
+});
+function choose(item) { $("#palette").close(); run(item.dataset.act); }
+
+// -- clicks, selection, selects that submit
+document.addEventListener("click", (event) => {
+  const item = event.target.closest("#palette-list li");
+  if (item) choose(item);
+  if (event.target.closest("[data-close]")) event.target.closest("dialog").close();
+  const toggle = event.target.closest("[data-toggle]");
+  if (toggle) {
+    const panel = document.getElementById(toggle.dataset.toggle);
+    panel.hidden = !panel.hidden;
+    toggle.setAttribute("aria-expanded", String(!panel.hidden));
+    if (!panel.hidden) $("textarea", panel)?.focus();
+  }
+  if (event.target.id === "pill") refresh(true);
+});
+document.addEventListener("change", (event) => {
+  if (event.target.matches("[data-submit]")) event.target.form.requestSubmit();
+  if (event.target.matches("#rows input[type=checkbox]")) selection();
+});
+function selection() {
+  const count = $$("#rows input:checked").length;
+  const bar = $(".bulk-bar");
+  if (!bar) return;
+  bar.hidden = !count;
+  $("#bulk-count").textContent = `${count} selected`;
+  $("#rows").classList.toggle("selecting", count > 0);
+}
+
+// -- drafts: on the server at most half a second after typing stops
+const timers = new Map();
+async function keep(box) {
+  timers.delete(box);
+  const body = new URLSearchParams({ text: box.value, kind: box.dataset.kind, suggestion_id: box.dataset.suggestion ?? "" });
+  const state = $("#draft-state");
+  try {
+    const answer = await fetch(box.dataset.draft, { method: "POST", body, keepalive: box.value.length < 60000, headers: { "X-CSRF-Token": meta("csrf") } });
+    if (state) state.textContent = answer.ok ? "Draft kept" : "Draft not kept yet";
+    if (!answer.ok && answer.status >= 500) timers.set(box, setTimeout(() => keep(box), 3000));
+  } catch {
+    if (state) state.textContent = "Offline: the draft is kept here and saved when the connection is back";
+    timers.set(box, setTimeout(() => keep(box), 3000));
+  }
+}
+document.addEventListener("input", (event) => {
+  const box = event.target.closest("[data-draft]");
+  if (!box) return;
+  clearTimeout(timers.get(box));
+  timers.set(box, setTimeout(() => keep(box), 400));
+  present("typing");
+});
+addEventListener("pagehide", () => { for (const [box, timer] of timers) { clearTimeout(timer); keep(box); } });
+document.addEventListener("submit", (event) => {
+  for (const [box, timer] of timers) if (event.target.contains(box)) { clearTimeout(timer); timers.delete(box); }
+});
+
+// -- toasts
+setInterval(() => {
+  const clock = $("[data-countdown]");
+  if (!clock) return;
+  const left = Math.max(0, Number(clock.dataset.countdown) - 1);
+  clock.dataset.countdown = left;
+  clock.textContent = left ? `Sending in ${left} s` : "On its way";
+  if (!left) setTimeout(() => $("#toasts")?.replaceChildren(), 1500);
+}, 1000);
+
+// -- live: one socket, resumed by the last id; polling while it is gone
+let socket, last = sessionStorage.getItem("last") ?? "", tries = 0, lostAt = 0, fresh = 0, pending = 0, stopped = 0;
+const typed = () => { const box = document.activeElement; return box?.matches?.("textarea, input[type=search]") && box.value; };
+function refresh(all) {
+  clearTimeout(pending);
+  pending = setTimeout(() => {
+    if (!app() || $("dialog[open]")) return;
+    fresh = all ? 0 : fresh;
+    const url = new URL(location.href);
+    for (const name of ["did", "message", "suggestion", "state"]) url.searchParams.delete(name);
+    const toast = $("#toasts")?.innerHTML ?? "";
+    htmx.ajax("GET", url.pathname + url.search, { target: "#app", select: "#app", swap: "outerMorph" }).then(() => {
+      if (toast.trim() && $("#toasts") && !$("#toasts").children.length) { $("#toasts").innerHTML = toast; htmx.process($("#toasts")); }
+    });
+  }, 120);
+}
+function heard(frame) {
+  if (frame.id) sessionStorage.setItem("last", (last = frame.id));
+  if (frame.kind === "draft.delta") {
+    const stream = $("#stream");
+    if (stream && stream.dataset.suggestion === frame.suggestion_id) stream.textContent += frame.text;
+    else if (frame.thread_id === thread()) refresh();
+    return;
+  }
+  if (frame.kind === "presence" && frame.thread_id !== thread()) return;
+  const known = frame.kind === "reset" || frame.kind === "models" || frame.thread_id === thread() || $(`#row-${CSS.escape(frame.thread_id ?? "none")}`) || !rows().length;
+  if (known) return refresh();
+  if (frame.reason !== "received") return;
+  fresh += 1;
+  const pill = $("#pill");
+  if (pill) { pill.hidden = false; pill.textContent = `${fresh} new`; }
+  const announce = $("#announce");
+  if (announce) announce.textContent = `${fresh} new thread${fresh === 1 ? "" : "s"}`;
+}
+function connect() {
+  if (!meta("csrf") || document.hidden && stopped) return;
+  socket = new WebSocket(`${location.origin.replace("http", "ws")}/live?after=${last}`);
+  socket.onopen = () => { tries = lostAt = 0; $("#offline").hidden = true; present("viewing"); };
+  socket.onmessage = (event) => heard(JSON.parse(event.data));
+  socket.onclose = (event) => {
+    if (event.code === 1008) return location.reload();
+    lostAt ||= Date.now();
+    tries += 1;
+    setTimeout(connect, Math.min(15000, 300 * 2 ** tries) * (0.5 + Math.random()));
+  };
+}
+function present(state) {
+  if (socket?.readyState !== 1) return;
+  socket.send(JSON.stringify(thread() ? { kind: "presence", thread_id: thread(), state } : { kind: "ping" }));
+}
+setInterval(() => {
+  present(typed() ? "typing" : "viewing");
+  if (lostAt && Date.now() - lostAt > 3000) { $("#offline").hidden = false; if (tries > 2 && !typed() && !document.hidden) refresh(); }
+}, 4000);
+let hiddenTimer;
+document.addEventListener("visibilitychange", () => {
+  clearTimeout(hiddenTimer);
+  if (document.hidden) hiddenTimer = setTimeout(() => { stopped = 1; socket?.close(); }, 300000);
+  else if (stopped) { stopped = 0; tries = 0; connect(); }
+});
+document.addEventListener("htmx:after:swap", () => {
+  paintCursor(false);
+  selection();
+  present("viewing");
+  const pill = $("#pill");
+  if (pill && fresh) { pill.hidden = false; pill.textContent = `${fresh} new`; }
+});
+addEventListener("htmx:error", () => { const box = $("#offline"); if (box) { lostAt ||= Date.now(); } });
+if (app() && meta("csrf")) connect();
+document.documentElement.dataset.ready = "1";

@@ -1,0 +1,142 @@
+"""Words and numbers as people read them: ages, sizes, what became of a message, what an error asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from assistant.clock import utcnow
+from assistant.db.messages import Message
+from assistant.states import Delivery
+
+__all__ = ["FILTERS", "MARKS", "NEXT_STEPS", "VIEW_WORDS", "age", "delivery", "initials", "size"]
+
+VIEW_WORDS: dict[str, tuple[str, str]] = {
+    "inbox": ("Inbox", "inbox"),
+    "review": ("Needs review", "sparkles"),
+    "unread": ("Unread", "mail"),
+    "snoozed": ("Snoozed", "clock"),
+    "sent": ("Sent", "send"),
+    "outbox": ("Outbox", "upload"),
+    "done": ("Done", "check"),
+    "spam": ("Spam", "shield"),
+    "trash": ("Trash", "trash"),
+}
+"""View -> its name and icon, in the order of the rail."""
+
+MARKS = {
+    "ready": "ready",
+    "check": "check",
+    "drafting": "drafting",
+    "stale": "stale",
+    "none": "",
+    "sent": "sent by policy",
+}
+
+NEXT_STEPS = {
+    "*": "Go back and try again. If it happens again, tell whoever runs this server the request id.",
+    "not-found": "It may have been moved or deleted. Go back to the inbox.",
+    "not-allowed": "Ask an admin to do this, or to give you the right to.",
+    "csrf-token": "The page was open too long. Reload it and try again; what you typed is kept as a draft.",
+    "rate-limited": "Wait a moment, then try again.",
+    "storage": "The database or the disk is not available. Nothing was changed; try again in a minute.",
+    "conflict": "Somebody else was faster. Reload to see what they did.",
+    "stale-suggestion": "Read the newer message, then draft again.",
+    "precondition-failed": "Reload to see the change, then decide again.",
+    "unknown-host": "Open the address that the server printed at its start.",
+}
+
+
+def age(moment: datetime | None) -> str:
+    """How long ago, short: `now`, `4 min`, `3 h`, `2 d`, then the date."""
+    if moment is None:
+        return ""
+    seconds = (utcnow() - moment).total_seconds()
+    if seconds < -60:
+        return moment.strftime("%d %b %H:%M")
+    if seconds < 60:
+        return "now"
+    for limit, unit, name in ((3600, 60, "min"), (86_400, 3600, "h"), (7 * 86_400, 86_400, "d")):
+        if seconds < limit:
+            return f"{int(seconds // unit)} {name}"
+    return moment.strftime("%d %b" if moment.year == utcnow().year else "%d %b %Y")
+
+
+def exact(moment: datetime | None) -> str:
+    return moment.strftime("%a %d %b %Y, %H:%M UTC") if moment else ""
+
+
+def iso(moment: datetime | None) -> str:
+    return moment.isoformat() if moment else ""
+
+
+def clock(moment: datetime | None) -> str:
+    return moment.strftime("%H:%M") if moment else ""
+
+
+def size(count: int) -> str:
+    """Bytes for people: `812 B`, `4.1 kB`, `2.3 MB`."""
+    for limit, unit in ((1000, "B"), (1_000_000, "kB"), (1_000_000_000, "MB")):
+        if count < limit:
+            value = count / (limit / 1000)
+            return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"
+    return f"{count / 1e9:.1f} GB"
+
+
+def initials(name: str) -> str:
+    parts = [part for part in name.replace("@", " ").split() if part[0].isalnum()]
+    return "".join(part[0] for part in parts[:2]).upper() or "?"
+
+
+def hue(name: str) -> int:
+    """One of eight avatar colours, always the same for a name."""
+    return sum(name.encode()) % 8
+
+
+def percent(score: float | None) -> str:
+    return "" if score is None else f"{score * 100:.0f} %"
+
+
+def human(name: str) -> str:
+    return name.replace("_", " ").replace("-", " ")
+
+
+def _host(message: Message) -> str:
+    first = message.to_addresses[0]["address"] if message.to_addresses else ""
+    return str(first).rpartition("@")[2]
+
+
+def delivery(message: Message) -> str:
+    """What became of an outgoing message, as one sentence."""
+    at = clock(message.sent_at)
+    why = message.error_detail or message.error_code
+    again = f", retry at {clock(message.release_at)}" if message.release_at else ", will be tried again"
+    table: dict[Delivery, str] = {
+        Delivery.HELD: "held for undo",
+        Delivery.QUEUED: f"failed: {why}{again}" if why else "queued",
+        Delivery.SENDING: "sending",
+        Delivery.SENT: f"sent {at} to {_host(message)}",
+        Delivery.DELIVERED: f"delivered {at} to {_host(message)}",
+        Delivery.DEFERRED: f"delayed by the other side: {why}",
+        Delivery.BOUNCED: f"bounced: {why}",
+        Delivery.REJECTED: f"rejected: {why}",
+        Delivery.FAILED: f"failed: {why}",
+        Delivery.CANCELLED: "taken back" if message.error_code == "undone" else f"not sent: {why}",
+        Delivery.UNKNOWN: "not known whether it arrived: the connection ended before the answer",
+    }
+    return table.get(message.status, str(message.status))
+
+
+FILTERS: dict[str, Callable[..., Any]] = {
+    "age": age,
+    "exact": exact,
+    "iso": iso,
+    "clock": clock,
+    "filesize": size,
+    "initials": initials,
+    "hue": hue,
+    "percent": percent,
+    "human": human,
+    "delivery": delivery,
+}
