@@ -110,7 +110,7 @@ def _wrapped(ip: IPv6Address) -> IPv4Address | None:
     return ip.sixtofour
 
 
-def check_url(url: str, *, own_hosts: frozenset[str] = frozenset()) -> Target:
+def check_url(url: str, *, own_hosts: frozenset[str] = frozenset(), ports: frozenset[int] = PORTS) -> Target:
     """Read a URL strictly. Raises `UnsafeTarget` for everything but plain http and https to a public-looking name.
 
     Numbers in every old spelling of an address (`0x7f.1`, `2130706433`, `017700000001`) are refused: only four decimal
@@ -131,7 +131,7 @@ def check_url(url: str, *, own_hosts: frozenset[str] = frozenset()) -> Target:
     if parts.netloc.endswith(":"):
         raise UnsafeTarget("that is not a URL")
     port = port if port is not None else SCHEMES[scheme]
-    if port not in PORTS:
+    if port not in ports:
         raise UnsafeTarget(f"port {port} is not fetched from")
     host = _host((parts.hostname or "").lower(), bracketed="[" in parts.netloc)
     if host in own_hosts:
@@ -177,12 +177,14 @@ class SafeClient:
         self,
         *,
         own_hosts: Iterable[str] = (),
+        ports: Iterable[int] = PORTS,
         resolve: Resolve = _system,
         may_connect: Callable[[str], bool] = is_public,
         seconds: float = SECONDS,
         max_bytes: int = MAX_BYTES,
     ) -> None:
         self._own = frozenset(host.lower() for host in own_hosts)
+        self._ports = frozenset(ports)
         self._resolve = resolve
         self._may_connect = may_connect
         self._seconds = seconds
@@ -207,7 +209,7 @@ class SafeClient:
 
     async def _follow(self, url: str, headers: dict[str, str]) -> Fetched:
         for _ in range(MAX_HOPS + 1):
-            target = check_url(url, own_hosts=self._own)
+            target = check_url(url, own_hosts=self._own, ports=self._ports)
             answer = await self._once(target, headers)
             location = answer.headers.get("location")
             if answer.status not in _REDIRECTS or location is None:
