@@ -6,8 +6,10 @@ Rounds: 2,000 a path, or `TEST_CRASH_ROUNDS`. The seed is printed and can be set
 from __future__ import annotations
 
 import os
+import sys
 from collections import Counter
 from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
 
 import pytest
@@ -22,7 +24,7 @@ from channels.twins.smtp_receiver import SmtpReceiver
 from pipelines.outbound import Deliverer, Portal, open_channels
 from tests.faults.crashes import CrashPath, crash
 from tests.faults.reconciler import reconcile
-from tests.support.outboxes import add_thread, queue
+from tests.support.outboxes import add_thread
 
 ROUNDS = int(os.environ.get("TEST_CRASH_ROUNDS", "2000"))
 SEED = int(os.environ.get("TEST_SEED", "20261124"))
@@ -43,6 +45,7 @@ class Send:
         self.database = Database(f"sqlite:///{folder / 'notifyr.db'}")
         self.port = 0
 
+    @cached_property
     def settings(self) -> Settings:
         relay = {"relay_url": f"smtp://127.0.0.1:{self.port}"} if self.relay else {}
         return load_settings(
@@ -65,8 +68,8 @@ class Send:
         self._deliver([self.messages[number]])
 
     def _deliver(self, ids: list[str]) -> None:
-        settings, portal = self.settings(), Portal()
-        deliverer = Deliverer(self.database, open_channels(settings), portal, _NoFiles(), settings=settings)
+        portal, channels = Portal(), open_channels(self.settings)
+        deliverer = Deliverer(self.database, channels, portal, _NoFiles(), settings=self.settings)
         for message_id in ids:
             deliverer.deliver(message_id)
         deliverer.close()
@@ -89,7 +92,7 @@ class Send:
     def problems(self) -> list[str]:
         found = reconcile(self.database, arrived=self._arrived(), now=utcnow())
         self.database.close()
-        print(f"  {found}")
+        sys.stdout.write(f"\n  {found}")
         total = found.sent + found.unknown
         lost = [f"{len(self.messages) - total} of {len(self.messages)} messages are neither sent nor unknown"]
         return found.problems + (lost if total != len(self.messages) else [])
@@ -126,6 +129,6 @@ def test_a_crash_at_any_failpoint_loses_nothing_and_sends_nothing_twice(
 ) -> None:
     with capsys.disabled():
         result = crash(path, tmp_path, rounds=ROUNDS, seed=SEED)
-        print(f"\n  {result}")
+        sys.stdout.write(f"\n  {result}\n")
     assert result.problems == []
     assert set(result.killed) == set(path.failpoints), "every name was hit"
