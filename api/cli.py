@@ -60,6 +60,13 @@ class LazyGroup(TyperGroup):
         assert isinstance(group, TyperGroup)
         return group.commands.get(cmd_name)
 
+    def invoke(self, ctx: Any) -> Any:
+        """Before any command: what is logged goes to standard error, never between the lines of a document."""
+        from assistant.telemetry import configure_logging
+
+        configure_logging("warning", "console")
+        return super().invoke(ctx)
+
 
 def create_app() -> typer.Typer:
     """The root of the command tree."""

@@ -74,13 +74,23 @@ def describe(settings: Settings) -> list[dict[str, str]]:
 def _shown(value: object) -> str:
     from pydantic import SecretStr
 
-    from assistant.telemetry import redact
-
     if value is None:
         return "(unset)"
     if isinstance(value, SecretStr):
-        text = value.get_secret_value()
-        return redact(text) if "://" in text else "***"
+        return _without_secrets(value.get_secret_value())
     if isinstance(value, tuple):
         return ",".join(map(str, value)) or "(none)"
     return str(value) or "(empty)"
+
+
+def _without_secrets(text: str) -> str:
+    """A URL with its host but without password, lone token and query; anything else not at all."""
+    scheme, colon, rest = text.partition("://")
+    if not colon:
+        return "***"
+    rest, query, _ = rest.partition("?")
+    authority, slash, path = rest.partition("/")
+    account, at, host = authority.rpartition("@")
+    user, has_password, _ = account.partition(":")
+    name = f"{user}:***" if has_password else "***"
+    return f"{scheme}://{name if at else ''}{at}{host}{slash}{path}{'?***' if query else ''}"

@@ -1,0 +1,228 @@
+"""The command line: its manners, its configuration commands, and how errors become words and exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from api import startup
+from api.cli import COMMANDS, create_app, exit_code
+from api.commands.config import _without_secrets
+from assistant import errors
+from assistant.settings import ROOT, Settings
+from tests.support.servers import PostgresServer, clean_environment, notifyr
+
+PROCESSES = {"run", "api", "worker", "beat", "mailboxes"}
+"""They run until they are stopped and print logs; `run` has --json all the same."""
+
+
+def tree() -> Iterator[tuple[str, Any]]:
+    """Every command that does something, by its full name."""
+    root = typer.main.get_command(create_app())
+    context = root.make_context("notifyr", ["config"], resilient_parsing=True)
+    for name in COMMANDS:
+        command = root.get_command(context, name)  # type: ignore[attr-defined]
+        for child, part in getattr(command, "commands", {}).items():
+            yield f"{name} {child}", part
+        if not getattr(command, "commands", None):
+            yield name, command
+
+
+def test_every_command_is_where_the_table_says() -> None:
+    found = dict(tree())
+    assert all(found.values())
+    assert {name.split()[0] for name in found} == set(COMMANDS)
+
+
+def test_every_command_has_help_with_an_example() -> None:
+    lacking = [name for name, command in tree() if "Example: " not in (command.help or "")]
+    assert lacking == []
+
+
+def test_every_command_that_ends_by_itself_prints_json_on_request() -> None:
+    lacking = [
+        name
+        for name, command in tree()
+        if name not in PROCESSES and "--json" not in {option for p in command.params for option in p.opts}
+    ]
+    assert lacking == []
+
+
+def test_help_is_quick_and_plain(tmp_path: Path) -> None:
+    notifyr("--help")  # compiles what has to be compiled
+    best = min(_timed_help() for _ in range(5))
+    assert best < 0.15, f"{best * 1000:.0f} ms"
+
+
+def _timed_help() -> float:
+    began = time.perf_counter()
+    done = notifyr("--help")
+    took = time.perf_counter() - began
+    assert done.returncode == 0
+    assert "\x1b" not in done.stdout
+    assert all(name in done.stdout for name in COMMANDS if name != "prepare")
+    return took
+
+
+def test_an_unknown_command_is_a_usage_error() -> None:
+    assert notifyr("fly").returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.NotAuthenticated, 4),
+        (errors.NotAllowed, 4),
+        (errors.NotFound, 5),
+        (errors.Conflict, 6),
+        (errors.PreconditionFailed, 6),
+        (errors.InvalidInput, 2),
+        (errors.StorageError, 7),
+        (errors.ModelError, 7),
+        (errors.ChannelError, 7),
+        (errors.NotifyrError, 1),
+    ],
+)
+def test_each_kind_of_failure_has_its_exit_code(error: type[errors.NotifyrError], code: int) -> None:
+    assert exit_code(error("words")) == code
+
+
+# -- configuration
+
+
+def test_a_valid_configuration_is_said_to_be_valid(tmp_path: Path) -> None:
+    done = notifyr("config", "check", env={"NOTIFYR_DATA_DIR": str(tmp_path)})
+    assert (done.returncode, done.stdout.strip()) == (0, "The configuration is valid.")
+
+
+def test_all_problems_are_listed_at_once_and_no_value_is_repeated(tmp_path: Path) -> None:
+    env = {
+        "NOTIFYR_DATA_DIR": str(tmp_path),
+        "NOTIFYR_PORT": "99999",
+        "NOTIFYR_SECRET_KEY": "short-but-secret",
+        "NOTIFYR_LOG_LEVEL": "loud",
+        "NOTIFYR_PROT": "1",
+    }
+    done = notifyr("config", "check", "--json", env=env)
+    assert done.returncode == 2
+    problems = json.loads(done.stderr)["error"]["problems"]
+    for name in ("NOTIFYR_PORT", "NOTIFYR_SECRET_KEY", "NOTIFYR_LOG_LEVEL", "NOTIFYR_PROT"):
+        assert any(name in problem for problem in problems), name
+    assert "short-but-secret" not in done.stdout + done.stderr
+
+
+def test_a_listener_beyond_this_machine_needs_a_secret(tmp_path: Path) -> None:
+    env = {"NOTIFYR_DATA_DIR": str(tmp_path), "NOTIFYR_HOST": "0.0.0.0"}
+    refused = notifyr("config", "check", env=env)
+    assert refused.returncode == 2
+    assert "NOTIFYR_SECRET_KEY" in refused.stderr
+    assert notifyr("config", "check", env={**env, "NOTIFYR_SECRET_KEY": "s" * 32}).returncode == 0
+
+
+def test_show_tells_where_each_value_comes_from_and_masks_secrets(tmp_path: Path) -> None:
+    env = {
+        "NOTIFYR_DATA_DIR": str(tmp_path),
+        "NOTIFYR_SECRET_KEY": "k" * 40,
+        "NOTIFYR_RELAY_URL": "smtp://bo:hunter2@relay.example:587",
+        "NOTIFYR_DATABASE_URL": "postgresql+psycopg://notifyr:hunter2@db/notifyr",
+    }
+    plain = notifyr("config", "show", env=env)
+    document = notifyr("config", "show", "--json", env=env)
+    rows = json.loads(document.stdout)
+    assert set(rows) == {f"NOTIFYR_{name.upper()}" for name in Settings.model_fields}
+    assert rows["NOTIFYR_SECRET_KEY"]["value"] == "***"
+    assert rows["NOTIFYR_SECRET_KEY"]["source"] == "environment"
+    assert rows["NOTIFYR_RELAY_URL"]["value"] == "smtp://bo:***@relay.example:587"
+    assert rows["NOTIFYR_PORT"]["source"] == "default"
+    for output in (plain.stdout, document.stdout):
+        assert "hunter2" not in output
+        assert "kkkk" not in output
+
+
+@pytest.mark.parametrize(
+    ("secret", "shown"),
+    [
+        ("redis://:pass@h:6379/0", "redis://:***@h:6379/0"),
+        ("redis://h:6379/0", "redis://h:6379/0"),
+        ("amqp://u:p@ss:w@h//", "amqp://u:***@h//"),
+        ("https://token@h/", "https://***@h/"),
+        ("s3://bucket/prefix?secret=x", "s3://bucket/prefix?***"),
+        ("no url at all", "***"),
+    ],
+)
+def test_a_url_is_shown_without_what_is_secret_in_it(secret: str, shown: str) -> None:
+    assert _without_secrets(secret) == shown
+
+
+def test_a_data_folder_that_cannot_be_written_is_a_problem_in_words(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    done = notifyr("config", "check", env={"NOTIFYR_DATA_DIR": str(tmp_path / "file" / "var")})
+    assert done.returncode == 2
+    assert "NOTIFYR_DATA_DIR: cannot write" in done.stderr
+
+
+# -- the start
+
+
+def test_this_interpreter_passes_every_behaviour_check() -> None:
+    assert startup.interpreter() == []
+    assert len(startup.INTERPRETER_CHECKS) >= 7
+
+
+def test_an_interpreter_without_assertions_is_refused(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-O", "-m", "api.cli", "config", "check"],
+        cwd=ROOT,
+        env=clean_environment(NOTIFYR_DATA_DIR=str(tmp_path)),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "start without -O" in done.stderr
+
+
+def test_a_foreign_package_with_one_of_our_names_is_noticed(tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "__init__.py").write_text("")
+    done = subprocess.run(
+        [sys.executable, "-c", "from api import startup; print(startup._packages())"],
+        cwd=tmp_path,
+        env=clean_environment(PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}"),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "'models' would come from" in done.stdout
+    assert startup.problems.__module__ == "api.startup"
+
+
+def test_migrate_brings_either_database_up_and_says_so(postgres: PostgresServer, tmp_path: Path) -> None:
+    postgres.execute("DROP DATABASE IF EXISTS by_command")
+    postgres.execute("CREATE DATABASE by_command")
+    for url in (postgres.url("by_command"), f"sqlite:///{tmp_path / 'new.db'}"):
+        for _ in range(2):
+            done = notifyr("migrate", "--json", env={"NOTIFYR_DATABASE_URL": url, "NOTIFYR_DATA_DIR": str(tmp_path)})
+            assert json.loads(done.stdout) == {"revision": "0001"}
+    postgres.execute("DROP DATABASE by_command WITH (FORCE)")
+
+
+def test_what_a_command_writes_is_for_this_user_only(tmp_path: Path) -> None:
+    notifyr("migrate", env={"NOTIFYR_DATA_DIR": str(tmp_path / "var")})
+    assert (tmp_path / "var" / "notifyr.db").stat().st_mode & 0o077 == 0
+
+
+def test_a_database_that_is_down_is_a_dependency_that_is_down() -> None:
+    done = notifyr("agents", "list", "--json", env={"NOTIFYR_DATABASE_URL": "postgresql+psycopg://x:y@127.0.0.1:1/z"})
+    assert done.returncode == 7
+    assert json.loads(done.stderr.splitlines()[-1])["error"]["code"] == "storage"
