@@ -80,7 +80,7 @@ class Settings(BaseSettings):
     uncertain_band: float = Field(0.5, ge=0, lt=1, description="Spam probability from which a person is asked to look.")
     intent_threshold: float = Field(0.5, ge=0, le=1, description="Probability below which no intent is claimed.")
     retrieval_floor: float = Field(
-        0.35, ge=0, le=1, description="Similarity below which an approved answer is not about the mail: no draft."
+        0.4, ge=0, le=1, description="Similarity below which an approved answer is not about the mail: no draft."
     )
     autopilot: Literal["suggest"] = Field("suggest", description="What a model's text may become without a person.")
 
