@@ -14,6 +14,8 @@ from sqlalchemy import func, select
 
 from api.commands.demo import answers
 from assistant import failpoints
+from assistant.backends.bus import Bus
+from assistant.backends.cache import GenerationCache
 from assistant.backends.vectors import Vectors
 from assistant.clock import monotonic
 from assistant.db.contacts import Consent
@@ -26,6 +28,7 @@ from assistant.states import Direction, SuggestionState, ThreadState, TriageStat
 from assistant.values import Label, Prompt
 from models.base import Classifier, Embedder, Generator
 from models.catalog import load_classifier, load_generator
+from models.wrappers import Cached
 from pipelines.stages.draft import APPROVED
 from pipelines.triage import Triage
 from tests.assistant.rows import a_thread, an_inbound
@@ -318,6 +321,26 @@ def test_the_real_generator_drafts_streams_and_is_guarded(parts: Parts, generato
     assert {delta["suggestion_id"] for delta in deltas} == {suggestion.id}
 
 
+def test_the_same_question_again_is_answered_from_the_cache(
+    parts: Parts, generator: Generator, valkey_url: str
+) -> None:
+    cache = GenerationCache(valkey_url, seconds=60)
+    parts.generator = Cached(generator, cache)
+    triage = Triage(parts)
+    first, second = drafted(parts, triage), drafted(parts, triage)
+    triage.draft(first.id)
+    triage.draft(second.id)
+    one = message(parts, first.message_id)[2]
+    two = message(parts, second.message_id)[2]
+    cache.close()
+    assert one is not None
+    assert two is not None
+    assert (one.cached, two.cached) == (False, True)
+    assert one.text == two.text
+    assert one.completion_tokens > 0
+    assert (two.prompt_tokens, two.completion_tokens) == (0, 0)
+
+
 def test_drafting_twice_generates_once(parts: Parts) -> None:
     model = Slow("You can do it.")
     parts.generator = model
@@ -419,3 +442,40 @@ def test_triage_without_generation_is_quick(parts: Parts, triage: Triage) -> Non
         triage.triage(asked)
         seconds.append(monotonic() - started)
     assert statistics.median(seconds) < 0.150
+
+
+# -- loading models
+
+
+@pytest.fixture
+def announced(parts: Parts, redis_url: str) -> Iterator[Bus]:
+    bus = Bus(redis_url)
+    parts.bus, parts.redis_url = bus, redis_url
+    yield bus
+    bus.close()
+
+
+def test_warming_loads_what_the_queues_need_and_says_so(
+    parts: Parts, announced: Bus, generator: Generator, make_settings: Callable[..., Settings]
+) -> None:
+    parts.generator = generator
+    Triage(parts).warm(("inbound",))
+    assert {model: fact["state"] for model, fact in announced.models().items()} == {"encoder": "ready"}
+    Triage(parts).warm(("models",))
+    assert {model: fact["state"] for model, fact in announced.models().items()} == {
+        "encoder": "ready",
+        "generator": "ready",
+    }
+    states = [(event.payload["model"], event.payload["state"]) for event in parts.events if event.kind == "models"]
+    assert states == [("encoder", "loading"), ("encoder", "ready"), ("generator", "loading"), ("generator", "ready")]
+
+
+def test_a_model_that_cannot_be_loaded_is_said_with_the_reason(
+    parts: Parts, announced: Bus, make_settings: Callable[..., Settings], tmp_path: Path
+) -> None:
+    parts.settings = make_settings(encoder=f"onnx:{tmp_path / 'nowhere'}", generator="off")
+    Triage(parts).warm(("inbound", "models"))
+    facts = announced.models()
+    assert facts["encoder"]["state"] == "failed"
+    assert facts["encoder"]["reason"]
+    assert facts["generator"]["state"] == "off"
