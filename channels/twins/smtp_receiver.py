@@ -66,7 +66,7 @@ class _Controller(Controller):
         super().__init__(*arguments, **options)
 
     def factory(self) -> SMTP:
-        server = super().factory()
+        server: SMTP = super().factory()  # type: ignore[no-untyped-call]  # aiosmtpd annotates half
         self._servers.append(server)
         return server
 

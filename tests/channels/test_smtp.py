@@ -227,7 +227,7 @@ def test_wherever_the_line_is_cut_the_verdict_is_never_wrong(sink: SmtpReceiver)
             for after in range(0, whole[towards] + 2, 3):
                 for kind in ("cut", "reset"):
                     before = len(sink.mails)
-                    proxy.toxics = [Toxic(kind, towards=towards, after=after)]  # type: ignore[arg-type]
+                    proxy.toxics = [Toxic(kind, towards=towards, after=after)]
                     try:
                         submit(f"smtp://127.0.0.1:{proxy.port}")
                         verdict = "accepted"
