@@ -1,0 +1,115 @@
+"""Raw mails and attachments: one key, bytes that never change. A folder by default, S3 by URL, both through obstore."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from assistant.errors import InvalidInput, NotFound, StorageError
+from assistant.settings import Settings
+
+__all__ = ["Blobs"]
+
+_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,250}")
+
+
+class Blobs:
+    """Bytes by key (`raw/2026/11/24/<id>.eml`). Keys are made by us, never taken from a mail.
+
+    Raises `StorageError` when the disk or the store refuses (nothing is kept then), `NotFound`, `InvalidInput` for a key
+    that could leave the store.
+    """
+
+    def __init__(self, store: Any, folder: Path | None = None) -> None:
+        self._store = store
+        self._folder = folder
+
+    @classmethod
+    def open(cls, settings: Settings) -> Blobs:
+        """The store of the settings; the folder is made when it is missing."""
+        from obstore.store import LocalStore, from_url
+
+        if settings.blobs_url is not None and not settings.blobs_url.get_secret_value().startswith("file://"):
+            return cls(from_url(settings.blobs_url.get_secret_value()))
+        folder = settings.path("blobs")
+        if settings.blobs_url is not None:
+            folder = Path(settings.blobs_url.get_secret_value().removeprefix("file://"))
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise StorageError(f"the blob folder cannot be made: {error.strerror}") from error
+        return cls(LocalStore(prefix=folder), folder)
+
+    def put(self, key: str, content: bytes) -> None:
+        """Store bytes; they are on the disk when this returns. The same key again replaces them whole."""
+        import obstore
+
+        _check(key)
+        try:
+            obstore.put(self._store, key, content, use_multipart=False)
+            if self._folder is not None:
+                _sync(self._folder / key)
+        except (OSError, obstore.exceptions.BaseError) as error:
+            raise StorageError(f"the blob store refused: {type(error).__name__}: {str(error)[:200]}") from error
+
+    def get(self, key: str) -> bytes:
+        import obstore
+
+        _check(key)
+        try:
+            return bytes(obstore.get(self._store, key).bytes())
+        except (FileNotFoundError, obstore.exceptions.NotFoundError):
+            raise NotFound("these bytes are not in the blob store") from None
+        except (OSError, obstore.exceptions.BaseError) as error:
+            raise StorageError(f"the blob store refused: {type(error).__name__}") from error
+
+    def exists(self, key: str) -> bool:
+        import obstore
+
+        _check(key)
+        try:
+            obstore.head(self._store, key)
+        except (FileNotFoundError, obstore.exceptions.NotFoundError):
+            return False
+        except (OSError, obstore.exceptions.BaseError) as error:
+            raise StorageError(f"the blob store refused: {type(error).__name__}") from error
+        return True
+
+    def delete(self, key: str) -> None:
+        import obstore
+
+        _check(key)
+        try:
+            obstore.delete(self._store, key)
+        except (FileNotFoundError, obstore.exceptions.NotFoundError):
+            return
+        except (OSError, obstore.exceptions.BaseError) as error:
+            raise StorageError(f"the blob store refused: {type(error).__name__}") from error
+
+    def list(self, prefix: str = "") -> Iterator[str]:
+        """Every key below a prefix (whole path parts)."""
+        import obstore
+
+        for batch in obstore.list(self._store, prefix=prefix or None):
+            for entry in batch:
+                yield str(entry["path"])
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+
+def _check(key: str) -> None:
+    if not _KEY.fullmatch(key) or ".." in key or "//" in key:
+        raise InvalidInput("that is no key of the blob store")
+
+
+def _sync(path: Path) -> None:
+    for target in (path, path.parent):
+        descriptor = os.open(target, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

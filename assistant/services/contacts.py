@@ -1,0 +1,120 @@
+"""Contacts as mail comes and goes: who an address belongs to, what they agreed to, and whom never to write to again."""
+
+from __future__ import annotations
+
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from assistant.db.contacts import Consent, Contact, Identity, Suppression
+from assistant.values import Address
+
+__all__ = ["may_write", "record_consent", "resolve", "suppress", "suppression"]
+
+CAUSES = ("opt-out", "hard-bounce", "complaint", "refused", "manual")
+_WORDS = {
+    "opt-out": "the contact asked not to be written to",
+    "hard-bounce": "the address does not exist any more",
+    "complaint": "the contact reported our mail as spam",
+    "refused": "the other side refuses this address",
+    "manual": "an agent blocked this address",
+}
+
+
+def resolve(session: Session, address: Address) -> Contact:
+    """The contact of an address, made when it is new. Of two at once, both get the one that came first."""
+    known = _known(session, address)
+    if known is not None:
+        if address.display_name and not known.display_name:
+            known.display_name = address.display_name[:300]
+        return known
+    try:
+        with session.begin_nested():
+            contact = Contact(display_name=address.display_name[:300])
+            session.add(contact)
+            session.flush()
+            session.add(
+                Identity(
+                    contact_id=contact.id,
+                    channel=address.channel,
+                    address=address.value[:320],
+                    display_name=address.display_name[:300],
+                )
+            )
+    except IntegrityError:
+        found = _known(session, address)
+        if found is None:
+            raise
+        return found
+    return contact
+
+
+def suppress(
+    session: Session, address: Address, *, cause: str, detail: str = "", message_id: str | None = None
+) -> None:
+    """Never write to this address again. The first cause stays, except that an opt-out replaces any other."""
+    found = suppression(session, address.channel, address.value)
+    if found is not None:
+        if cause == "opt-out" and found.cause != cause:
+            found.cause, found.detail, found.message_id = cause, detail[:500], message_id
+        return
+    try:
+        with session.begin_nested():
+            session.add(
+                Suppression(
+                    channel=address.channel,
+                    address=address.value[:320],
+                    cause=cause,
+                    detail=detail[:500],
+                    message_id=message_id,
+                )
+            )
+    except IntegrityError:
+        return  # another worker suppressed it at the same moment: what was wanted is true
+
+
+def suppression(session: Session, channel: str, address: str) -> Suppression | None:
+    return session.scalar(select(Suppression).where(Suppression.channel == channel, Suppression.address == address))
+
+
+def record_consent(
+    session: Session, contact_id: str, *, channel: str, kind: str, source: str, message_id: str | None = None
+) -> None:
+    """Append to the ledger; nothing in it ever changes. The same statement of one message is noted once."""
+    if message_id is not None:
+        known = session.scalar(
+            select(Consent.id).where(
+                Consent.contact_id == contact_id,
+                Consent.channel == channel,
+                Consent.kind == kind,
+                Consent.message_id == message_id,
+            )
+        )
+        if known is not None:
+            return
+    session.add(
+        Consent(contact_id=contact_id, channel=channel, kind=kind, source=source[:200], message_id=message_id)
+    )
+    session.flush()
+
+
+def may_write(session: Session, *, contact_id: str, channel: str, address: str) -> str | None:
+    """None when this address may be written to, else the reason in words. A withdrawal beats everything."""
+    newest = session.scalar(
+        select(Consent.kind)
+        .where(Consent.contact_id == contact_id, Consent.channel == channel)
+        .order_by(Consent.created_at.desc(), Consent.id.desc())
+        .limit(1)
+    )
+    if newest == "withdrawn":
+        return _WORDS["opt-out"]
+    found = suppression(session, channel, address)
+    return _WORDS.get(found.cause, found.cause) if found is not None else None
+
+
+def _known(session: Session, address: Address) -> Contact | None:
+    return session.scalar(
+        select(Contact)
+        .join(Identity, Identity.contact_id == Contact.id)
+        .where(Identity.channel == address.channel, Identity.address == address.value)
+    )

@@ -1,0 +1,150 @@
+"""One inbound mail, from its bytes to its row: raw first, then read in the child, then one transaction."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Protocol
+
+from sqlalchemy.orm import Session
+
+from assistant.backends.blobs import Blobs
+from assistant.clock import utcnow
+from assistant.db.session import Database, committing
+from assistant.errors import StorageError
+from assistant.events import DeliveryEvent, EventKind
+from assistant.failpoints import failpoint
+from assistant.services import contacts, inbox, outbox
+from assistant.services.inbox import Received, StoredAttachment
+from assistant.telemetry import METRICS
+from assistant.values import Address, Attachment, InboundMessage
+from channels.support.bounces import Report, report_of
+from channels.support.quotes import split_reply
+
+__all__ = ["Parser", "Receiver"]
+
+_BAD_ADDRESS = ("5.1.1", "5.1.0", "5.1.2", "5.1.3", "5.1.6", "5.1.10")
+_REASONS = {"5.2.2": "mailbox-full", "5.7": "policy", "5.4": "network", "5.1": "bad-address"}
+
+
+class Parser(Protocol):
+    """Bytes to a message, never raising (`channels.support.mime`)."""
+
+    def parse(self, raw: bytes, *, received_at: datetime | None = None) -> InboundMessage: ...
+
+
+class Receiver:
+    """Stores mail. `receive` returns only when the mail is safe: what answers the sender may say yes after it."""
+
+    def __init__(self, database: Database, blobs: Blobs, parser: Parser) -> None:
+        self._database = database
+        self._blobs = blobs
+        self._parser = parser
+
+    def receive(
+        self, raw: bytes, *, profile_id: str, backfill: bool = False, received_at: datetime | None = None
+    ) -> Received:
+        """Store one mail. Raises `StorageError` when it could not be kept: the sender must try again."""
+        return self.receive_many([raw], profile_id=profile_id, backfill=backfill, received_at=received_at)[0]
+
+    def receive_many(
+        self, raws: Sequence[bytes], *, profile_id: str, backfill: bool = False, received_at: datetime | None = None
+    ) -> list[Received]:
+        """Store several mails in one transaction (imports): all of them or none."""
+        now = received_at or utcnow()
+        prepared = [self._prepare(raw, now, backfill) for raw in raws]
+        try:
+            with self._database.transaction() as session:
+                committing("receive", session)
+                found = [self._store(session, one, profile_id, backfill) for one in prepared]
+        except OSError as error:
+            raise StorageError(f"the mail could not be kept: {type(error).__name__}") from error
+        for one in found:
+            METRICS.received.labels("email", "new" if one.created else "known").inc()
+        return found
+
+    def _prepare(
+        self, raw: bytes, now: datetime, backfill: bool
+    ) -> tuple[bytes, InboundMessage, list[StoredAttachment]]:
+        # The content names the blob: a mail that is delivered again finds its bytes there, and no orphan is left.
+        digest = hashlib.sha256(raw).hexdigest()
+        key = f"raw/{digest[:2]}/{digest}.eml"
+        try:
+            failpoint("receive.before_blob")
+            if not self._blobs.exists(key):
+                self._blobs.put(key, raw)
+            failpoint("receive.after_blob")
+            message = self._parser.parse(raw, received_at=now)
+            if backfill and message.sent_at is not None and message.sent_at < now:
+                message = replace(message, received_at=message.sent_at)
+            stored = [self._attach(part) for part in message.attachments]
+        except OSError as error:
+            raise StorageError(f"the mail could not be kept: {type(error).__name__}") from error
+        return raw, replace(message, raw_key=key), stored
+
+    def _attach(self, part: Attachment) -> StoredAttachment:
+        name = hashlib.sha256(part.content).hexdigest()
+        key = f"parts/{name[:2]}/{name}"
+        if not self._blobs.exists(key):
+            self._blobs.put(key, part.content)
+        return StoredAttachment(
+            filename=part.filename,
+            content_type=part.content_type,
+            size=len(part.content),
+            blob_key=key,
+            content_id=part.content_id,
+            inline=part.inline,
+        )
+
+    def _store(
+        self,
+        session: Session,
+        prepared: tuple[bytes, InboundMessage, list[StoredAttachment]],
+        profile_id: str,
+        backfill: bool,
+    ) -> Received:
+        raw, message, attachments = prepared
+        new_text, _ = split_reply(message.text)
+        received = inbox.receive(
+            session,
+            profile_id=profile_id,
+            message=message,
+            new_text=new_text,
+            size=len(raw),
+            attachments=attachments,
+            backfill=backfill,
+        )
+        if received.created and message.auto_submitted == "bounce" and "quarantine" not in message.defects:
+            for report in report_of(raw):
+                _apply(session, report, message)
+        return received
+
+
+def _apply(session: Session, report: Report, message: InboundMessage) -> None:
+    """A delivery report about one of our mails. Only a failure of a message that we sent counts: the rest is backscatter."""
+    kinds = {"failed": EventKind.BOUNCED, "delayed": EventKind.DEFERRED, "delivered": EventKind.DELIVERED}
+    kind = kinds.get(report.action)
+    if kind is None or not report.original_id:
+        return
+    known = outbox.apply_event(
+        session,
+        DeliveryEvent(
+            event_id=f"dsn:{message.content_hash[:32]}:{report.recipient[:100]}",
+            kind=kind,
+            external_id=report.original_id,
+            occurred_at=message.received_at or utcnow(),
+            address=report.recipient,
+            reason=next((word for code, word in _REASONS.items() if report.status.startswith(code)), ""),
+            detail=f"{report.status} {report.diagnostic}"[:500],
+            raw_key=message.raw_key,
+        ),
+    )
+    if known and kind is EventKind.BOUNCED and report.status in _BAD_ADDRESS and report.recipient:
+        contacts.suppress(
+            session,
+            Address("email", report.recipient.lower()),
+            cause="hard-bounce",
+            detail=f"{report.status} {report.diagnostic}"[:500],
+        )

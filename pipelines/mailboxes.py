@@ -1,0 +1,185 @@
+"""The process that takes mail in: an SMTP listener whose 250 means that the mail is stored.
+
+IMAP mailboxes will run in the same loop: each is a coroutine that ends in `Receiver.receive`, as the listener does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import signal
+from email.utils import parseaddr
+from typing import Any, ClassVar
+
+import structlog
+from aiosmtpd.smtp import SMTP, Envelope, Session
+from anyio.to_thread import run_sync
+
+from assistant.db.session import Database
+from assistant.errors import ConfigurationError, NotifyrError
+from assistant.failpoints import failpoint
+from assistant.services import profiles
+from assistant.settings import LOOPBACK, Settings
+from pipelines.container import Container
+from pipelines.inbound import Receiver
+
+__all__ = ["Listener", "run", "serve"]
+
+_log = structlog.get_logger(__name__)
+IDLE_SECONDS = 120.0
+CONNECTIONS = 500
+COMMANDS = 2_000
+WORKERS = 8
+"""Mails of one process that are being stored at the same time; more wait on their sockets."""
+_TRIED_PORTS = 20
+_TEMPORARY = "451 4.3.0 Not stored; try again later"
+
+
+class _Protocol(SMTP):  # type: ignore[misc]  # aiosmtpd is not typed
+    """aiosmtpd with lines as long as real mail has them, and a cap on connections."""
+
+    line_length_limit = 65_536
+    open_now: ClassVar[set[Any]] = set()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if len(self.open_now) >= CONNECTIONS:
+            assert isinstance(transport, asyncio.WriteTransport)
+            transport.write(b"421 4.7.0 Too many connections; try again later\r\n")
+            transport.close()
+        self.open_now.add(self)
+        super().connection_made(transport)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.open_now.discard(self)
+        super().connection_lost(error)
+
+
+class Listener:
+    """aiosmtpd's hooks: who may be written to, and what happens with the mail."""
+
+    def __init__(self, settings: Settings, database: Database, receiver: Receiver) -> None:
+        self._settings = settings
+        self._database = database
+        self._receiver = receiver
+        self._busy = asyncio.Semaphore(WORKERS)
+        self._open_relay_test = settings.smtp_host in LOOPBACK
+
+    async def handle_RCPT(  # noqa: N802  # aiosmtpd's name
+        self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
+    ) -> str:
+        """Only our own addresses, except on loopback, where anything is taken in (and nothing is ever relayed)."""
+        if len(envelope.rcpt_tos) >= self._settings.max_recipients:
+            return "452 4.5.3 Too many recipients"
+        if not self._open_relay_test and await run_sync(self._profile_of, [address]) is None:
+            return "550 5.1.1 No such mailbox here"
+        envelope.rcpt_tos.append(address)
+        envelope.rcpt_options.extend(options)
+        return "250 OK"
+
+    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802
+        """250 only after the commit; anything else says that the sender still has to keep the mail."""
+        content = envelope.original_content
+        raw = content if isinstance(content, bytes) else bytes(content or b"")
+        if _has_bare_line_ends(raw):
+            return "554 5.6.0 Bare CR or LF in the message (RFC 5321, section 2.3.8)"
+        async with self._busy:
+            try:
+                answer = await run_sync(self._store, raw, list(envelope.rcpt_tos))
+            except NotifyrError as error:
+                _log.warning("mail_not_stored", code=error.code, reason=error.message)
+                return _TEMPORARY
+            except Exception:
+                _log.exception("mail_not_stored")
+                return _TEMPORARY
+        return answer
+
+    def _store(self, raw: bytes, recipients: list[str]) -> str:
+        profile_id = self._profile_of(recipients)
+        if profile_id is None:
+            with self._database.transaction() as session:
+                profile_id = profiles.ensure_default(session, self._settings).id
+        received = self._receiver.receive(raw, profile_id=profile_id)
+        failpoint("receive.before_answer")
+        return f"250 2.0.0 Stored as {received.message_id}"
+
+    def _profile_of(self, recipients: list[str]) -> str | None:
+        with self._database.reading() as session:
+            for one in recipients:
+                address = parseaddr(one)[1].lower() or one.strip("<>").lower()
+                found = profiles.by_address(session, "email", address)
+                if found is not None:
+                    return found.id
+        return None
+
+
+def _has_bare_line_ends(raw: bytes) -> bool:
+    pairs = raw.count(b"\r\n")
+    return raw.count(b"\r") != pairs or raw.count(b"\n") != pairs
+
+
+async def serve(container: Container, *, stop: asyncio.Event) -> None:
+    """Listen until `stop` is set. The port that was found is written to `run/smtp-port`."""
+    settings = container.settings
+    listener = Listener(settings, container.database, container.receiver)
+    loop = asyncio.get_running_loop()
+
+    def factory() -> _Protocol:
+        return _Protocol(
+            listener,
+            data_size_limit=settings.max_mail_bytes,
+            enable_SMTPUTF8=True,
+            hostname="localhost" if settings.smtp_host in LOOPBACK else None,
+            ident="Notifyr",
+            timeout=IDLE_SECONDS,
+            command_call_limit={"*": COMMANDS},
+            loop=loop,
+        )
+
+    server = await _bind(factory, settings)
+    port = server.sockets[0].getsockname()[1]
+    where = settings.path("run", "smtp-port")
+    where.parent.mkdir(parents=True, exist_ok=True)
+    where.write_text(str(port))
+    _log.info("listening", host=settings.smtp_host, port=port)
+    try:
+        await stop.wait()
+    finally:
+        server.close()
+        for protocol in list(_Protocol.open_now):
+            if protocol.transport is not None:
+                protocol.transport.close()
+        where.unlink(missing_ok=True)
+
+
+async def _bind(factory: Any, settings: Settings) -> asyncio.Server:
+    """The wanted port, or the next free one on loopback (a demo beside a real server)."""
+    loop = asyncio.get_running_loop()
+    tries = _TRIED_PORTS if settings.smtp_host in LOOPBACK else 1
+    for port in range(settings.smtp_port, settings.smtp_port + tries):
+        try:
+            return await loop.create_server(factory, settings.smtp_host, port, backlog=256)
+        except OSError as error:
+            if error.errno not in {errno.EADDRINUSE, errno.EACCES}:
+                raise
+            _log.warning("port_taken", port=port)
+    raise ConfigurationError(
+        [f"NOTIFYR_SMTP_PORT: {settings.smtp_port} is taken on {settings.smtp_host}; choose another"]
+    )
+
+
+def run(container: Container) -> None:
+    """Take mail in until SIGTERM or SIGINT; mails that are being stored are finished first."""
+
+    async def main() -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for name in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(name, stop.set)
+        await serve(container, stop=stop)
+
+    with container.database.transaction() as session:
+        profiles.ensure_default(session, container.settings)
+    try:
+        asyncio.run(main())
+    finally:
+        container.close()
