@@ -152,7 +152,7 @@ class Container:
     def close(self) -> None:
         """Give everything back that was built."""
         built = self.__dict__
-        for name in ("parser", "portal", "bus", "limiter", "celery", "vectors", "database"):
+        for name in ("deliverer", "parser", "portal", "bus", "limiter", "celery", "vectors", "database"):
             part = built.pop(name, None)
             if part is not None:
                 part.close()

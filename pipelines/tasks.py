@@ -30,7 +30,7 @@ def deliver(container: Container, message_id: str) -> None:
 def sweep(container: Container) -> None:
     """Take up what the broker lost: waiting, held and queued rows, and claims whose holder died."""
     with container.database.transaction() as session:
-        outbox.sweep(session, now=utcnow())
+        outbox.sweep(session, now=utcnow(), repeatable=container.deliverer.repeatable)
 
 
 TASKS: dict[str, Callable[..., Any]] = {"triage": triage, "draft": draft, "deliver": deliver, "sweep": sweep}
