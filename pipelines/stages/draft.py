@@ -50,7 +50,6 @@ EXAMPLES = (
         ),
     ),
 )
-MESSAGE = 600  # characters of the mail that the generator sees: enough for the tone
 _TOKEN_MARKS = re.compile(
     r"<\|[^|>\n]{0,60}\|?>?|\|>|</?s>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>", re.IGNORECASE
 )
@@ -112,11 +111,11 @@ class Rephrase:
 
 
 def build_prompt(turn: Turn, *, knowledge_version: str = "", instruction: str = "") -> Prompt:
-    """The prompt for the best passage. What the sender wrote is in `user`, below its own heading, and nowhere else."""
+    """The prompt for the best passage. Of what the sender wrote, 600 characters are in `user`, nowhere else."""
     style = f"\n\nStyle: {data_only(instruction, 200)}" if instruction.strip() else ""
     return Prompt(
         system=SYSTEM,
-        user=f"Customer message:\n{data_only(turn.new_text, MESSAGE)}{style}\n\nApproved answer:\n{turn.passages[0].text}",
+        user=f"Customer message:\n{data_only(turn.new_text, 600)}{style}\n\nApproved answer:\n{turn.passages[0].text}",
         version=PROMPT_VERSION,
         knowledge_version=knowledge_version,
         examples=EXAMPLES,

@@ -65,10 +65,8 @@ class Facts:
 
 def facts(text: str, *, known: Sequence[str] = ()) -> Facts:
     """Everything in `text` that a rephrasing must keep. `known` are words (lower case) that are no names."""
-    addresses = tuple(_MAIL.findall(text))
-    rest = _MAIL.sub(" ", text)
-    links = tuple(link.rstrip(".,;:!?") for link in _URL.findall(rest))
-    rest = _URL.sub(" ", rest)
+    addresses, rest = _taken(_MAIL, text)
+    links, rest = _taken(_URL, rest)
     identifiers = tuple(_IDENTIFIER.findall(rest))
     rest = _IDENTIFIER.sub(" ", rest)
     words = [word.casefold().replace("’", "'") for word in _WORD.findall(rest)]
@@ -82,6 +80,13 @@ def facts(text: str, *, known: Sequence[str] = ()) -> Facts:
         negations=_negations(words),
         limits=tuple(sorted(word for word in words if word in _LIMITS)),
     )
+
+
+def _taken(pattern: re.Pattern[str], text: str) -> tuple[tuple[str, ...], str]:
+    """What the pattern finds, and the text without it. A full stop behind an address ends the sentence, it stays."""
+    found = [match.rstrip(".,;:!?") for match in pattern.findall(text)]
+    rest = pattern.sub(lambda match: " " + match.group()[len(match.group().rstrip(".,;:!?")) :], text)
+    return tuple(found), rest
 
 
 def sentences(text: str) -> list[str]:

@@ -131,9 +131,9 @@ class Screen:
 
     def __call__(self, turn: Turn) -> Turn:
         own = self.own()
-        if _says(_URGENT)(turn, own):
-            turn = replace(turn, labels=(*turn.labels, Label("urgency:high", 1.0)))
         rule = next((rule for rule in self.rules if rule.applies(turn, own)), None)
+        if (rule is None or rule.kind == "person") and _says(_URGENT)(turn, own):
+            turn = replace(turn, labels=(*turn.labels, Label("urgency:high", 1.0)))
         if rule is None:
             return noted(turn, self.name, "ok", "a person wrote it")
         facts = Facts(robot=rule.reason) if rule.kind == "robot" else Facts(person_needed=rule.reason)

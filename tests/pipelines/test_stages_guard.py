@@ -131,6 +131,11 @@ def test_facts_keep_their_order_and_read_words_as_numbers() -> None:
     assert found.identifiers[0].startswith("#A")
 
 
+def test_a_full_stop_behind_a_link_ends_the_sentence() -> None:
+    assert facts("See https://a.example/x. The link works once. Use a@b.example. The end.").names == ()
+    assert facts("See https://a.example/x. The link.").links == ("https://a.example/x",)
+
+
 @pytest.mark.parametrize(
     "text", ["a." * 50_000, "1," * 50_000, "[" * 100_000, "<a" * 50_000, "@a." * 33_000, "A-" * 50_000, "not " * 25_000]
 )

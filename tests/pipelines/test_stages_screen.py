@@ -143,6 +143,10 @@ def test_urgent_words_are_labelled_and_decide_nothing() -> None:
     assert done.decision is None
 
 
+def test_a_machine_is_never_urgent() -> None:
+    assert screen(turn("In urgent cases call me", auto_submitted="auto-replied")).label("urgency") is None
+
+
 def test_every_rule_has_a_name_of_its_own_and_a_reason_for_the_agent() -> None:
     assert len({rule.name for rule in RULES}) == len(RULES)
     assert all(len(rule.reason) > 8 for rule in RULES)
