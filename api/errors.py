@@ -9,13 +9,16 @@ from typing import Any
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute, iter_route_contexts
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import compile_path
 
-import assistant.services.answers  # noqa: F401  (its errors belong to the table of codes)
+import assistant.services.answers
+import assistant.services.paging  # noqa: F401  (errors of both belong to the table of codes)
 from assistant.errors import NotifyrError
 
-__all__ = ["CODES", "PROBLEM", "UnsupportedMedia", "install", "problem", "problem_of", "type_of"]
+__all__ = ["CODES", "PROBLEM", "BadRequest", "UnsupportedMedia", "install", "problem", "problem_of", "type_of"]
 
 PROBLEM = "application/problem+json"
 _log = structlog.get_logger(__name__)
@@ -133,11 +136,24 @@ def install(app: FastAPI) -> None:
         assert isinstance(error, HTTPException)
         code = _BY_STATUS.get(error.status_code, "bad-request" if error.status_code < 500 else "internal")
         document = problem_of(code, request_id=request_id_of(request))
-        return await _shown(request, _respond(document, error.headers))
+        headers = dict(error.headers or {})
+        if error.status_code == 405:
+            headers["Allow"] = ", ".join(sorted(_allowed(app, request.url.path)))
+        return await _shown(request, _respond(document, headers))
 
     app.add_exception_handler(NotifyrError, ours)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, http)
+
+
+def _allowed(app: FastAPI, path: str) -> set[str]:
+    """What may be done at a path: every route there, not only the first (RFC 9110, section 10.2.1)."""
+    return {
+        method
+        for context in iter_route_contexts(app.routes)
+        if isinstance(route := context.original_route, APIRoute) and compile_path(str(context.path))[0].match(path)
+        for method in route.methods or ()
+    }
 
 
 async def _shown(request: Request, answer: Response) -> Response:

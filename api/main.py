@@ -25,6 +25,7 @@ ROUTERS = (
     health.router,
     auth.router,
     threads.router,
+    threads.counting,
     messages.router,
     suggestions.router,
     contacts.router,
@@ -67,7 +68,7 @@ def create_app(container: Container) -> FastAPI:
 def _include_inbox(app: FastAPI) -> None:
     for name in ("pages", "live"):
         if find_spec(f"api.inbox.{name}") is not None:
-            app.include_router(import_module(f"api.inbox.{name}").router)
+            app.include_router(import_module(f"api.inbox.{name}").router, include_in_schema=False)
 
 
 def app_factory() -> FastAPI:

@@ -34,7 +34,12 @@ Programs send `Authorization: Bearer ntf_...`; browsers use the session cookie w
 router = APIRouter(prefix="/api/v1", tags=["health"], route_class=ApiRoute, responses=FAILS)
 
 
-@router.get("/openapi.json", operation_id="openapi", response_class=Response)
+@router.get(
+    "/openapi.json",
+    operation_id="openapi",
+    response_class=Response,
+    responses={200: {"description": "The document.", "content": {"application/json": {}}}},
+)
 def openapi_document(caller: Annotated[Caller, Depends(Access(Access.ANY))], request: Request) -> Response:
     """This document."""
     return Response(render(request.app), media_type="application/json")
@@ -97,7 +102,7 @@ def _build(app: FastAPI) -> dict[str, Any]:
 
 def _secure(operation: dict[str, Any], guard: Access | None, at: tuple[str, str]) -> None:
     if at in PUBLIC or guard is None:
-        operation["security"] = [] if at in PUBLIC else [{"key": []}]
+        operation["security"] = [] if at in PUBLIC else [{}, {"key": []}]
         return
     operation["security"] = [{"cookie": []}] + ([{"key": []}] if guard.scope is not None else [])
     if guard.scope not in (None, Access.ANY):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StringConstraints
 
 from assistant.db.access import Agent, ApiKey
 from assistant.db.contacts import Contact
@@ -47,12 +47,30 @@ __all__ = [
 
 Item = TypeVar("Item")
 _ID = "019a0000-0000-7000-8000-000000000000"
-_MOMENT = "2026-03-12T14:02:00Z"
+_EMAIL = r"^[^@\x00-\x20\x7f-\xa0]{1,64}@[^@\x00-\x20\x7f-\xa0]{1,255}$"
+Scope = Literal[
+    "threads:read",
+    "threads:write",
+    "messages:send",
+    "suggestions:read",
+    "suggestions:write",
+    "contacts:read",
+    "contacts:write",
+    "metrics:read",
+]
+
+
+def _number(value: object) -> object:
+    if isinstance(value, bool | str):
+        raise ValueError("must be a number")  # noqa: TRY004  (pydantic turns only ValueError into an answer)
+    return value
+
+
+Overlap = Annotated[int, Field(ge=0, le=7 * 24 * 3600), BeforeValidator(_number)]
+Hold = Annotated[int, Field(ge=0, le=60), BeforeValidator(_number)]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=100_000)]
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
-Email = Annotated[
-    str, StringConstraints(strip_whitespace=True, min_length=3, max_length=320, pattern=r"^[^@\s]+@[^@\s]+$")
-]
+Email = Annotated[str, StringConstraints(strip_whitespace=True, min_length=3, max_length=320, pattern=_EMAIL)]
 Password = Annotated[str, StringConstraints(min_length=12, max_length=256)]
 
 
@@ -176,13 +194,13 @@ class Link(_Out):
 class ApiKeyCreate(_In):
     model_config = _In.model_config | _example(name="billing export", scopes=["threads:read"])
     name: Name
-    scopes: list[Annotated[str, StringConstraints(max_length=40)]] = Field(min_length=1, max_length=20)
+    scopes: list[Scope] = Field(min_length=1, max_length=20)
     expires_at: AwareDatetime | None = None
 
 
 class ApiKeyRotate(_In):
     model_config = _In.model_config | _example(overlap_seconds=3600)
-    overlap_seconds: int = Field(0, ge=0, le=7 * 24 * 3600, description="How long the old secret still works.")
+    overlap_seconds: Overlap = Field(0, description="How long the old secret still works.")
 
 
 class ApiKeyOut(_Out):
@@ -300,8 +318,8 @@ class ThreadChange(_In):
     state: ThreadState | None = None
     snoozed_until: AwareDatetime | None = None
     assignee_id: Annotated[str, StringConstraints(max_length=36)] | None = None
-    unread: bool | None = None
-    starred: bool | None = None
+    unread: StrictBool | None = None
+    starred: StrictBool | None = None
 
     def values(self) -> dict[str, Any]:
         """The named fields; null counts only where it means something."""
@@ -434,7 +452,7 @@ class Reply(_In):
     model_config = _In.model_config | _example(text="Hello Ana, your refund is on its way.")
     text: Text
     subject: Annotated[str, StringConstraints(max_length=900)] | None = None
-    hold_seconds: int | None = Field(None, ge=0, le=60, description="Undo window; default: the server's setting.")
+    hold_seconds: Hold | None = Field(None, description="Undo window; default: the server's setting.")
 
 
 class Resolve(_In):
@@ -506,12 +524,12 @@ class SuggestionOut(_Out):
 class SuggestionAccept(_In):
     model_config = _In.model_config | _example(text="Hello Ana, your refund is on its way.", hold_seconds=10)
     text: Text | None = Field(None, description="The edited text; absent: the suggestion as it is.")
-    hold_seconds: int | None = Field(None, ge=0, le=60, description="Undo window; default: the server's setting.")
+    hold_seconds: Hold | None = Field(None, description="Undo window; default: the server's setting.")
 
 
 class SuggestionReject(_In):
-    model_config = _In.model_config | _example(reason="wrong-tone")
-    reason: Annotated[str, StringConstraints(max_length=40)] = ""
+    model_config = _In.model_config | _example(reason="wrong tone")
+    reason: Literal["", "wrong facts", "wrong tone", "not needed", "unsafe", "language", "other"] = ""
 
 
 class SuggestionAsk(_In):

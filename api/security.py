@@ -21,7 +21,7 @@ from api import errors
 from assistant.backends.coordination import RULES, network_of
 from assistant.clock import monotonic, new_id
 from assistant.db.access import Agent, AgentSession
-from assistant.errors import InvalidInput, NotAuthenticated, NotifyrError, TooLarge
+from assistant.errors import NotAuthenticated, NotifyrError, TooLarge
 from assistant.services import access
 from assistant.settings import LOOPBACK, Settings
 from assistant.telemetry import METRICS
@@ -76,7 +76,7 @@ _log = structlog.get_logger("notifyr.http")
 
 
 def parse_json(body: bytes) -> Any:
-    """Parse JSON that means one thing only. Raises `InvalidInput`.
+    """Parse JSON that means one thing only. Raises `BadRequest`.
 
     Refused: duplicate keys, NaN and infinities, integers beyond 2**53, more than 32 levels, NUL and lone surrogates in text.
     """
@@ -85,35 +85,35 @@ def parse_json(body: bytes) -> Any:
             body.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant, parse_int=_bounded_int
         )
     except UnicodeDecodeError:
-        raise InvalidInput("the body is not UTF-8") from None
+        raise errors.BadRequest("the body is not UTF-8") from None
     except RecursionError:
-        raise InvalidInput(f"the body has more than {MAX_DEPTH} levels") from None
+        raise errors.BadRequest(f"the body has more than {MAX_DEPTH} levels") from None
     except json.JSONDecodeError as error:
-        raise InvalidInput(f"the body is not JSON (at character {error.pos})") from None
+        raise errors.BadRequest(f"the body is not JSON (at character {error.pos})") from None
     _check(value)
     return value
 
 
 def strict_json(body: bytes) -> None:
-    """Raise `InvalidInput` unless `body` is JSON that `parse_json` takes."""
+    """Raise `BadRequest` unless `body` is JSON that `parse_json` takes."""
     parse_json(body)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise InvalidInput("a name occurs twice in one object of the body")
+        raise errors.BadRequest("a name occurs twice in one object of the body")
     return found
 
 
 def _no_constant(_: str) -> Any:
-    raise InvalidInput("numbers in the body must be finite")
+    raise errors.BadRequest("numbers in the body must be finite")
 
 
 def _bounded_int(text: str) -> int:
     # Checked by length first: turning a million digits into an integer takes quadratic time.
     if len(text) > 17 or abs(int(text)) > MAX_NUMBER:
-        raise InvalidInput("integers in the body must lie within 2**53")
+        raise errors.BadRequest("integers in the body must lie within 2**53")
     return int(text)
 
 
@@ -123,7 +123,7 @@ def _check(value: Any) -> None:
     while level:
         depth += 1
         if depth > MAX_DEPTH:
-            raise InvalidInput(f"the body has more than {MAX_DEPTH} levels")
+            raise errors.BadRequest(f"the body has more than {MAX_DEPTH} levels")
         below: list[Any] = []
         for item in level:
             if isinstance(item, dict):
@@ -135,13 +135,13 @@ def _check(value: Any) -> None:
             elif isinstance(item, str):
                 _check_text(item)
             elif isinstance(item, float) and not math.isfinite(item):
-                raise InvalidInput("numbers in the body must be finite")
+                raise errors.BadRequest("numbers in the body must be finite")
         level = below
 
 
 def _check_text(text: str) -> None:
     if "\0" in text or any("\ud800" <= c <= "\udfff" for c in text):
-        raise InvalidInput("text in the body must be valid Unicode without NUL")
+        raise errors.BadRequest("text in the body must be valid Unicode without NUL")
 
 
 # -- the gate

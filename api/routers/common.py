@@ -23,7 +23,7 @@ FOUND = _problems(404)
 CHANGED = _problems(404, 409, 412)
 """Operations that change one thing: somebody was faster, or it changed since it was read."""
 
-Cursor = Annotated[str | None, Query(max_length=500, description="`next_cursor` of the page before.")]
+Cursor = Annotated[str, Query(max_length=500, description="`next_cursor` of the page before; empty: the first page.")]
 Limit = Annotated[int, Query(ge=1, le=MAX_PAGE, description="Items of one page.")]
 Search = Annotated[
     str, Query(max_length=200, description="Words that must all occur; upper and lower case are the same.")

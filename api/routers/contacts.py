@@ -20,7 +20,7 @@ Writer = Annotated[Caller, Depends(Access("contacts:write"))]
 
 @router.get("", operation_id="listContacts", response_model=Listing[ContactOut])
 def list_contacts(
-    caller: Reader, session: Reading, q: Search = "", cursor: Cursor = None, limit: Limit = 50
+    caller: Reader, session: Reading, q: Search = "", cursor: Cursor = "", limit: Limit = 50
 ) -> dict[str, Any]:
     """One page of contacts, newest first."""
     return listing(directory.list_contacts(session, search=q, cursor=cursor, limit=limit), ContactOut.of)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
@@ -31,7 +31,9 @@ def livez() -> dict[str, str]:
 def readyz(parts: Parts, response: Response) -> Ready:
     """Ready for work. Without Redis it is degraded and still answers: mail is kept, rows are swept up later."""
     checks = {"database": _database(parts), "redis": "up" if parts.limiter.ping() else "down"}
-    status = "down" if checks["database"] == "down" else "degraded" if "down" in checks.values() else "ready"
+    status: Literal["ready", "degraded", "down"] = (
+        "down" if checks["database"] == "down" else "degraded" if "down" in checks.values() else "ready"
+    )
     if status == "down":
         response.status_code = 503
     return Ready(status=status, checks=checks, models=parts.bus.models())
@@ -56,7 +58,7 @@ def metrics(caller: Annotated[Caller | None, Depends(may_read_metrics)]) -> Resp
     registry = REGISTRY
     if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
         registry = CollectorRegistry()
-        MultiProcessCollector(registry)
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # the library has no annotation here
     return Response(generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 

@@ -12,7 +12,7 @@ from api.routers.common import CHANGED, FAILS, FOUND, IdempotencyKey, IfMatch, e
 from api.routers.threads import hold_seconds
 from api.schemas import MessageOut, SuggestionAccept, SuggestionOut, SuggestionReject
 from assistant.db.messages import Suggestion
-from assistant.errors import PreconditionFailed
+from assistant.errors import Conflict, PreconditionFailed
 from assistant.services import suggestions, threads
 from assistant.states import SuggestionState
 
@@ -99,6 +99,8 @@ def _answer(session: Session, suggestion_id: str, response: Response) -> Suggest
 def _check_version(session: Session, suggestion_id: str, version: int) -> None:
     """412 when an open suggestion changed since it was read. A decided one is a conflict, which the service names."""
     suggestion = threads.get_suggestion(session, suggestion_id)
+    if suggestion.state == SuggestionState.DRAFTING:
+        raise Conflict("the suggestion is still being drafted", detail={"state": suggestion.state})
     if suggestion.state == SuggestionState.PROPOSED and suggestion.version != version:
         raise PreconditionFailed(
             "the suggestion changed since you read it; read it again", detail={"version": suggestion.version}

@@ -22,9 +22,10 @@ from api.schemas import (
 from assistant.services import outbox, threads
 from assistant.states import Author
 
-__all__ = ["router"]
+__all__ = ["counting", "hold_seconds", "router"]
 
 router = APIRouter(prefix="/api/v1/threads", tags=["threads"], route_class=ApiRoute, responses=FAILS)
+counting = APIRouter(prefix="/api/v1/counts", tags=["threads"], route_class=ApiRoute, responses=FAILS)
 Reader = Annotated[Caller, Depends(Access("threads:read"))]
 Writer = Annotated[Caller, Depends(Access("threads:write"))]
 Sender = Annotated[Caller, Depends(Access("messages:send", rule="send"))]
@@ -46,7 +47,7 @@ def list_threads(
     channel: Word = "",
     intent: Word = "",
     contact_id: Annotated[str, Query(max_length=36)] = "",
-    cursor: Cursor = None,
+    cursor: Cursor = "",
     limit: Limit = 50,
 ) -> dict[str, Any]:
     """One page of a view. New mail never repeats or hides a thread on the next page."""
@@ -58,7 +59,7 @@ def list_threads(
     return listing(page, ThreadOut.of)
 
 
-@router.get("/counts", operation_id="countThreads")
+@counting.get("", operation_id="countThreads")
 def count_threads(caller: Reader, session: Reading) -> Counts:
     """How many threads each view holds."""
     return Counts(**threads.counts(session))
@@ -79,10 +80,10 @@ def change_thread(
     caller: Writer,
     session: Transaction,
     response: Response,
-    if_match: Annotated[str | None, Header(alias="If-Match", pattern=r'^"[0-9]{1,9}"$')] = None,
+    if_match: Annotated[str, Header(alias="If-Match", pattern=r'^("[0-9]{1,9}")?$')] = "",
 ) -> ThreadChanged:
     """Change state, assignee, snooze date or marks. `undo` in the answer takes it back."""
-    version = version_of(if_match) if if_match is not None else None
+    version = version_of(if_match) if if_match else None
     change = threads.change(session, thread_id, version=version, agent_id=caller.agent_id, **body.values())
     response.headers["ETag"] = etag(change.thread.version)
     return ThreadChanged.of(change)
@@ -90,7 +91,7 @@ def change_thread(
 
 @router.get("/{thread_id}/messages", operation_id="listMessages", response_model=Listing[MessageOut], responses=FOUND)
 def list_messages(
-    thread_id: Id, caller: Reader, session: Reading, cursor: Cursor = None, limit: Limit = 50
+    thread_id: Id, caller: Reader, session: Reading, cursor: Cursor = "", limit: Limit = 50
 ) -> dict[str, Any]:
     """The messages of a thread, old to new, with attachments and what happened to each."""
     return listing(threads.messages_page(session, thread_id, cursor=cursor, limit=limit), MessageOut.of)

@@ -74,7 +74,7 @@ LINK_HOURS = {"first-run": 24, "invite": 72, "reset": 1}
 PASSWORD_LENGTH = range(12, 257)
 _SEEN_EVERY = timedelta(minutes=1)
 _KEY = re.compile(r"ntf_([a-z0-9]{10})_([0-9a-f]{64})")
-_EMAIL = re.compile(r"[^@\s\x00-\x20\x7f]{1,64}@[^@\s\x00-\x20\x7f]{1,255}")
+_EMAIL = re.compile(r"[^@\x00-\x20\x7f-\xa0]{1,64}@[^@\x00-\x20\x7f-\xa0]{1,255}")
 _ROLES = frozenset({"admin", "agent"})
 # 19 MiB, 2 passes, 1 lane: argon2id as OWASP advises; the semaphore bounds the memory that a burst of sign-ins can take.
 _hasher = PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1)

@@ -15,9 +15,26 @@ from sqlalchemy import ColumnElement, and_, false, literal, or_, true
 from assistant.db.base import UtcDateTime
 from assistant.errors import InvalidInput
 
-__all__ = ["MAX_PAGE", "Key", "Page", "after", "bounded", "order_by", "read_cursor", "words", "write_cursor"]
+__all__ = [
+    "MAX_PAGE",
+    "InvalidCursor",
+    "Key",
+    "Page",
+    "after",
+    "bounded",
+    "order_by",
+    "read_cursor",
+    "words",
+    "write_cursor",
+]
 
 Item = TypeVar("Item")
+
+
+class InvalidCursor(InvalidInput):
+    code, status, title = "invalid-cursor", 400, "The cursor is not valid"
+
+
 MAX_PAGE = 100
 _MAX_WORDS = 8
 
@@ -72,7 +89,7 @@ def write_cursor(order: str, values: Sequence[Any]) -> str:
 
 
 def read_cursor(cursor: str, order: str, keys: Sequence[Key]) -> list[Any]:
-    """The values in a cursor, each checked for its kind. Raises `InvalidInput`."""
+    """The values in a cursor, each checked for its kind. Raises `InvalidCursor`."""
     try:
         if len(cursor) > 500:
             raise ValueError
@@ -81,7 +98,7 @@ def read_cursor(cursor: str, order: str, keys: Sequence[Key]) -> list[Any]:
             raise ValueError
         return [_value(value, key.kind) for value, key in zip(decoded[1:], keys, strict=True)]
     except (ValueError, OverflowError, binascii.Error, RecursionError):
-        raise InvalidInput("that cursor is not one of this list; start from the first page") from None
+        raise InvalidCursor("that cursor is not one of this list; start from the first page") from None
 
 
 def _value(value: Any, kind: str) -> Any:

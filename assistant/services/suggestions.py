@@ -196,6 +196,8 @@ def accept(
     committing("review", session)
     thread = _lock_thread(session, get(session, suggestion_id).thread_id)
     suggestion = _fresh(session, suggestion_id)
+    if suggestion.state != SuggestionState.PROPOSED:
+        raise _conflict(session, suggestion)
     final = suggestion.text if text is None else text.strip()
     if not final or len(final) > MAX_TEXT:
         raise InvalidInput(f"a reply needs 1 to {MAX_TEXT} characters")

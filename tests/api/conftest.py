@@ -145,7 +145,12 @@ class World:
         with self.container.database.transaction() as session:
             message = session.query(Message).filter_by(thread_id=self.ids["thread"]).one()
             blob = Attachment(
-                id=new_id(), message_id=message.id, filename="note.html", content_type="text/html", size=31, blob_key="att/1"
+                id=new_id(),
+                message_id=message.id,
+                filename="note.html",
+                content_type="text/html",
+                size=31,
+                blob_key="att/1",
             )
             session.add(blob)
             self.ids |= {"message": message.id, "attachment": blob.id}

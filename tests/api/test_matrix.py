@@ -44,7 +44,7 @@ ROUTES: dict[str, str | None] = {
     "POST /api/v1/suggestions/{suggestion_id}/reject": "suggestions:write",
     "POST /api/v1/suggestions/{suggestion_id}/restore": "suggestions:write",
     "GET /api/v1/threads": "threads:read",
-    "GET /api/v1/threads/counts": "threads:read",
+    "GET /api/v1/counts": "threads:read",
     "GET /api/v1/threads/{thread_id}": "threads:read",
     "PATCH /api/v1/threads/{thread_id}": "threads:write",
     "GET /api/v1/threads/{thread_id}/messages": "threads:read",

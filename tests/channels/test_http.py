@@ -50,7 +50,11 @@ def _spellings(address: str) -> list[str]:
 HOSTS = [
     *INSIDE_4,
     *[f"[{address}]" for address in INSIDE_6],
-    *[spelling for address in ("127.0.0.1", "169.254.169.254", "10.0.0.1", "192.168.1.1") for spelling in _spellings(address)],
+    *[
+        spelling
+        for address in ("127.0.0.1", "169.254.169.254", "10.0.0.1", "192.168.1.1")
+        for spelling in _spellings(address)
+    ],
     *"localhost LOCALHOST localhost. localhost.localdomain ip6-localhost db metadata metadata.google.internal instance-data".split(),
     *"kubernetes.default.svc.cluster.local printer.local nas.lan router.home x.corp x.intranet x.private x.onion".split(),
     *"1.0.0.127.in-addr.arpa 1.ip6.arpa own.example.org OWN.example.org own.example.org.".split(),
@@ -61,8 +65,14 @@ HOSTS = [
 ]
 URLS = [
     *[f"http://{host}/" for host in HOSTS],
-    *[f"{scheme}://example.org/" for scheme in "file ftp gopher dict ldap ldaps tftp ssh data javascript jar netdoc ws smb mailto".split()],
-    *[f"http://example.org:{port}/" for port in (0, 1, 22, 23, 25, 110, 143, 445, 2375, 3306, 5432, 6379, 8300, 9200, 11211, 27017, 65536, -1)],
+    *[
+        f"{scheme}://example.org/"
+        for scheme in "file ftp gopher dict ldap ldaps tftp ssh data javascript jar netdoc ws smb mailto".split()
+    ],
+    *[
+        f"http://example.org:{port}/"
+        for port in (0, 1, 22, 23, 25, 110, 143, 445, 2375, 3306, 5432, 6379, 8300, 9200, 11211, 27017, 65536, -1)
+    ],
     *[f"http://{user}@example.org/" for user in ("user", "user:pass", "", ":", "127.0.0.1", "example.com%00")],
     "",
     " ",
@@ -130,7 +140,10 @@ def test_a_name_that_leads_inside_is_refused(address: str) -> None:
             anyio.run(client.get, "https://cname.example.org/")
 
 
-@pytest.mark.parametrize("address", ["93.184.216.34", "8.8.8.8", "2606:4700::1111", "2a00:1450:4001::5e", "::ffff:8.8.8.8", "64:ff9b::808:808"])
+@pytest.mark.parametrize(
+    "address",
+    ["93.184.216.34", "8.8.8.8", "2606:4700::1111", "2a00:1450:4001::5e", "::ffff:8.8.8.8", "64:ff9b::808:808"],
+)
 def test_public_addresses_are_public(address: str) -> None:
     assert is_public(address)
 
@@ -213,10 +226,15 @@ def port() -> Iterator[int]:
         thread.join()
 
 
-def client(port: int, *, may_connect: Callable[[str], bool] = lambda address: address == "127.0.0.1", **values: object) -> SafeClient:
+def client(
+    port: int, *, may_connect: Callable[[str], bool] = lambda address: address == "127.0.0.1", **values: object
+) -> SafeClient:
     """A client for which this one port of this machine is the Internet."""
     return SafeClient(
-        ports=[port], resolve=lambda _h, _p: ["127.0.0.1"], may_connect=may_connect, **({"max_bytes": 10_000, "seconds": 1.0} | values)  # type: ignore[arg-type]
+        ports=[port],
+        resolve=lambda _h, _p: ["127.0.0.1"],
+        may_connect=may_connect,
+        **({"max_bytes": 10_000, "seconds": 1.0} | values),  # type: ignore[arg-type]
     )
 
 
@@ -251,7 +269,14 @@ def test_the_connected_peer_is_checked_once_more(port: int) -> None:
 
 @pytest.mark.parametrize(
     "target",
-    ["http://127.0.0.1/", "http://169.254.169.254/latest/meta-data", "file:///etc/passwd", "//localhost/", "http://2130706433/", "gopher://x/"],
+    [
+        "http://127.0.0.1/",
+        "http://169.254.169.254/latest/meta-data",
+        "file:///etc/passwd",
+        "//localhost/",
+        "http://2130706433/",
+        "gopher://x/",
+    ],
 )
 def test_a_redirect_to_what_may_not_be_contacted_is_refused(port: int, target: str) -> None:
     with pytest.raises(UnsafeTarget):
