@@ -22,7 +22,7 @@ from assistant.values import Label
 from models.base import Vectors
 from models.features import hashed
 
-__all__ = ["Encoder", "Head", "TOLERANCE", "pack"]
+__all__ = ["TOLERANCE", "Encoder", "Head", "pack"]
 
 TOLERANCE = 0.02
 """Most that an int8 probability of one text may differ when it is computed in another batch (dynamic quantisation
@@ -252,5 +252,3 @@ def pack(folder: Path, manifest: dict[str, Any], arrays: dict[str, npt.NDArray[A
     names = ("model.onnx", "tokenizer.json", "heads.npz")
     manifest["files"] = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n")
-
-

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import unicodedata
 import zlib
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -47,7 +48,7 @@ def hashed(text: str, *, short: bool = False) -> npt.NDArray[np.int64]:
     """Columns present in a text, sorted, each once: words and pairs of words; for short texts pieces of 3 to 5 letters too."""
     words = tokens(text)
     grams = set(words)
-    grams.update(f"{a} {b}" for a, b in zip(words, words[1:], strict=False))
+    grams.update(f"{a} {b}" for a, b in pairwise(words))
     if short:
         squeezed = " ".join(unicodedata.normalize("NFKC", text).lower().split())[:400]
         grams.update("~" + squeezed[i : i + n] for n in (3, 4, 5) for i in range(max(0, len(squeezed) - n + 1)))

@@ -77,7 +77,13 @@ class Llama:
     def parameters(self) -> dict[str, Any]:
         """Checksum of the weights and everything else that decides an answer."""
         self.load()
-        return {"weights": self._checksum, "context": _CONTEXT, "format": "chatml-1", "top_k": 40, "repeat_penalty": 1.1}
+        return {
+            "weights": self._checksum,
+            "context": _CONTEXT,
+            "format": "chatml-1",
+            "top_k": 40,
+            "repeat_penalty": 1.1,
+        }
 
     def load(self) -> None:
         """Read and check the weights now instead of on first use. Raises `ModelUnavailable`."""

@@ -35,7 +35,7 @@ _TRIED_PORTS = 20
 _TEMPORARY = "451 4.3.0 Not stored; try again later"
 
 
-class _Protocol(SMTP):  # type: ignore[misc]  # aiosmtpd is not typed
+class _Protocol(SMTP):
     """aiosmtpd with lines as long as real mail has them, and a cap on connections."""
 
     line_length_limit = 65_536
@@ -88,7 +88,7 @@ class Listener:
             except NotifyrError as error:
                 _log.warning("mail_not_stored", code=error.code, reason=error.message)
                 return _TEMPORARY
-            except Exception:
+            except Exception:  # noqa: BLE001  # whatever broke: the sender keeps the mail and tries again
                 _log.exception("mail_not_stored")
                 return _TEMPORARY
         return answer
@@ -118,7 +118,7 @@ def _has_bare_line_ends(raw: bytes) -> bool:
 
 
 async def serve(container: Container, *, stop: asyncio.Event) -> None:
-    """Listen until `stop` is set. The port that was found is written to `run/smtp-port`."""
+    """Listen until `stop` is set. The port that was found is written to `run/smtp-address`."""
     settings = container.settings
     listener = Listener(settings, container.database, container.receiver)
     loop = asyncio.get_running_loop()
@@ -137,9 +137,9 @@ async def serve(container: Container, *, stop: asyncio.Event) -> None:
 
     server = await _bind(factory, settings)
     port = server.sockets[0].getsockname()[1]
-    where = settings.path("run", "smtp-port")
+    where = settings.path("run", "smtp-address")
     where.parent.mkdir(parents=True, exist_ok=True)
-    where.write_text(str(port))
+    where.write_text(f"{settings.smtp_host}:{port}\n")
     _log.info("listening", host=settings.smtp_host, port=port)
     try:
         await stop.wait()

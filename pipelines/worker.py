@@ -6,7 +6,7 @@ The application is made when it is first asked for, never at import.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import structlog
@@ -73,7 +73,8 @@ def run_worker(container: Container, *, queues: tuple[str, ...], threads: int, n
     app = create_worker(container)
     if "models" in queues or "inbound" in queues:
         signals.worker_ready.connect(lambda **_: container.triage.warm(queues), weak=False)
-    code = app.worker_main(
+    main: Callable[[list[str]], Any] = app.worker_main
+    code = main(
         [
             "worker",
             "--pool=threads",

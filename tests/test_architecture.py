@@ -20,7 +20,7 @@ from assistant.settings import PREFIX, Settings
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("api", "assistant", "channels", "models", "pipelines")
-HEAVY = ("torch", "transformers", "onnxruntime", "llama_cpp", "qdrant_client", "qdrant_edge", "sklearn", "rich", "moto")
+HEAVY = ("torch", "transformers", "onnxruntime", "llama_cpp", "qdrant_client", "qdrant_edge", "sklearn", "moto")
 
 
 @cache
@@ -173,7 +173,7 @@ def test_nothing_heavy_is_imported_before_it_is_needed() -> None:
 @pytest.mark.parametrize(
     ("floor", "strangers"),
     [
-        ("assistant", ("fastapi", "starlette", "celery", "kombu", "typer", "numpy")),
+        ("assistant", ("fastapi", "starlette", "celery", "kombu", "typer")),
         ("channels", ("fastapi", "starlette", "celery", "kombu", "sqlalchemy", "redis")),
         ("models", ("fastapi", "starlette", "celery", "kombu", "sqlalchemy", "redis")),
         ("pipelines", ("fastapi", "starlette", "uvicorn", "typer")),

@@ -8,9 +8,13 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["count_mails", "mails_in", "register"]
+from api import console
+
+__all__ = ["count_mails", "mails_by_file", "mails_in", "register"]
 
 _BATCH = 50
+_SUFFIXES = {"", ".eml", ".mbox", ".mbx", ".txt"}
+"""What counts as mail inside a folder; a file that is named on the command line is taken whatever it is called."""
 
 
 def register(app: typer.Typer) -> None:
@@ -28,9 +32,6 @@ def import_mail(
 
     Example: notifyr import ~/Maildir archive.mbox
     """
-    import json
-    import sys
-
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -41,17 +42,17 @@ def import_mail(
 
     missing = [path for path in paths if not path.exists()]
     if missing:
-        typer.echo(f"no such file or folder: {', '.join(map(str, missing))}", err=True)
+        console.error(f"no such file or folder: {', '.join(map(str, missing))}")
         raise typer.Exit(5)
     container = build()
     migrate(container.settings.sql_url)
     with container.database.transaction() as session:
         profile_id = profiles.ensure_default(session, container.settings).id
     added = known = failed = 0
-    console = Console(stderr=True)
+    screen = Console(stderr=True)
     columns = (TextColumn("importing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     try:
-        with Progress(*columns, console=console, disable=json_output or not console.is_terminal) as progress:
+        with Progress(*columns, console=screen, disable=json_output or not screen.is_terminal) as progress:
             bar = progress.add_task("import", total=count_mails(paths))
             for batch in _batches(mails_in(paths)):
                 try:
@@ -60,17 +61,15 @@ def import_mail(
                     known += sum(not one.created for one in found)
                 except NotifyrError as error:
                     failed += len(batch)
-                    typer.echo(f"{len(batch)} mails could not be stored: {error.message}", err=True)
+                    console.error(f"{len(batch)} mails could not be stored: {error.message}")
                 progress.advance(bar, len(batch))
     except KeyboardInterrupt:
-        typer.echo(f"stopped after {added} new mails; run the same command again to go on", err=True)
+        console.error(f"stopped after {added} new mails; run the same command again to go on")
         raise typer.Exit(130) from None
     finally:
         container.close()
-    if json_output:
-        sys.stdout.write(json.dumps({"added": added, "known": known, "failed": failed}) + "\n")
-    else:
-        typer.echo(f"{added} mails added, {known} were there already" + (f", {failed} failed" if failed else ""))
+    words = f"{added} mails added, {known} were there already" + (f", {failed} failed" if failed else "")
+    console.emit({"added": added, "known": known, "failed": failed}, [words], as_json=json_output)
     if failed:
         raise typer.Exit(3 if added or known else 1)
 
@@ -100,7 +99,7 @@ def _files(path: Path) -> Iterator[Path]:
     yield from sorted(
         one
         for one in path.rglob("*")
-        if one.is_file() and not one.is_symlink() and not one.name.startswith(".") and one.parent.name != "tmp"
+        if one.is_file() and not one.is_symlink() and not one.name.startswith(".") and one.suffix.lower() in _SUFFIXES
     )
 
 
@@ -125,11 +124,18 @@ def count_mails(paths: list[Path]) -> int:
 def mails_in(paths: list[Path]) -> Iterator[bytes]:
     """The raw bytes of each mail, one at a time."""
     for path in paths:
-        for file in _files(path):
-            if _is_mbox(file):
-                yield from _mbox(file)
-            else:
-                yield file.read_bytes()
+        for _, _, raw in mails_by_file(path):
+            yield raw
+
+
+def mails_by_file(path: Path) -> Iterator[tuple[Path, int, bytes]]:
+    """(file, number in it, bytes) of each mail; the number is 0 in a file that holds one mail only."""
+    for file in _files(path):
+        if _is_mbox(file):
+            for number, raw in enumerate(_mbox(file), 1):
+                yield file, number, raw
+        else:
+            yield file, 0, file.read_bytes()
 
 
 def _mbox(path: Path) -> Iterator[bytes]:

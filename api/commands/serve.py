@@ -51,9 +51,9 @@ def api() -> None:
 
 
 def worker(
-    queues: Annotated[
-        str, typer.Option(help=f"Comma separated: {', '.join(_QUEUES)}.", show_default=True)
-    ] = ",".join(_QUEUES),
+    queues: Annotated[str, typer.Option(help=f"Comma separated: {', '.join(_QUEUES)}.", show_default=True)] = ",".join(
+        _QUEUES
+    ),
     threads: Annotated[int, typer.Option(help="Threads; 0 takes NOTIFYR_WORKER_THREADS.", min=0)] = 0,
     name: Annotated[str, typer.Option(help="Name of this worker in logs.")] = "worker",
 ) -> None:

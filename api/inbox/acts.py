@@ -5,9 +5,12 @@ A failed act shows the same page with the reason and the status of the error; no
 
 from __future__ import annotations
 
+import contextlib
+import smtplib
 from collections.abc import Callable
 from datetime import datetime, timedelta
-
+from email.message import EmailMessage
+from email.utils import make_msgid
 from urllib.parse import urlencode
 
 from anyio.to_thread import run_sync
@@ -19,9 +22,10 @@ from starlette.datastructures import FormData
 from api.deps import Id
 from api.inbox.diff import word_diff
 from api.inbox.shell import Page, SignedIn, go, render
+from api.inbox.views import show
 from assistant.backends.coordination import RULES
 from assistant.clock import utcnow
-from assistant.errors import InvalidInput, NotifyrError
+from assistant.errors import InvalidInput, NotifyrError, StorageError
 from assistant.services import access, drafts, outbox, suggestions, threads
 from assistant.states import Author, SuggestionState, ThreadState
 
@@ -53,8 +57,6 @@ async def _act(
     page: Page, form: FormData, thread_id: str, do: Callable[[Session], dict[str, str]], *, advance: bool = False
 ) -> Response:
     """Run `do` in a transaction and go to the page after it; on an error show this page with the reason."""
-    from api.inbox.pages import show
-
     query = {name: _field(form, name) for name in ("view", "sort", "q") if _field(form, name)}
 
     def run() -> Response:
@@ -205,6 +207,30 @@ async def reply(page: SignedIn, thread_id: Id) -> Response:
     return await _act(page, form, thread_id, do)
 
 
+@router.post("/first-mail")
+async def first_mail(page: SignedIn) -> Response:
+    """The empty inbox' offer: send one real mail through our own listener, as any client would."""
+    await page.form()
+    settings = page.container.settings
+    port = settings.smtp_port
+    with contextlib.suppress(OSError, ValueError):
+        port = int(settings.path("run", "smtp-address").read_text().rpartition(":")[2])
+    mail = EmailMessage()
+    mail["From"], mail["To"] = "Ana Silva <ana@example.org>", settings.mail_address
+    mail["Subject"], mail["Message-ID"] = "Where is my order?", make_msgid(domain="example.org")
+    mail.set_content("Hello,\n\nwhere is my order 48213? It should have arrived on Monday.\n\nAna\n")
+
+    def send() -> None:
+        try:
+            with smtplib.SMTP(settings.smtp_host, port, timeout=10) as client:
+                client.send_message(mail)
+        except (OSError, smtplib.SMTPException) as error:
+            raise StorageError(f"the listener did not take the mail: {type(error).__name__}") from error
+
+    await run_sync(send)
+    return go("/inbox")
+
+
 # -- suggestions
 
 
@@ -342,5 +368,3 @@ async def settle(page: SignedIn, message_id: Id) -> Response:
         return {"did": "settled"}
 
     return await _act(page, form, _field(form, "thread_id"), do)
-
-

@@ -44,7 +44,7 @@ async def live(socket: WebSocket) -> None:
         await socket.close(1008, "sign in first")
         return
     after = socket.query_params.get("after", "")
-    if len(after) > 40 or not all(part.isdigit() for part in after.split("-")) and after:
+    if len(after) > 40 or (not all(part.isdigit() for part in after.split("-")) and after):
         after = "0-1"
     await socket.accept()
     METRICS.sockets.inc()

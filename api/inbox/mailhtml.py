@@ -28,7 +28,20 @@ _ATTRIBUTES["td"] |= {"colspan", "rowspan"}
 _ATTRIBUTES["th"] |= {"colspan", "rowspan"}
 _ATTRIBUTES["table"] |= {"border", "cellpadding", "cellspacing"}
 _ATTRIBUTES["ol"] |= {"start"}
-_DROPPED = {"script", "style", "title", "head", "noscript", "template", "iframe", "object", "svg", "math", "textarea", "select"}
+_DROPPED = {
+    "script",
+    "style",
+    "title",
+    "head",
+    "noscript",
+    "template",
+    "iframe",
+    "object",
+    "svg",
+    "math",
+    "textarea",
+    "select",
+}
 _CID = re.compile(r"cid:(.{1,300})", re.I)
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import mimetypes
+from collections.abc import Mapping
 from datetime import datetime
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -124,7 +126,7 @@ SignedIn = Annotated[Page, Depends(_signed_in)]
 class Visitor:
     """Nobody yet: the sign-in pages."""
 
-    preferences: dict[str, Any] = {}
+    preferences: Mapping[str, Any] = MappingProxyType({})
     keys: tuple[keys.Key, ...] = ()
 
 
@@ -144,7 +146,9 @@ async def render_problem(request: Request, document: dict[str, Any]) -> Response
         back = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         return go(f"/sign-in?next={quote(back, safe='')}" if request.method == "GET" else "/sign-in")
     step = words.NEXT_STEPS.get(document["code"], words.NEXT_STEPS["*"])
-    return render("error.html", status=document["status"], problem=document, step=step, page=Visitor(), at=_minute(utcnow()))
+    return render(
+        "error.html", status=document["status"], problem=document, step=step, page=Visitor(), at=_minute(utcnow())
+    )
 
 
 def _minute(moment: datetime) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, ClassVar
 
 from sqlalchemy import JSON, DateTime, Dialect, Enum, MetaData, String, TypeDecorator
 from sqlalchemy.dialects.postgresql import JSONB
@@ -21,7 +21,11 @@ Id = String(36)
 def state_column(kind: type[StrEnum], length: int = 20) -> Enum:
     """A column for one of our states: text in the database, the enum in Python, an unknown word refused in both directions."""
     return Enum(
-        kind, native_enum=False, length=length, validate_strings=True, values_callable=lambda all_: [one.value for one in all_]
+        kind,
+        native_enum=False,
+        length=length,
+        validate_strings=True,
+        values_callable=lambda all_: [one.value for one in all_],
     )
 
 
@@ -54,7 +58,7 @@ class Base(DeclarativeBase):
             "pk": "pk_%(table_name)s",
         }
     )
-    type_annotation_map = {datetime: UtcDateTime(), dict[str, Any]: Json, list[Any]: Json}
+    type_annotation_map: ClassVar[dict[Any, Any]] = {datetime: UtcDateTime(), dict[str, Any]: Json, list[Any]: Json}
 
 
 class Timestamps:

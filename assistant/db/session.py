@@ -104,7 +104,7 @@ class Database:
         for action in session.info.pop(_OUTGOING, []):
             try:
                 action()
-            except Exception:
+            except Exception:  # noqa: BLE001  # see below
                 # The rows are committed. A broker or bus that is down costs time, never a message.
                 _log.warning("after_commit_failed", exc_info=True)
 

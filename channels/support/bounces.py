@@ -10,7 +10,10 @@ from email.policy import compat32
 
 __all__ = ["Report", "auto_submitted", "report_of"]
 
-_ROBOT = re.compile(r"(mailer-daemon|postmaster|no-?reply|do-?not-?reply|bounces?|owner-[^@]*|[^@]*-(request|owner|bounces?))(\+[^@]*)?@", re.I)
+_ROBOT = re.compile(
+    r"(mailer-daemon|postmaster|no-?reply|do-?not-?reply|bounces?|owner-[^@]*|[^@]*-(request|owner|bounces?))(\+[^@]*)?@",
+    re.I,
+)
 _REPLY_HEADERS = ("x-autoreply", "x-autorespond", "x-auto-reply", "x-autoresponder")
 
 

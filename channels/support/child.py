@@ -96,7 +96,7 @@ class ParserChild:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env={"PATH": os.environ.get("PATH", ""), "PYTHONPATH": str(_ROOT), "LANG": "C.UTF-8"},
+            env={"PYTHONPATH": str(_ROOT), "LANG": "C.UTF-8"},
             start_new_session=True,
         )
         assert self._child.stdin is not None
@@ -152,7 +152,9 @@ def _message(facts: dict[str, Any], contents: list[bytes]) -> InboundMessage:
         return Address(str(one["channel"]), str(one["value"]), str(one["display_name"]))
 
     attachments = tuple(
-        Attachment(content=content, **{name: part[name] for name in ("filename", "content_type", "content_id", "inline")})
+        Attachment(
+            content=content, **{name: part[name] for name in ("filename", "content_type", "content_id", "inline")}
+        )
         for part, content in zip(facts.pop("attachments"), contents, strict=True)
     )
     sent = facts.pop("sent_at")

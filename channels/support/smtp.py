@@ -196,9 +196,7 @@ class Relay:
 
     # -- one transaction
 
-    async def _envelope(
-        self, client: aiosmtplib.SMTP, sender: str, recipients: Sequence[str]
-    ) -> tuple[Refusal, ...]:
+    async def _envelope(self, client: aiosmtplib.SMTP, sender: str, recipients: Sequence[str]) -> tuple[Refusal, ...]:
         wide = not all(address.isascii() for address in (sender, *recipients))
         if client.is_ehlo_or_helo_needed:
             await client.ehlo()

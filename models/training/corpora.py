@@ -6,18 +6,22 @@ keeps threads and near-duplicates together. A group in two parts is a leak and i
 
 from __future__ import annotations
 
+import csv
 import json
+import random
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from assistant.errors import InvalidInput
 
-__all__ = ["Sample", "clean", "load", "refuse_leaks"]
+__all__ = ["Sample", "clean", "load", "mail_samples", "refuse_leaks", "sms_samples"]
 
 _LIST_TAG = re.compile(r"\[[\w .:-]{2,30}\]\s*")
-_FOOTER = re.compile(r"\n_{30,}\n.*\Z|\n-{5,}\s*\n(?:This sf\.net email|Yahoo! Groups Sponsor).*\Z|\nYahoo! Groups Sponsor.*\Z", re.S)
+_FOOTER = re.compile(
+    r"\n_{30,}\n.*\Z|\n-{5,}\s*\n(?:This sf\.net email|Yahoo! Groups Sponsor).*\Z|\nYahoo! Groups Sponsor.*\Z", re.S
+)
 _MAINTAINER = re.compile(r"\b(?:zzzz|yyyy|jm)@[\w.-]+", re.I)
 
 
@@ -60,3 +64,58 @@ def refuse_leaks(samples: Iterable[Sample]) -> None:
                     f"the same {key[0]} is in {other.part} and in {sample.part}: "
                     f"{other.text[:60]!r} and {sample.text[:60]!r}"
                 )
+
+
+def mail_samples(corpus: Path, split: Path, read: Callable[[bytes], tuple[str, str]]) -> list[Sample]:
+    """The SpamAssassin corpus with its parts; `read` gives subject and text of raw bytes.
+
+    The newest fifth of each folder's train part (its files are in order of time) becomes `recent`, whole groups only.
+    """
+    with split.open(encoding="utf-8", newline="") as lines:
+        rows = list(csv.DictReader(lines, delimiter="\t"))
+    recent = _recent_groups(rows)
+    samples = []
+    for row in rows:
+        subject, text = read((corpus / row["file"]).read_bytes())
+        part = "recent" if row["split"] == "train" and row["cluster"] in recent else row["split"]
+        label = "spam" if row["label"].startswith("spam") else "ham"
+        samples.append(Sample(clean(subject, text)[:40_000], label, part, row["label"], row["cluster"]))
+    return _without_twins(samples)
+
+
+def sms_samples(path: Path, *, seed: int = 7) -> list[Sample]:
+    """The SMS collection without near-duplicates (equal but for digits and signs), a quarter of it for the test."""
+    chance = random.Random(seed)  # noqa: S311  # a split, not a secret
+    groups: dict[str, tuple[str, str]] = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        label, _, text = line.partition("\t")
+        if label in {"ham", "spam"}:
+            key = re.sub(r"\d", "#", re.sub(r"\W+", " ", text.lower())).strip()[:60]
+            groups.setdefault(key, (label, text))
+    samples = []
+    for key in sorted(groups):
+        place = chance.random()
+        part = "test" if place < 0.25 else "recent" if place < 0.4 else "train"
+        samples.append(Sample(groups[key][1], groups[key][0], part, "sms", key))
+    return samples
+
+
+def _recent_groups(rows: list[dict[str, str]]) -> set[str]:
+    folders: dict[str, list[dict[str, str]]] = {}
+    for row in rows:
+        if row["split"] == "train":
+            folders.setdefault(row["file"].partition("/")[0], []).append(row)
+    older: set[str] = set()
+    newer: set[str] = set()
+    for found in folders.values():
+        ordered = [row["cluster"] for row in sorted(found, key=lambda row: row["file"])]
+        cut = int(len(ordered) * 0.8)
+        older.update(ordered[:cut])
+        newer.update(ordered[cut:])
+    return newer - older
+
+
+def _without_twins(samples: list[Sample]) -> list[Sample]:
+    """Equal texts on both sides of the split: the test part keeps them."""
+    tested = {sample.text for sample in samples if sample.part == "test"}
+    return [sample for sample in samples if sample.part == "test" or sample.text not in tested]

@@ -30,7 +30,7 @@ def export(base: Path, target: Path, *, int8: bool = True) -> None:
     import torch
     from transformers import AutoModel
 
-    class Sentence(torch.nn.Module):
+    class Sentence(torch.nn.Module):  # type: ignore[misc]  # torch is an extra: untyped where it is not installed
         def __init__(self) -> None:
             super().__init__()
             self.encoder = AutoModel.from_pretrained(base, attn_implementation="eager").eval()
@@ -67,6 +67,4 @@ def export(base: Path, target: Path, *, int8: bool = True) -> None:
 
         ready = Path(folder) / "ready.onnx"
         quant_pre_process(str(plain), str(ready), skip_symbolic_shape=True)
-        quantize_dynamic(
-            str(ready), str(target), weight_type=QuantType.QInt8, per_channel=True, reduce_range=True
-        )
+        quantize_dynamic(str(ready), str(target), weight_type=QuantType.QInt8, per_channel=True, reduce_range=True)

