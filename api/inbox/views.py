@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlencode
@@ -11,7 +12,9 @@ from sqlalchemy.orm import Session
 
 from api.inbox import mailhtml, words
 from api.inbox.shell import Page, render
+from assistant.clock import utcnow
 from assistant.db.messages import Message, Suggestion, Thread
+from assistant.errors import NotFound
 from assistant.services import contacts, directory, drafts, threads
 from assistant.states import Delivery, Direction, SuggestionState
 
@@ -43,6 +46,7 @@ def show(
             "counts": threads.counts(session),
             "rows": listed.items,
             "next_cursor": listed.next_cursor,
+            "did": _did(session, page),
             "open": _thread(session, page, thread_id) if thread_id else None,
         }
     query = {"view": view, "sort": sort, "q": q}
@@ -62,7 +66,6 @@ def show(
         views=words.VIEW_WORDS,
         sorts=threads.SORTS,
         marks=words.MARKS,
-        did=_did(page),
         **values,
     )
 
@@ -122,10 +125,23 @@ def _blocked(session: Session, thread: Thread) -> str:
     return contacts.may_write(session, contact_id=thread.contact_id, channel=thread.channel, address=address) or ""
 
 
-def _did(page: Page) -> dict[str, str]:
+def _did(session: Session, page: Page) -> dict[str, str]:
     """What the last act did, from the query: the toast offers to undo it. Nothing here is trusted, only shown."""
     names = ("did", "thread", "message", "suggestion", "state", "version")
-    return {name: page.request.query_params.get(name, "")[:64] for name in names}
+    did = {name: page.request.query_params.get(name, "")[:64] for name in names}
+    did["left"] = str(_seconds_left(session, did["message"])) if did["did"] == "sending" else "0"
+    return did
+
+
+def _seconds_left(session: Session, message_id: str) -> int:
+    """Seconds of the undo window that are left: the server keeps the time."""
+    try:
+        message = threads.get_message(session, message_id)
+    except NotFound:
+        return 0
+    if message.status != Delivery.HELD or message.release_at is None:
+        return 0
+    return max(0, math.ceil((message.release_at - utcnow()).total_seconds()))
 
 
 def _smtp(page: Page) -> dict[str, Any]:

@@ -52,13 +52,13 @@ const acts = {
   back: () => press("back"),
   select: () => { const box = $("input[type=checkbox]", rowHere() ?? document.body); if (box) { box.checked = !box.checked; selection(); } },
   search: () => $("#search")?.focus(),
-  edit: () => press("edit") && $("#edit-text")?.focus(),
+  edit: () => press("edit"),
   dismiss: () => {
-    const reasons = $("#reasons");
+    const reasons = $("[data-panel=reasons]");
     if (!reasons) return;
     if (dismissing) return press("dismiss");
     reasons.hidden = false;
-    dismissing = setTimeout(() => { dismissing = 0; if (!$("#reasons")?.hidden) press("dismiss"); }, 2500);
+    dismissing = setTimeout(() => { dismissing = 0; if (!$("[data-panel=reasons]")?.hidden) press("dismiss"); }, 2500);
   },
   reply: () => $("#reply")?.focus(),
   "next-message": () => message(1),
@@ -68,7 +68,7 @@ const acts = {
   palette: () => { const box = $("#palette"); if (box) { box.showModal(); $("#palette-input").value = ""; filter(""); } },
   send: () => {
     const form = document.activeElement?.closest("form");
-    (form && form.matches("#reply-form, #edit-form") ? form : $("#reply-form"))?.requestSubmit();
+    (form && form.matches("#reply-form, [data-panel=edit]") ? form : $("#reply-form"))?.requestSubmit();
   },
 };
 function message(step) {
@@ -95,7 +95,7 @@ function run(act) {
 tinykeys(window, table, { timeout: 900 });
 document.addEventListener("keydown", (event) => {
   if ($("dialog[open]")) return;
-  const strip = $("#reasons");
+  const strip = $("[data-panel=reasons]");
   if (strip && !strip.hidden && /^[1-6]$/.test(event.key)) {
     event.preventDefault();
     clearTimeout(dismissing);
@@ -196,25 +196,34 @@ setInterval(() => {
   const left = Math.max(0, Number(clock.dataset.countdown) - 1);
   clock.dataset.countdown = left;
   clock.textContent = left ? `Sending in ${left} s` : "On its way";
-  if (!left) setTimeout(() => $("#toasts")?.replaceChildren(), 1500);
+  if (!left) setTimeout(forgetAct, 1500);
 }, 1000);
+function forgetAct() {
+  $("#toasts")?.replaceChildren();
+  const url = new URL(location.href);
+  for (const name of ["did", "message", "suggestion", "state", "thread"]) url.searchParams.delete(name);
+  history.replaceState(history.state, "", url);
+}
 
 // -- live: one socket, resumed by the last id; polling while it is gone
+let busy = 0, userActs = 0, stamp = 0;
 let socket, last = sessionStorage.getItem("last") ?? "", tries = 0, lostAt = 0, fresh = 0, pending = 0, stopped = 0;
 const typed = () => { const box = document.activeElement; return box?.matches?.("textarea, input[type=search]") && box.value; };
 function refresh(all) {
   clearTimeout(pending);
   pending = setTimeout(() => {
     if (!app() || $("dialog[open]")) return;
+    if (busy) return refresh(all);
     fresh = all ? 0 : fresh;
-    const url = new URL(location.href);
-    for (const name of ["did", "message", "suggestion", "state"]) url.searchParams.delete(name);
-    const toast = $("#toasts")?.innerHTML ?? "";
-    htmx.ajax("GET", url.pathname + url.search, { target: "#app", select: "#app", swap: "outerMorph" }).then(() => {
-      if (toast.trim() && $("#toasts") && !$("#toasts").children.length) { $("#toasts").innerHTML = toast; htmx.process($("#toasts")); }
-    });
+    stamp = userActs;
+    htmx.ajax("GET", location.pathname + location.search, { source: "#announce", target: "#app", select: "#app", swap: "outerMorph" });
   }, 120);
 }
+// An act of the agent beats a refresh that was asked for before it: the older page must not paint over the newer one.
+const ours = (event) => event.detail?.ctx?.sourceElement?.id === "announce";
+document.addEventListener("htmx:before:request", (event) => { if (!ours(event)) { busy += 1; userActs += 1; } });
+document.addEventListener("htmx:finally:request", (event) => { if (!ours(event)) busy = Math.max(0, busy - 1); });
+document.addEventListener("htmx:before:swap", (event) => { if (ours(event) && stamp !== userActs) { event.preventDefault(); refresh(); } });
 function heard(frame) {
   if (frame.id) sessionStorage.setItem("last", (last = frame.id));
   if (frame.kind === "draft.delta") {

@@ -1,0 +1,89 @@
+"""One installation and one browser for the stories; each story has pages and contacts of its own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+from tests.support.installation import Installation, installation
+from tests.support.servers import SmtpSink, find_binary, smtp_sink_server
+
+CHROMIUM = (
+    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update "
+    "--disable-sync"
+).split()
+PASSWORD = "correct horse battery"
+
+
+@pytest.fixture(scope="session")
+def outside() -> Iterator[SmtpSink]:
+    """The mail server of the world outside: the relay that replies leave by."""
+    with smtp_sink_server() as sink:
+        yield sink
+
+
+@pytest.fixture(scope="session")
+def server(outside: SmtpSink, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    """Everything running with both default models, one approved answer in stock."""
+    folder = tmp_path_factory.mktemp("installation") / "var"
+    with installation(folder, relay_url=outside.url, undo_send_seconds="3") as running:
+        answer = tmp_path_factory.mktemp("answers") / "delivery.txt"
+        answer.write_text("We ship within 2 working days. You can follow your parcel under Orders in your account.")
+        running.command("knowledge", "add", "Where is my order, when does my parcel arrive", "--file", str(answer))
+        yield running
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    binary = find_binary("chromium", "chromium")
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=binary, args=CHROMIUM)
+        yield launched
+        launched.close()
+
+
+@pytest.fixture(scope="session")
+def signed_in(server: Installation, browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The stored cookie of the first agent, who came by the one-time link."""
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(server.link)
+    page.fill("#password", PASSWORD)
+    page.click("button.primary")
+    page.wait_for_url("**/inbox**")
+    path = tmp_path_factory.mktemp("browser") / "state.json"
+    path.write_text(json.dumps(context.storage_state()))
+    context.close()
+    return path
+
+
+@pytest.fixture
+def new_page(server: Installation, browser: Browser, signed_in: Path) -> Iterator[Callable[..., Page]]:
+    """`new_page(width=375)`: a signed-in page. A console error or a page error fails the test."""
+    contexts: list[BrowserContext] = []
+    problems: list[str] = []
+
+    def make(**options: object) -> Page:
+        size = {"width": int(str(options.pop("width", 1440))), "height": int(str(options.pop("height", 900)))}
+        context = browser.new_context(viewport=size, storage_state=str(signed_in), base_url=server.url, **options)  # type: ignore[arg-type]
+        contexts.append(context)
+        page = context.new_page()
+        page.on("pageerror", lambda error: problems.append(f"page error: {error}"))
+        page.on(
+            "console",
+            lambda said: (
+                problems.append(f"console: {said.text}")
+                if said.type == "error" and "status of 4" not in said.text
+                else None
+            ),
+        )
+        return page
+
+    yield make
+    for context in contexts:
+        context.close()
+    assert problems == []

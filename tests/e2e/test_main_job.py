@@ -1,0 +1,90 @@
+"""The main job: a mail comes in over SMTP, real models label it and draft a reply, one key sends it over SMTP."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import httpx
+from playwright.sync_api import Page, expect
+
+from tests.support.installation import Installation, mail
+from tests.support.servers import SmtpSink, wait_until
+
+
+def test_a_mail_is_labelled_drafted_accepted_by_a_key_and_arrives_with_threading_headers(
+    server: Installation, outside: SmtpSink, new_page: Callable[..., Page]
+) -> None:
+    asked = mail("Ana Silva <ana@customer.example>", "Where is my order?", "Hello, where is my order 48213?\n\nAna\n")
+    server.send(asked)
+    page = new_page()
+    page.goto("/inbox?view=review")
+    row = page.locator(".row", has_text="Where is my order?")
+    expect(row.locator(".mark-ready, .mark-check")).to_be_visible(timeout=60_000)
+    expect(row).to_contain_text("order status")
+    page.keyboard.press("j")
+    page.keyboard.press("o")
+    card = page.get_by_role("region", name="Suggested reply")
+    expect(card).to_contain_text("We ship within 2 working days")
+    page.keyboard.press("y")
+    expect(page.locator(".toast")).to_contain_text("Sending in")
+    arrived = outside.wait(1, seconds=30)[0]
+    reply = arrived.message
+    assert arrived.recipients == ("ana@customer.example",)
+    assert reply["In-Reply-To"] == asked["Message-ID"]
+    assert reply["References"] == asked["Message-ID"]
+    assert reply["Subject"] == "Re: Where is my order?"
+    assert reply["From"].addresses[0].addr_spec == "support@example.org"
+    assert "Auto-Submitted" not in reply
+    assert "We ship within 2 working days" in reply.get_content()
+    page.goto("/inbox?view=sent")
+    page.locator(".row-link").first.click()
+    expect(page.locator(".status-sent")).to_contain_text("sent")
+    assert len(outside.mails) == 1
+
+
+def test_an_answer_of_the_customer_joins_the_thread_and_makes_an_open_suggestion_stale(
+    server: Installation, new_page: Callable[..., Page]
+) -> None:
+    first = mail("Bo Lind <bo@customer.example>", "My parcel", "When does my parcel arrive?\n")
+    server.send(first)
+    page = new_page()
+    page.goto("/inbox?view=review&q=")
+    row = page.locator(".row", has_text="My parcel")
+    expect(row.locator(".mark-ready, .mark-check")).to_be_visible(timeout=60_000)
+    row.locator(".row-link").click()
+    version = page.locator("#suggestion input[name=version]").first.get_attribute("value")
+    second = mail(
+        "Bo Lind <bo@customer.example>",
+        "Re: My parcel",
+        "Never mind, it came. Thank you!\n",
+        In_Reply_To=first["Message-ID"],
+        References=first["Message-ID"],
+    )
+    server.send(second)
+    expect(page.locator(".message")).to_have_count(2, timeout=20_000)
+    assert version is not None
+    expect(page.locator("#suggestion")).not_to_have_class("suggestion face-proposed", timeout=20_000)
+
+
+def test_a_cached_draft_costs_no_tokens_and_shows_in_the_metrics(
+    server: Installation, new_page: Callable[..., Page]
+) -> None:
+    text = "Good day, could you tell me when my parcel arrives? Thank you very much.\n"
+    page = new_page()
+    for number in (1, 2):
+        server.send(mail(f"Twin {number} <twin{number}@customer.example>", "Parcel twins", text))
+    page.goto("/inbox?q=twins")
+    marks = page.locator(".row .mark-ready, .row .mark-check")
+    wait_until(lambda: page.reload() and marks.count() == 2, seconds=60, what="two drafts")
+    page.locator(".row-link").first.click()
+    shown = httpx.get(f"{server.url}/metrics", timeout=10).text
+    hits = [line for line in shown.splitlines() if line.startswith('notifyr_generation_cache_total{outcome="hit"}')]
+    assert hits
+    assert float(hits[0].split()[-1]) >= 1
+    cards = page.locator("#suggestion header")
+    told = []
+    for number in range(2):
+        page.locator(".row-link").nth(number).click()
+        expect(page.locator(".row.current")).to_have_count(1)
+        told.append(cards.inner_text())
+    assert sum("cached: yes" in text for text in told) == 1
