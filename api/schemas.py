@@ -132,13 +132,13 @@ class Listing(_Out, Generic[Item]):
 
 
 class SignIn(_In):
-    model_config = _In.model_config | _example(email="ana@example.org", password="correct horse battery")
+    model_config = _In.model_config | _example(email="ana@example.org", password="correct horse battery")  # noqa: S106  (an example)
     email: Email
     password: Annotated[str, StringConstraints(min_length=1, max_length=256)]
 
 
 class LinkUse(_In):
-    model_config = _In.model_config | _example(token="kB4c...", password="correct horse battery")
+    model_config = _In.model_config | _example(token="kB4c...", password="correct horse battery")  # noqa: S106  (an example)
     token: Annotated[str, StringConstraints(min_length=1, max_length=200)]
     password: Password | None = Field(None, description="Set this password at the same time.")
 

@@ -226,7 +226,7 @@ class SafeClient:
             network_backend=_Pinned(addresses, self._may_connect),
             max_connections=1,
         )
-        transport._pool = pool  # httpx has no public way to hand a network backend in
+        transport._pool = pool  # noqa: SLF001  (httpx has no public way to hand a network backend in)
         async with (
             httpx.AsyncClient(
                 transport=transport, trust_env=False, follow_redirects=False, timeout=self._seconds

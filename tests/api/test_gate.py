@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 
@@ -147,10 +148,8 @@ def test_ordinary_json_is_read_as_it_stands(value: object) -> None:
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_read_or_refused(body: bytes) -> None:
-    try:
+    with contextlib.suppress(BadRequest):
         parse_json(body)
-    except BadRequest:
-        pass
 
 
 def test_every_answer_carries_the_security_headers(world: World) -> None:

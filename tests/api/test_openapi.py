@@ -140,7 +140,7 @@ def _only(way: str, document: dict[str, Any]) -> dict[str, Any]:
     """
     ends = {"signOut", "changePassword", "disableAgent"}
     for path, item in list(document["paths"].items()):
-        for method, operation in list(item.items()):
+        for operation in item.values():
             if operation["operationId"] in ends:
                 del document["paths"][path]
                 break

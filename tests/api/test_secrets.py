@@ -34,7 +34,7 @@ def test_no_canary_leaves_its_place(world: World, log: io.StringIO) -> None:
     canary = "canary-7f3a9c"
     with world.container.database.transaction() as session:
         link = access.create_link(session, world.ids["agent"], purpose="reset")
-        key, secret = access.create_key(
+        _, secret = access.create_key(
             session, "seeded", scopes=["threads:read"], actor="test", agent_id=world.ids["admin"]
         )
     browser = world.browser()
