@@ -43,6 +43,10 @@ _NESTING = re.compile(
     re.I,
 )
 _BOUNDARY = re.compile(rb"boundary[ \t]*=[ \t]*(?:\"([^\"]{1,250})\"|([^\s;]{1,250}))", re.I)
+_BARE_NAME = re.compile(
+    r"\A\s*([^\"<>,;:()\\]{0,200}@[^\"<>,;:()\\]{0,200}?)\s*<([^<>@\s]{1,64}@[^<>@\s]{1,255})>\s*\Z"
+)
+"""`ann@example.org <ann@example.org>`: some clients forget the quotes round a name with an @ in it."""
 _NAMED_HEADERS = ("list-id", "precedence", "auto-submitted", "return-path", "x-mailer", "importance", "x-priority")
 
 
@@ -352,7 +356,8 @@ def _addresses(mail: Message, name: str) -> tuple[Address, ...]:
     found = []
     for value in raw:
         # Names are decoded after the split: a comma inside an encoded word is no comma between addresses.
-        for display, spec in getaddresses([re.sub(r"[\r\n]+", " ", value[:40_000])]):
+        flat = _BARE_NAME.sub(r'"\1" <\2>', re.sub(r"[\r\n]+", " ", value[:40_000]))
+        for display, spec in getaddresses([flat]):
             if address := _address(display, spec):
                 found.append(address)
     return tuple(found[:500])
@@ -381,7 +386,9 @@ def _sender(mail: Message) -> tuple[Address, str]:
     while (inner := re.sub(r"\([^()]*\)", "", bare)) != bare:
         bare = inner
     found = _addresses(mail, "From")
-    odd = any(mark in bare for mark in "()") or (bare.count("@") != 1 and not re.search(r"@[^<]*<[^<>]*@[^<>]*>", bare))
+    odd = any(mark in bare for mark in "()") or (
+        bare.count("@") != 1 and not re.search(r"@[^<@]*<[^<>@]*@[^<>]*>", bare)
+    )
     if len(found) == 1 and not odd and len(values) == 1:
         return found[0], ""
     shown = one_line(_decoded(header))[:300]

@@ -7,22 +7,25 @@ import re
 __all__ = ["split_reply"]
 
 _LONGEST = 60_000
+_LIBRARY = 4_000
+"""Characters that the library is given: its expressions take time that grows with the square of the text."""
 _LANGUAGES = ["en", "de", "fr", "es", "it", "nl", "pl", "sv", "da", "pt", "ja", "zh"]
+_NAMES = "From|Von|De|Fra|Från|Da|Od|Van"
+_STARTS = re.compile(r"(?:On|Am|Le|El|Il|Op|Den|Em|W dniu|Dnia|På|Vào)\b", re.I)
 _WROTE = re.compile(
-    r"^[ \t>]*(?:On|Am|Le|El|Il|Op|Den|Em|W dniu|Dnia|På|Vào)\b[^\n]{4,200}(?:\n[^\n]{0,120})?"
-    r"(?:wrote|schrieb|a écrit|escribió|ha scritto|schreef|skrev|escreveu|napisał\(?a?\)?)\s*:?[ \t]*$",
-    re.M | re.I,
+    r"\b(?:wrote|schrieb[^:]{0,100}|a écrit|escribió|ha scritto|schreef[^:]{0,100}|skrev[^:]{0,100}|escreveu|napisał\(?a?\)?) ?:$",
+    re.I,
 )
 _OUTLOOK = re.compile(
-    r"^[ \t]*(?:-{2,}\s*(?:Original Message|Ursprüngliche Nachricht|Message d'origine|Mensaje original)\s*-{2,}"
-    r"|_{20,}[ \t]*\n(?:From|Von|De|Fra|Från|Da|Od):[^\n]*)[ \t]*$",
-    re.M | re.I,
+    r"-{2,} ?(?:Original Message|Ursprüngliche Nachricht|Message d'origine|Mensaje original|Oprindelig meddelelse"
+    r"|Ursprungligt meddelande|Wiadomość oryginalna|Messaggio originale|Oorspronkelijk bericht) ?-{2,}$",
+    re.I,
 )
-_HEADERS = re.compile(
-    r"^(?:\*?(?:From|Von|De|Fra|Från|Da|Od|Van)\*?:[ \t][^\n]{1,300}@[^\n]{1,300})\n"
-    r"(?:\*?(?:Sent|Date|Gesendet|Datum|Envoyé|Enviado|Sendt|Skickat|Inviato|To|An|À|Para|Til)\*?:[^\n]*\n)",
-    re.M | re.I,
+_FROM = re.compile(rf"\*?(?:{_NAMES}) ?:\*? ?\S", re.I)
+_SENT = re.compile(
+    r"\*?(?:Sent|Date|Gesendet|Datum|Envoyé|Enviado|Sendt|Skickat|Inviato|Wysłano|Verzonden) ?:\*? ?\S", re.I
 )
+_RULE = re.compile(r"_{20,}$")
 
 
 def split_reply(text: str) -> tuple[str, str]:
@@ -36,18 +39,39 @@ def split_reply(text: str) -> tuple[str, str]:
     head, rest = text[:cut].rstrip(), text[cut:]
     if _interleaved(text):
         return text.strip(), ""
+    if cut == len(text) and len(text) <= _LIBRARY:
+        head = _by_library(re.sub(r"\n{3,}", "\n\n", text)) or head
     new = _without_signature(head)
-    if cut == len(text):
-        new = _by_library(text) or new
     return (new, rest.strip()) if new.strip() else (text.strip(), "")
 
 
 def _cut(text: str) -> int:
-    places = [match.start() for pattern in (_WROTE, _OUTLOOK, _HEADERS) if (match := pattern.search(text))]
-    trailing = re.search(r"\n(?:>[^\n]*\n?)+\s*\Z", "\n" + text)
-    if trailing:
-        places.append(max(0, trailing.start() - 1) if trailing.start() else 0)
-    return min(places, default=len(text))
+    """Where the history begins: at a line that introduces it, or at the quoted lines that end the text."""
+    lines = text.split("\n")
+    flat = [" ".join(line.split()) for line in lines]
+    end = len(flat)
+    while end and (not flat[end - 1] or flat[end - 1].startswith(">")):
+        end -= 1
+    if not any(flat[end:]):
+        end = len(lines)
+    first = next((number for number in range(end) if _introduces(flat, number)), end)
+    return sum(len(line) + 1 for line in lines[:first]) if first < len(lines) else len(text)
+
+
+def _introduces(flat: list[str], number: int) -> bool:
+    line = flat[number]
+    if len(line) > 300:
+        return False
+    if _OUTLOOK.match(line):
+        return True
+    following = [one[:300] for one in flat[number + 1 : number + 4]]
+    if _RULE.match(line):
+        return bool(following) and bool(_FROM.match(following[0]))
+    if _STARTS.match(line):
+        # Clients wrap this line: it ends with the verb on the same line or on one of the next two.
+        return any(_WROTE.search(" ".join([line, *following[:more]])) for more in range(3))
+    # Outlook's block of headers: a sender, and when it was sent right below.
+    return bool(_FROM.match(line)) and any(_SENT.match(one) for one in following[:2])
 
 
 def _interleaved(text: str) -> bool:
