@@ -84,7 +84,7 @@ class Listener:
             return "554 5.6.0 Bare CR or LF in the message (RFC 5321, section 2.3.8)"
         async with self._busy:
             try:
-                answer = await run_sync(self._store, raw, list(envelope.rcpt_tos))
+                answer = await run_sync(self.store, raw, list(envelope.rcpt_tos))
             except NotifyrError as error:
                 _log.warning("mail_not_stored", code=error.code, reason=error.message)
                 return _TEMPORARY
@@ -93,7 +93,8 @@ class Listener:
                 return _TEMPORARY
         return answer
 
-    def _store(self, raw: bytes, recipients: list[str]) -> str:
+    def store(self, raw: bytes, recipients: list[str]) -> str:
+        """Store one mail in the mailbox of its first recipient that is ours; the answer to its sender."""
         profile_id = self._profile_of(recipients)
         if profile_id is None:
             with self._database.transaction() as session:

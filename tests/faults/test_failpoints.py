@@ -23,6 +23,7 @@ from assistant.settings import Settings, load_settings
 from channels.twins.smtp_receiver import SmtpReceiver
 from pipelines.outbound import Deliverer, Portal, open_channels
 from tests.faults.crashes import CrashPath, crash
+from tests.faults.paths import Receive, Review, Suggest, TriageRun
 from tests.faults.reconciler import reconcile
 from tests.support.outboxes import add_thread
 
@@ -115,10 +116,18 @@ class _NoFiles:
         raise KeyError(key)
 
 
-_SEND = tuple(sorted(name for name in FAILPOINTS if name.startswith("send.")))
+def _of(prefix: str) -> tuple[str, ...]:
+    return tuple(sorted(name for name in FAILPOINTS if name.startswith(prefix)))
+
+
+_SEND = _of("send.")
 PATHS = [
     CrashPath("send by relay", _SEND, lambda folder: Send(folder, relay=True)),
     CrashPath("send into the outbox folder", _SEND, lambda folder: Send(folder, relay=False)),
+    CrashPath("receive", _of("receive."), Receive),
+    CrashPath("triage", _of("triage."), TriageRun),
+    CrashPath("suggest", _of("suggest."), Suggest),
+    CrashPath("review", _of("review."), Review),
 ]
 
 

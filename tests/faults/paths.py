@@ -1,0 +1,211 @@
+"""The inbound half of the crash paths: receive, triage, suggest, review. Each step dies at a failpoint in a forked child.
+
+The models are off: what is tried is the storage of their results; the models themselves have tests of their own.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import timedelta
+from functools import cached_property
+from pathlib import Path
+
+from sqlalchemy import select
+
+from assistant.backends.blobs import Blobs
+from assistant.clock import utcnow
+from assistant.db.access import Agent
+from assistant.db.messages import Message, Suggestion
+from assistant.db.session import Database
+from assistant.db.tables import metadata
+from assistant.errors import Conflict
+from assistant.services import outbox, profiles, suggestions
+from assistant.settings import Settings, load_settings
+from assistant.states import SuggestionState, TriageState
+from assistant.values import Passage
+from channels.support import mime
+from pipelines.inbound import Receiver
+from pipelines.mailboxes import Listener
+from pipelines.triage import Triage
+from tests.faults.reconciler import reconcile
+
+
+class _Parser:
+    """The parser without its child: a fork a round is enough processes."""
+
+    parse = staticmethod(mime.parse)
+
+
+class _Parts:
+    """What triage takes from the container, with every model off."""
+
+    classifier = embedder = generator = None
+    redis_url = ""
+
+    def __init__(self, settings: Settings, database: Database) -> None:
+        self.settings = settings
+        self.database = database
+
+
+class Inbound:
+    """What the inbound paths share: one database, one blob folder, one mail a round."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.database = Database(f"sqlite:///{folder / 'notifyr.db'}")
+        self.ids: list[str] = []
+
+    @cached_property
+    def settings(self) -> Settings:
+        return load_settings(
+            {}, data_dir=self.folder, mail_address="support@example.org", encoder="off", generator="off"
+        )
+
+    @cached_property
+    def blobs(self) -> Blobs:
+        return Blobs.open(self.settings)
+
+    @cached_property
+    def listener(self) -> Listener:
+        return Listener(self.settings, self.database, Receiver(self.database, self.blobs, _Parser()))  # type: ignore[arg-type]
+
+    @cached_property
+    def triage(self) -> Triage:
+        return Triage(_Parts(self.settings, self.database))  # type: ignore[arg-type]
+
+    def raw(self, number: int) -> bytes:
+        return (
+            f"From: Ana <ana{number}@example.com>\r\nTo: support@example.org\r\nSubject: Question {number}\r\n"
+            f"Message-ID: <q{number}@example.com>\r\n\r\nWhere is order {number}?\r\n"
+        ).encode()
+
+    def prepare(self, rounds: int) -> None:
+        metadata.create_all(self.database.engine)
+        with self.database.transaction() as session:
+            profiles.ensure_default(session, self.settings)
+        self.ready(rounds)
+        self.database.close()
+
+    def ready(self, rounds: int) -> None:
+        """Whatever must be there before the first round."""
+
+    def receive_all(self, rounds: int) -> list[str]:
+        answers = [self.listener.store(self.raw(number), ["support@example.org"]) for number in range(rounds)]
+        return [answer.rpartition(" ")[2] for answer in answers]
+
+    def _problems(self, *, source: list[str] | None = None, backlog: bool = False) -> list[str]:
+        found = reconcile(
+            self.database, arrived=Counter(), source=source, files=self.blobs, backlog=backlog, now=utcnow()
+        )
+        self.database.close()
+        return found.problems
+
+
+class Receive(Inbound):
+    """A mail a round, as the listener stores it. The sender who got no 250 sends it again, twice."""
+
+    def ready(self, rounds: int) -> None:
+        self.rounds = rounds
+
+    def step(self, number: int) -> None:
+        self.listener.store(self.raw(number), ["support@example.org"])
+        self.database.close()
+
+    def recover(self) -> None:
+        for number in [*range(self.rounds), *range(self.rounds)]:
+            self.listener.store(self.raw(number), ["support@example.org"])
+
+    def problems(self) -> list[str]:
+        return self._problems(source=[f"<q{number}@example.com>" for number in range(self.rounds)])
+
+
+class TriageRun(Inbound):
+    """A stored mail a round, sent through the stages; the task is then delivered twice more."""
+
+    def ready(self, rounds: int) -> None:
+        self.ids = self.receive_all(rounds)
+
+    def step(self, number: int) -> None:
+        self.triage.triage(self.ids[number])
+        self.database.close()
+
+    def recover(self) -> None:
+        for message_id in [*self.ids, *self.ids]:
+            self.triage.triage(message_id)
+
+    def problems(self) -> list[str]:
+        with self.database.reading() as session:
+            states = Counter(session.scalars(select(Message.triage)).all())
+        wrong = {state: count for state, count in states.items() if state is not TriageState.DONE}
+        return self._problems(backlog=True) + ([f"not triaged: {wrong}"] if wrong else [])
+
+
+class Suggest(Inbound):
+    """A suggestion a round, drafted (the approved answer itself, without a generator); the task comes twice more."""
+
+    passage = Passage(text="We ship within 2 working days.", source="Delivery", score=0.9, document_id="d", version=1)
+
+    def ready(self, rounds: int) -> None:
+        messages = self.receive_all(rounds)
+        for message_id in messages:
+            self.triage.triage(message_id)
+        for start in range(0, rounds, 100):
+            with self.database.transaction() as session:
+                for message_id in messages[start : start + 100]:
+                    self.ids.append(suggestions.begin(session, message_id, passages=[self.passage]).id)
+
+    def step(self, number: int) -> None:
+        self.triage.draft(self.ids[number])
+        self.database.close()
+
+    def recover(self) -> None:
+        for suggestion_id in [*self.ids, *self.ids]:
+            self.triage.draft(suggestion_id)
+
+    def problems(self) -> list[str]:
+        with self.database.reading() as session:
+            states = Counter(session.scalars(select(Suggestion.state)).all())
+        wrong = {state: count for state, count in states.items() if state is not SuggestionState.PROPOSED}
+        return self._problems() + ([f"not proposed: {wrong}"] if wrong else [])
+
+
+class Review(Suggest):
+    """A proposed suggestion a round, accepted by an agent whose browser tries again until it gets an answer."""
+
+    def ready(self, rounds: int) -> None:
+        super().ready(rounds)
+        self.recover_drafts()
+        with self.database.transaction() as session:
+            session.add(Agent(id="agent", email="bo@example.org", name="Bo"))
+
+    def recover_drafts(self) -> None:
+        for suggestion_id in self.ids:
+            self.triage.draft(suggestion_id)
+
+    def step(self, number: int) -> None:
+        self._accept(self.ids[number])
+        self.database.close()
+
+    def _accept(self, suggestion_id: str) -> None:
+        with self.database.transaction() as session:
+            agent = session.get(Agent, "agent")
+            assert agent is not None
+            version = suggestions.get(session, suggestion_id).version
+            suggestions.accept(session, suggestion_id, agent=agent, version=version, hold_seconds=0)
+
+    def recover(self) -> None:
+        for suggestion_id in [*self.ids, *self.ids]:
+            try:
+                self._accept(suggestion_id)
+            except Conflict:
+                continue
+        with self.database.transaction() as session:
+            outbox.sweep(session, now=utcnow() + timedelta(hours=1))
+
+    def problems(self) -> list[str]:
+        with self.database.reading() as session:
+            replies = Counter(session.scalars(select(Message.suggestion_id).where(Message.suggestion_id.is_not(None))))
+        twice = [one for one, count in replies.items() if count > 1]
+        lost = set(self.ids) - set(replies)
+        found = [f"{len(twice)} suggestions were queued twice"] if twice else []
+        return self._problems() + found + ([f"{len(lost)} accepted suggestions have no reply"] if lost else [])
