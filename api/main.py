@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from importlib import import_module
-from importlib.util import find_spec
 
 from anyio.to_thread import run_sync
 from fastapi import FastAPI
 
 from api import errors, openapi
+from api.inbox import live, pages
+from api.inbox.shell import render_problem
 from api.routers import attachments, auth, contacts, health, keys, messages, suggestions, threads
 from api.security import Gate
 from assistant.services import access
@@ -33,6 +33,7 @@ ROUTERS = (
     keys.router,
     openapi.router,
 )
+INBOX = (pages.router, live.router)
 
 
 def create_app(container: Container) -> FastAPI:
@@ -59,16 +60,12 @@ def create_app(container: Container) -> FastAPI:
     errors.install(app)
     for router in ROUTERS:
         app.include_router(router)
-    _include_inbox(app)
+    for router in INBOX:
+        app.include_router(router, include_in_schema=False)
+    app.state.render_problem = render_problem
     app.add_middleware(Gate, settings=container.settings)
     openapi.install(app)
     return app
-
-
-def _include_inbox(app: FastAPI) -> None:
-    for name in ("pages", "live"):
-        if find_spec(f"api.inbox.{name}") is not None:
-            app.include_router(import_module(f"api.inbox.{name}").router, include_in_schema=False)
 
 
 def app_factory() -> FastAPI:

@@ -8,8 +8,10 @@ __all__ = ["base_subject", "is_forward"]
 
 _REPLY = r"re|aw|antw|antwort|sv|vs|rv|res|r|odp|ynt|atb|bls|hl|回复|回覆|答复|ответ|отв"
 _FORWARD = r"fwd?|wg|tr|rv|enc|i|vl|doorst|vb|pd|ilt|yml|转发|轉寄|пересл"
-_MARK = re.compile(rf"\s*(?:(?:{_REPLY}|{_FORWARD})\s*(?:\[\d{{1,3}}\]|\(\d{{1,3}}\))?\s*[:：]|\[[^\[\]]{{1,60}}\](?=.))\s*", re.I)
-_TRAILER = re.compile(r"\s*\((?:fwd|fw)\)\s*$", re.I)
+_MARK = re.compile(
+    rf"\s*(?:(?:{_REPLY}|{_FORWARD})\s*(?:\[\d{{1,3}}\]|\(\d{{1,3}}\))?\s*[:：]|\[[^\[\]]{{1,60}}\](?=.))\s*", re.I
+)
+_TRAILER = re.compile(r" ?\((?:fwd|fw)\) ?$", re.I)
 _WRAPPED = re.compile(r"^\[\s*(?:fwd?|wg|tr)\s*:\s*(.*)\]$", re.I)
 _FORWARDED = re.compile(rf"^\s*(?:\[[^\[\]]{{1,60}}\]\s*)?(?:{_FORWARD})\s*(?:\[\d{{1,3}}\])?\s*[:：]", re.I)
 

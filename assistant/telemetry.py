@@ -17,8 +17,10 @@ from prometheus_client import Counter, Gauge, Histogram
 
 __all__ = ["METRICS", "configure_logging", "redact"]
 
-_SECRET_NAMES = re.compile(r"(password|passwd|secret|token|api[_-]?key|authorization|cookie|credential|relay_url)", re.I)
-_URL_PASSWORD = re.compile(r"(?P<head>[a-z][a-z0-9+.-]*://[^\s:/@]*:)[^\s@/]+(?=@)", re.I)
+_SECRET_NAMES = re.compile(
+    r"(password|passwd|secret|token|api[_-]?key|authorization|cookie|credential|relay_url)", re.I
+)
+_URL_PASSWORD = re.compile(r"(?P<head>[a-z][a-z0-9+.-]{0,30}://[^\s:/@]*:)[^\s@/]+(?=@)", re.I)
 _BEARER = re.compile(r"\b(Bearer|Basic)\s+[A-Za-z0-9._~+/=-]+", re.I)
 _KEY = re.compile(r"\bntf_[A-Za-z0-9_-]{8,}")
 _ADDRESS = re.compile(r"[^\s<>@\"'(),;:]{1,64}@[A-Za-z0-9.-]{1,255}")
@@ -109,13 +111,13 @@ class METRICS:
     cache = Counter("notifyr_generation_cache_total", "Generation cache look-ups", ["outcome"])
     suggestions = Counter("notifyr_suggestions_total", "Suggestions by what became of them", ["outcome"])
     deliveries = Counter("notifyr_deliveries_total", "Outbound deliveries", ["channel", "outcome"])
-    delivery_seconds = Histogram("notifyr_delivery_seconds", "One hand-over to a carrier", ["channel"], buckets=_SECONDS)
+    delivery_seconds = Histogram(
+        "notifyr_delivery_seconds", "One hand-over to a carrier", ["channel"], buckets=_SECONDS
+    )
     swept = Counter("notifyr_swept_total", "Rows taken up again by the sweeper", ["kind"])
     queue_depth = Gauge("notifyr_queue_depth", "Rows waiting", ["kind"], multiprocess_mode="mostrecent")
     queue_age = Gauge("notifyr_queue_age_seconds", "Oldest waiting row", ["kind"], multiprocess_mode="mostrecent")
-    http_seconds = Histogram(
-        "notifyr_http_seconds", "HTTP requests", ["method", "route", "status"], buckets=_SECONDS
-    )
+    http_seconds = Histogram("notifyr_http_seconds", "HTTP requests", ["method", "route", "status"], buckets=_SECONDS)
     sockets = Gauge("notifyr_sockets", "Open live sockets", multiprocess_mode="livesum")
     model_state = Gauge("notifyr_model_ready", "1 when the model is loaded", ["model"], multiprocess_mode="mostrecent")
     dispatch_failures = Counter("notifyr_dispatch_failures_total", "Tasks the broker did not take", ["task"])

@@ -84,7 +84,7 @@ def sanitise(html: str, inline: Mapping[str, str] | None = None) -> SafeHtml:
 
 def blocked_images(html: str) -> int:
     """How many pictures of `html` would come from elsewhere."""
-    return len(re.findall(r"<img[^>]{0,2000}?\bsrc\s*=\s*[\"']?\s*(?:https?:)?//", html[:2_000_000], re.I))
+    return len(re.findall(r"<img[^<>]{0,2000}?\bsrc\s*=\s*[\"']?\s*(?:https?:)?//", html[:2_000_000], re.I))
 
 
 def _images(html: str) -> str:
@@ -97,7 +97,7 @@ def _images(html: str) -> str:
         alt = re.search(r'alt="([^"]*)"', tag)
         return f'<span class="image-blocked">{alt.group(1) if alt and alt.group(1) else "image not loaded"}</span>'
 
-    return re.sub(r"<img\b[^>]*>", shown, html)
+    return re.sub(r"<img\b[^<>]*>", shown, html)
 
 
 def _links(html: str) -> str:
@@ -106,14 +106,14 @@ def _links(html: str) -> str:
     def shown(match: re.Match[str]) -> str:
         before, href, after, words = match.groups()
         host = urlsplit(href.replace("&amp;", "&")).hostname or ""
-        plain = re.sub(r"<[^>]*>", "", words)
-        named = re.search(r"([\w-]+(?:\.[\w-]+)+)", plain)
+        plain = re.sub(r"<[^<>]*>", "", words)
+        named = re.search(r"(?<![\w-])([\w-]{1,63}(?:\.[\w-]{1,63})+)", plain)
         warning = ""
         if host and named and not (host == named.group(1).lower() or host.endswith("." + named.group(1).lower())):
             warning = f' <span class="link-target">goes to {escape(host)}</span>'
         return f'<a{before}href="{href}"{after} target="_blank">{words}</a>{warning}'
 
-    return re.sub(r'<a\b([^>]*?)href="([^"]*)"([^>]*)>(.*?)</a>', shown, html, flags=re.S)
+    return re.sub(r'<a\b([^<>]*?)href="([^"<>]*)"([^<>]*)>(.*?)</a>', shown, html, flags=re.S)
 
 
 def document(body: SafeHtml) -> str:

@@ -19,7 +19,7 @@ from pipelines.stages.run import noted
 __all__ = ["Guard", "verify"]
 
 _MARKUP = re.compile(
-    r"\]\s*\(|!\[|^\s*\[[^\]\n]{1,80}\]:|<[a-z!/][^>\n]{0,200}>?|```|^#{1,6}\s|\|\s*-{2,}"
+    r"\]\s*\(|!\[|^[^\S\n]*\[[^\]\n]{1,80}\]:|<[a-z!/][^>\n]{0,200}>?|```|^#{1,6}\s|\|\s*-{2,}"
     r"|javascript:|data:[a-z]+/|&#|\*\*|__",
     re.IGNORECASE | re.MULTILINE,
 )

@@ -302,3 +302,13 @@ def test_every_route_is_guarded_or_listed_as_public(world: World) -> None:
 
     bare = {at for at, guard in rules(world.app).items() if guard is None and at[1].startswith("/api/")}
     assert bare == {at for at in PUBLIC if at[1].startswith("/api/")}
+
+
+def test_a_person_gets_an_error_page_with_code_and_request_id_and_a_program_the_document(world: World) -> None:
+    browser = world.browser()
+    page = browser.get("/nothing-here", headers={"accept": "text/html,*/*"})
+    assert page.status_code == 404 and page.headers["content-type"].startswith("text/html")
+    assert "not-found" in page.text and page.headers["x-request-id"] in page.text
+    assert browser.get("/nothing-here").headers["content-type"] == "application/problem+json"
+    data = browser.get("/api/v1/nothing", headers={"accept": "text/html"})
+    assert data.headers["content-type"] == "application/problem+json"
