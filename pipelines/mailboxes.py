@@ -6,15 +6,17 @@ IMAP mailboxes will run in the same loop: each is a coroutine that ends in `Rece
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import signal
 from email.utils import parseaddr
-from typing import Any, ClassVar
+from typing import Any, AnyStr, ClassVar
 
 import structlog
 from aiosmtpd.smtp import SMTP, Envelope, Session
 from anyio.to_thread import run_sync
 
+from assistant.clock import monotonic
 from assistant.db.session import Database
 from assistant.errors import ConfigurationError, NotifyrError
 from assistant.failpoints import failpoint
@@ -27,6 +29,9 @@ __all__ = ["Listener", "run", "serve"]
 
 _log = structlog.get_logger(__name__)
 IDLE_SECONDS = 120.0
+MAIL_SECONDS = 900.0
+"""Longest time for one mail while its bytes keep coming."""
+DRAIN_SECONDS = 20.0
 CONNECTIONS = 500
 COMMANDS = 2_000
 WORKERS = 8
@@ -36,10 +41,12 @@ _TEMPORARY = "451 4.3.0 Not stored; try again later"
 
 
 class _Protocol(SMTP):
-    """aiosmtpd with lines as long as real mail has them, and a cap on connections."""
+    """aiosmtpd with lines as long as real mail has them, and caps on connections, bytes and time."""
 
     line_length_limit = 65_536
     open_now: ClassVar[set[Any]] = set()
+    _unanswered = 0
+    _since = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         if len(self.open_now) >= CONNECTIONS:
@@ -53,6 +60,24 @@ class _Protocol(SMTP):
         self.open_now.discard(self)
         super().connection_lost(error)
 
+    def data_received(self, data: bytes) -> None:
+        """Count what came since our last answer: aiosmtpd keeps a line without end, and times a whole mail as one command."""
+        if not self._unanswered:
+            self._since = monotonic()
+        self._unanswered += len(data)
+        if self._unanswered > 2 * (self.data_size_limit or 0) + 1_000_000:
+            assert isinstance(self.transport, asyncio.WriteTransport)
+            self.transport.write(b"552 5.3.4 Too much data\r\n")
+            self.transport.close()
+            return
+        if monotonic() - self._since < MAIL_SECONDS:
+            self._reset_timeout()
+        super().data_received(data)
+
+    async def push(self, status: AnyStr) -> None:
+        self._unanswered = 0
+        await super().push(status)
+
 
 class Listener:
     """aiosmtpd's hooks: who may be written to, and what happens with the mail."""
@@ -63,6 +88,9 @@ class Listener:
         self._receiver = receiver
         self._busy = asyncio.Semaphore(WORKERS)
         self._open_relay_test = settings.smtp_host in LOOPBACK
+        self._storing = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     async def handle_RCPT(  # noqa: N802  # aiosmtpd's name
         self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
@@ -82,6 +110,11 @@ class Listener:
         raw = content if isinstance(content, bytes) else bytes(content or b"")
         if _has_bare_line_ends(raw):
             return "554 5.6.0 Bare CR or LF in the message (RFC 5321, section 2.3.8)"
+        if not envelope.mail_from:
+            # The null sender of bounces and auto-replies (RFC 5321, section 4.5.5) is written down where a reader looks.
+            raw = b"Return-Path: <>\r\n" + raw
+        self._storing += 1
+        self._idle.clear()
         async with self._busy:
             try:
                 answer = await run_sync(self.store, raw, list(envelope.rcpt_tos))
@@ -91,7 +124,22 @@ class Listener:
             except Exception:  # noqa: BLE001  # whatever broke: the sender keeps the mail and tries again
                 _log.exception("mail_not_stored")
                 return _TEMPORARY
+            finally:
+                self._storing -= 1
+                if not self._storing:
+                    self._idle.set()
         return answer
+
+    async def handle_exception(self, error: Exception) -> str:
+        """What goes wrong on our side is temporary, and nothing about it is told to the other side."""
+        _log.error("smtp_command_failed", exc_info=error)
+        return _TEMPORARY
+
+    async def drain(self, seconds: float) -> None:
+        """Wait until nothing is being stored any more, and every answer had a moment to leave."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._idle.wait(), seconds)
+        await asyncio.sleep(0.05)
 
     def store(self, raw: bytes, recipients: list[str]) -> str:
         """Store one mail in the mailbox of its first recipient that is ours; the answer to its sender."""
@@ -146,6 +194,7 @@ async def serve(container: Container, *, stop: asyncio.Event) -> None:
         await stop.wait()
     finally:
         server.close()
+        await listener.drain(DRAIN_SECONDS)
         for protocol in list(_Protocol.open_now):
             if protocol.transport is not None:
                 protocol.transport.close()

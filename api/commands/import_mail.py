@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from api import console
+
+if TYPE_CHECKING:
+    from assistant.services.inbox import Received
+    from pipelines.inbound import Receiver
 
 __all__ = ["count_mails", "mails_by_file", "mails_in", "register"]
 
@@ -36,7 +40,6 @@ def import_mail(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from assistant.db.migrate import migrate
-    from assistant.errors import NotifyrError
     from assistant.services import profiles
     from pipelines.container import build
 
@@ -55,13 +58,10 @@ def import_mail(
         with Progress(*columns, console=screen, disable=json_output or not screen.is_terminal) as progress:
             bar = progress.add_task("import", total=count_mails(paths))
             for batch in _batches(mails_in(paths)):
-                try:
-                    found = container.receiver.receive_many(batch, profile_id=profile_id, backfill=True)
-                    added += sum(one.created for one in found)
-                    known += sum(not one.created for one in found)
-                except NotifyrError as error:
-                    failed += len(batch)
-                    console.error(f"{len(batch)} mails could not be stored: {error.message}")
+                found = _stored(container.receiver, batch, profile_id)
+                added += sum(one.created for one in found)
+                known += sum(not one.created for one in found)
+                failed += len(batch) - len(found)
                 progress.advance(bar, len(batch))
     except KeyboardInterrupt:
         console.error(f"stopped after {added} new mails; run the same command again to go on")
@@ -72,6 +72,19 @@ def import_mail(
     console.emit({"added": added, "known": known, "failed": failed}, [words], as_json=json_output)
     if failed:
         raise typer.Exit(3 if added or known else 1)
+
+
+def _stored(receiver: Receiver, batch: list[bytes], profile_id: str) -> list[Received]:
+    """What came of each mail; the failed ones are told and left out. One that is in the way does not stop the others."""
+    from assistant.errors import NotifyrError
+
+    try:
+        return receiver.receive_many(batch, profile_id=profile_id, backfill=True)
+    except NotifyrError as error:
+        if len(batch) == 1:
+            console.error(f"a mail could not be stored: {error.message}")
+            return []
+    return [one for raw in batch for one in _stored(receiver, [raw], profile_id)]
 
 
 def _batches(mails: Iterator[bytes]) -> Iterator[list[bytes]]:
@@ -96,11 +109,13 @@ def _files(path: Path) -> Iterator[Path]:
         for folder in sorted(one for one in path.iterdir() if one.is_dir() and (one / "cur").is_dir()):
             yield from _files(folder)
         return
-    yield from sorted(
-        one
-        for one in path.rglob("*")
-        if one.is_file() and not one.is_symlink() and not one.name.startswith(".") and one.suffix.lower() in _SUFFIXES
-    )
+    for one in sorted(path.iterdir()):
+        if one.name.startswith(".") or one.is_symlink():
+            continue
+        if one.is_dir():
+            yield from _files(one)
+        elif one.is_file() and one.suffix.lower() in _SUFFIXES:
+            yield one
 
 
 def _is_mbox(path: Path) -> bool:

@@ -28,6 +28,7 @@ from assistant.values import Address, InboundMessage
 __all__ = ["Received", "StoredAttachment", "receive"]
 
 _SNIPPET = 200
+_NAMELESS = frozenset({"sender unreadable", "quarantine"})
 _REOPENED = (ThreadState.CLOSED, ThreadState.SNOOZED, ThreadState.PENDING)
 
 
@@ -74,6 +75,8 @@ def receive(
     if known is not None:
         return Received(known.id, known.thread_id, created=False)
     contact = contacts.resolve(session, message.sender)
+    # One message of a contact at a time: an answer that comes at the same moment sees the thread it belongs to.
+    session.refresh(contact, with_for_update=True)
     try:
         with session.begin_nested():
             thread, stranger = _thread(session, profile, contact, message)
@@ -123,7 +126,8 @@ def _thread(session: Session, profile: Profile, contact: Contact, message: Inbou
     """The thread to put a message into, and whether a stranger asked for somebody else's."""
     base = base_subject(message.subject)
     stranger = False
-    if not is_forward(message.subject):
+    # Nobody can prove to be the sender of a mail that names none: it joins nothing.
+    if not is_forward(message.subject) and not _NAMELESS.intersection(message.defects):
         for candidate in _candidates(session, profile.id, contact, message, base):
             if _takes_part(session, candidate, contact, message.sender):
                 return candidate, False
@@ -236,6 +240,8 @@ def _pair(address: Address) -> dict[str, str]:
 
 
 def _update_thread(session: Session, thread: Thread, row: Message, attachments: int, *, backfill: bool) -> None:
+    # Two processes may write to one thread: the second counts from what the first left.
+    session.refresh(thread, with_for_update=True)
     thread.message_count += 1
     thread.attachment_count += attachments
     thread.version += 1

@@ -14,6 +14,7 @@ _ROBOT = re.compile(
     r"(mailer-daemon|postmaster|no-?reply|do-?not-?reply|bounces?|owner-[^@]*|[^@]*-(request|owner|bounces?))(\+[^@]*)?@",
     re.I,
 )
+_SUPPRESS = re.compile(r"\b(?:all|autoreply)\b", re.I)
 _REPLY_HEADERS = ("x-autoreply", "x-autorespond", "x-auto-reply", "x-autoresponder")
 
 
@@ -45,6 +46,8 @@ def auto_submitted(mail: Message, sender: str) -> str:
         return marked if marked in {"auto-replied", "auto-generated"} else "auto-generated"
     if any(mail.get(name) is not None for name in _REPLY_HEADERS):
         return "auto-replied"
+    if _SUPPRESS.search(_value(mail, "X-Auto-Response-Suppress")):
+        return "auto-generated"
     if mail.get("List-Id") is not None or mail.get("List-Unsubscribe") is not None:
         return "list"
     precedence = _value(mail, "Precedence").lower()

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from email import message_from_bytes
 from email.header import decode_header
 from email.message import Message
-from email.policy import compat32
+from email.policy import Compat32
 from email.utils import getaddresses, parsedate_to_datetime
 from typing import Any
 
@@ -69,6 +69,16 @@ class Limits:
 DEFAULT = Limits()
 
 
+class _Lenient(Compat32):
+    """`compat32` with raw 8-bit headers as text (RFC 6532, and what old clients send); it has question marks there."""
+
+    def header_fetch_parse(self, name: str, value: str) -> str:
+        return _eight_bit(value)
+
+
+_POLICY = _Lenient()
+
+
 def parse(raw: bytes, *, limits: Limits = DEFAULT, received_at: datetime | None = None) -> InboundMessage:
     """Read a mail. Never raises; what was wrong is in `defects`, and `quarantine` there means: show the raw form only."""
     digest = hashlib.sha256(raw).hexdigest()
@@ -76,11 +86,11 @@ def parse(raw: bytes, *, limits: Limits = DEFAULT, received_at: datetime | None 
     defects = _excesses(raw, head, limits)
     if not defects:
         try:
-            return _read(message_from_bytes(raw, policy=compat32), digest, limits, received_at)
+            return _read(message_from_bytes(raw, policy=_POLICY), digest, limits, received_at)
         except (Exception, RecursionError) as error:  # noqa: BLE001  # any failure of a parser ends here, by design
             defects = [f"unreadable: {type(error).__name__}"]
     try:
-        bare = message_from_bytes(head[: limits.header_bytes][: limits.one_header] + b"\r\n\r\n", policy=compat32)
+        bare = message_from_bytes(head[: limits.header_bytes][: limits.one_header] + b"\r\n\r\n", policy=_POLICY)
         return _headers_only(bare, digest, [*defects, "quarantine"], received_at)
     except (Exception, RecursionError):  # noqa: BLE001
         return _nothing(digest, [*defects, "headers unreadable", "quarantine"], received_at)
@@ -180,7 +190,8 @@ def _leaves(mail: Message) -> Iterator[Message]:
     stack = [mail]
     while stack:
         part = stack.pop()
-        payload = part.get_payload()
+        # Asked of a leaf, `get_payload()` decodes by the named charset, and some charsets raise.
+        payload = part.get_payload() if part.is_multipart() else None
         if part.get_content_type() == "message/rfc822" and part is not mail:
             yield part
         elif isinstance(payload, list) and part.get_content_type() != "message/delivery-status":
@@ -214,9 +225,9 @@ def _take(part: Message, texts: list[str], htmls: list[str], attachments: list[A
 
 
 def _content(part: Message) -> bytes:
-    payload = part.get_payload()
+    payload = part.get_payload() if part.is_multipart() else None
     if isinstance(payload, list):
-        return b"\n".join(one.as_bytes(policy=compat32) for one in payload if isinstance(one, Message))
+        return b"\n".join(one.as_bytes(policy=_POLICY) for one in payload if isinstance(one, Message))
     decoded = part.get_payload(decode=True)
     return decoded if isinstance(decoded, bytes) else b""
 
@@ -311,13 +322,17 @@ def _header(mail: Message, name: str) -> str:
     return "" if value is None else _decoded(str(value))
 
 
+def _eight_bit(value: str) -> str:
+    content = value.encode("utf-8", "surrogateescape")
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError:
+        return content.decode("windows-1252", "replace")
+
+
 def _decoded(value: str) -> str:
     """Encoded words (RFC 2047) and raw 8-bit bytes to text. Never raises."""
-    text = value.encode("utf-8", "surrogateescape")
-    try:
-        plain = text.decode("utf-8")
-    except UnicodeDecodeError:
-        plain = text.decode("windows-1252", "replace")
+    plain = _eight_bit(value)
     if "=?" not in plain:
         return tidy(plain)
     try:
