@@ -25,7 +25,6 @@ from sqlalchemy.orm import Session
 
 from assistant.clock import new_id, utcnow
 from assistant.db.access import Agent, AgentSession, ApiKey, AuditEntry, SignInLink
-from assistant.db.session import publish
 from assistant.errors import Conflict, InvalidInput, NotAuthenticated, NotFound
 
 __all__ = [
@@ -252,11 +251,10 @@ def revoke_session(session: Session, token: str) -> None:
     if found is not None:
         found.revoked_at = utcnow()
         audit(session, found.agent_id, action="session.closed", subject=found.id)
-        publish(session, "access.revoked", agent_id=found.agent_id, session_id=found.id)
 
 
 def revoke_sessions(session: Session, agent_id: str) -> None:
-    """Sign every browser of an agent out and void their open links; open sockets are told to close."""
+    """Sign every browser of an agent out and void their open links. Open sockets ask again within a second."""
     now = utcnow()
     session.execute(
         update(AgentSession)
@@ -266,7 +264,6 @@ def revoke_sessions(session: Session, agent_id: str) -> None:
     session.execute(
         update(SignInLink).where(SignInLink.agent_id == agent_id, SignInLink.used_at.is_(None)).values(used_at=now)
     )
-    publish(session, "access.revoked", agent_id=agent_id, session_id="")
 
 
 # -- one-time links
