@@ -55,7 +55,9 @@ def test_engagement_is_an_axis_of_its_own() -> None:
     assert outcome == Outcome(None, frozenset({Engagement.OPENED, Engagement.UNSUBSCRIBED}))
 
 
-@pytest.mark.parametrize("status", [Delivery.HELD, Delivery.QUEUED, Delivery.CANCELLED, Delivery.FAILED, Delivery.RECEIVED])
+@pytest.mark.parametrize(
+    "status", [Delivery.HELD, Delivery.QUEUED, Delivery.CANCELLED, Delivery.FAILED, Delivery.RECEIVED]
+)
 def test_a_report_about_a_message_that_never_left_changes_nothing(status: Delivery) -> None:
     assert advance(status, fold([event(EventKind.DELIVERED)])) is status
 

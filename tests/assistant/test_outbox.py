@@ -81,7 +81,9 @@ def make_due(database: Database, message_id: str) -> None:
 
 
 def test_a_reply_goes_to_the_newest_sender_and_names_its_parent(database: Database, jobs: list[Job | Event]) -> None:
-    thread_id = add_thread(database, address="ann@example.com", external_id="<q@example.com>", references=["<p@example.com>"])
+    thread_id = add_thread(
+        database, address="ann@example.com", external_id="<q@example.com>", references=["<p@example.com>"]
+    )
     message = row(database, queue(database, thread_id))
     assert message.status == Delivery.QUEUED
     assert message.to_addresses == [{"address": "ann@example.com", "name": "Ann"}]
@@ -348,7 +350,9 @@ def test_a_refused_message_says_nothing_about_the_address(database: Database) ->
         assert session.scalars(select(Suppression)).all() == []
 
 
-def test_refused_credentials_block_the_profile_and_hold_its_messages(database: Database, jobs: list[Job | Event]) -> None:
+def test_refused_credentials_block_the_profile_and_hold_its_messages(
+    database: Database, jobs: list[Job | Event]
+) -> None:
     first, second = (queue(database, add_thread(database)) for _ in range(2))
     fail(database, claimed(database, first), CredentialsRefused("535 no"))
     with database.reading() as session:
@@ -455,7 +459,9 @@ def test_a_stale_token_can_record_nothing_after_a_person_decided(database: Datab
 # -- the sweeper and reports
 
 
-def test_the_sweeper_hints_at_forgotten_rows_and_waits_before_it_repeats(database: Database, jobs: list[Job | Event]) -> None:
+def test_the_sweeper_hints_at_forgotten_rows_and_waits_before_it_repeats(
+    database: Database, jobs: list[Job | Event]
+) -> None:
     thread_id = add_thread(database, triage="waiting")
     queued, held = queue(database, thread_id), queue(database, thread_id, hold=30)
     jobs.clear()
@@ -480,7 +486,8 @@ def test_reports_are_taken_in_once_and_never_move_a_message_backwards(database: 
     def report(kind: EventKind) -> bool:
         with database.transaction() as session:
             return outbox.apply_event(
-                session, DeliveryEvent(f"e-{kind}", kind, found.external_id, utcnow(), reason="bad-address", detail="550")
+                session,
+                DeliveryEvent(f"e-{kind}", kind, found.external_id, utcnow(), reason="bad-address", detail="550"),
             )
 
     assert report(EventKind.BOUNCED)
@@ -496,7 +503,9 @@ def test_the_default_profile_is_made_once_and_follows_its_display_name(database:
 
     for name in ("Support", "Support", "Help desk"):
         with database.transaction() as session:
-            profile = profiles.ensure_default(session, load_settings({}, mail_address="Desk@EXAMPLE.org", mail_name=name))
+            profile = profiles.ensure_default(
+                session, load_settings({}, mail_address="Desk@EXAMPLE.org", mail_name=name)
+            )
             assert (profile.address, profile.name) == ("Desk@example.org", name)
     with database.reading() as session:
         assert len(session.scalars(select(Profile)).all()) == 1

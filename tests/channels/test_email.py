@@ -26,7 +26,22 @@ MESSAGE = OutboundMessage(
     text="Dear Ann,\n.\n..two dots\nFrom here on.\nBye",
     thread_headers=ThreadHeaders("<0190@example.org>", "<q@example.com>", ("<p@example.com>", "<q@example.com>")),
 )
-SEPARATORS = ["\r", "\n", "\r\n", "\x00", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029", "\x7f", "\x1b"]
+SEPARATORS = [
+    "\r",
+    "\n",
+    "\r\n",
+    "\x00",
+    "\x0b",
+    "\x0c",
+    "\x1c",
+    "\x1d",
+    "\x1e",
+    "\x85",
+    "\u2028",
+    "\u2029",
+    "\x7f",
+    "\x1b",
+]
 
 
 def parsed(message: OutboundMessage) -> Any:
@@ -77,7 +92,9 @@ def test_no_bare_carriage_return_or_line_feed_leaves_the_house() -> None:
 
 
 @pytest.mark.parametrize("separator", SEPARATORS, ids=repr)
-@pytest.mark.parametrize("place", ["subject", "sender name", "recipient name", "recipient", "id", "reply", "reference", "file"])
+@pytest.mark.parametrize(
+    "place", ["subject", "sender name", "recipient name", "recipient", "id", "reply", "reference", "file"]
+)
 def test_header_injection_is_refused_everywhere(place: str, separator: str) -> None:
     evil = f"x{separator}Bcc: victim@example.net"
     threads = MESSAGE.thread_headers
@@ -122,7 +139,9 @@ def test_any_text_is_either_refused_or_adds_no_header(subject: str, name: str, t
 
 def test_html_and_files_come_as_alternative_and_attachment() -> None:
     mail = parsed(
-        replace(MESSAGE, html="<p>Dear Ann</p>", attachments=(Attachment("Rechnung ä.pdf", "application/pdf", b"%PDF"),))
+        replace(
+            MESSAGE, html="<p>Dear Ann</p>", attachments=(Attachment("Rechnung ä.pdf", "application/pdf", b"%PDF"),)
+        )
     )
     assert mail.get_content_type() == "multipart/mixed"
     assert mail.get_body(("html",)).get_content().strip() == "<p>Dear Ann</p>"

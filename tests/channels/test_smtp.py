@@ -33,7 +33,9 @@ from pipelines.outbound import open_channels
 from tests.faults.proxy import FaultProxy, Toxic
 
 FROM, TO = "support@example.org", "ann@example.com"
-MAIL = b"From: support@example.org\r\nTo: ann@example.com\r\nMessage-ID: <one@example.org>\r\n\r\nHello\r\n.\r\n..dots\r\n"
+MAIL = (
+    b"From: support@example.org\r\nTo: ann@example.com\r\nMessage-ID: <one@example.org>\r\n\r\nHello\r\n.\r\n..dots\r\n"
+)
 
 
 def submit(url: str, *, to: tuple[str, ...] = (TO,), content: bytes = MAIL, sender: str = FROM, ca: Path | None = None,
@@ -124,7 +126,9 @@ def test_large_mails_pass_in_pieces(sink: SmtpReceiver) -> None:
         ("530 5.7.0 must sign in first", CredentialsRefused),
     ],
 )
-def test_every_answer_to_a_recipient_has_one_meaning(sink: SmtpReceiver, answer: str, error: type[NotifyrError]) -> None:
+def test_every_answer_to_a_recipient_has_one_meaning(
+    sink: SmtpReceiver, answer: str, error: type[NotifyrError]
+) -> None:
     sink.recipients[TO] = answer
     with pytest.raises(error) as caught:
         submit(sink.url)

@@ -1,8 +1,8 @@
 """A TCP proxy that does to a connection what networks do. One `Toxic` a connection direction; changeable while it runs.
 
-    with FaultProxy(target_port) as proxy:
-        proxy.toxics = [Toxic("cut", after=120)]          # both sides closed after 120 bytes from the client
-        proxy.toxics = [Toxic("stall", towards="client", seconds=5, after=200)]
+with FaultProxy(target_port) as proxy:
+    proxy.toxics = [Toxic("cut", after=120)]          # both sides closed after 120 bytes from the client
+    proxy.toxics = [Toxic("stall", towards="client", seconds=5, after=200)]
 """
 
 from __future__ import annotations
@@ -63,7 +63,9 @@ class FaultProxy:
         self._ready.wait(5)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._loop is not None and self._stop is not None:
             self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(5)

@@ -1,8 +1,8 @@
 """The one reconciler that ends every fault run: it compares what the outside saw with what the database says.
 
-    sink's mails == outbox `sent` + `unknown`        received at the source == stored messages
-    no row leased past its expiry                    no send after a STOP
-    no orphan files, none missing                    backlog 0
+sink's mails == outbox `sent` + `unknown`        received at the source == stored messages
+no row leased past its expiry                    no send after a STOP
+no orphan files, none missing                    backlog 0
 """
 
 from __future__ import annotations
@@ -131,11 +131,15 @@ def _consent(session: Session, found: Reconciliation) -> None:
     ).all()
     found.problems += [f"{message_id} was claimed after its contact withdrew consent" for message_id in late]
     stopped = {row.address: row.created_at for row in session.scalars(select(Suppression))}
-    claims = session.execute(
-        select(Message.id, Message.to_addresses, MessageEvent.occurred_at)
-        .join(MessageEvent, and_(MessageEvent.message_id == Message.id, MessageEvent.kind.startswith("claimed:")))
-        .where(Message.direction == Direction.OUTBOUND)
-    ).all() if stopped else []
+    claims = (
+        session.execute(
+            select(Message.id, Message.to_addresses, MessageEvent.occurred_at)
+            .join(MessageEvent, and_(MessageEvent.message_id == Message.id, MessageEvent.kind.startswith("claimed:")))
+            .where(Message.direction == Direction.OUTBOUND)
+        ).all()
+        if stopped
+        else []
+    )
     for message_id, addresses, occurred_at in claims:
         for one in addresses:
             if (since := stopped.get(one["address"])) is not None and occurred_at > since:
@@ -143,9 +147,7 @@ def _consent(session: Session, found: Reconciliation) -> None:
 
 
 def _inbox(session: Session, source: Collection[str], found: Reconciliation) -> None:
-    stored = Counter(
-        session.scalars(select(Message.external_id).where(Message.direction == Direction.INBOUND)).all()
-    )
+    stored = Counter(session.scalars(select(Message.external_id).where(Message.direction == Direction.INBOUND)).all())
     found.received = sum(stored.values())
     lost = [one for one in source if one not in stored]
     if lost:

@@ -22,6 +22,7 @@ from assistant.services import outbox
 from assistant.settings import Settings, load_settings
 from channels.twins.smtp_receiver import SmtpReceiver
 from pipelines.outbound import Deliverer, Portal, open_channels
+from tests.faults.broker_path import Hints
 from tests.faults.crashes import CrashPath, crash
 from tests.faults.paths import Receive, Review, Suggest, TriageRun
 from tests.faults.reconciler import reconcile
@@ -49,9 +50,7 @@ class Send:
     @cached_property
     def settings(self) -> Settings:
         relay = {"relay_url": f"smtp://127.0.0.1:{self.port}"} if self.relay else {}
-        return load_settings(
-            {}, data_dir=self.folder, mail_address="support@example.org", lease_seconds=60, **relay
-        )
+        return load_settings({}, data_dir=self.folder, mail_address="support@example.org", lease_seconds=60, **relay)
 
     def prepare(self, rounds: int) -> None:
         if self.relay:
@@ -81,9 +80,9 @@ class Send:
         repeatable = () if self.relay else ("email",)
         with self.database.transaction() as session:
             # In passes, because one sweep takes a bounded number of rows.
-            while (swept := outbox.sweep(session, now=utcnow() + timedelta(hours=1), repeatable=repeatable)).unknown or (
-                swept.retried
-            ):
+            while (
+                swept := outbox.sweep(session, now=utcnow() + timedelta(hours=1), repeatable=repeatable)
+            ).unknown or (swept.retried):
                 pass
         # Every task twice, as a broker may do.
         self._deliver([*self.messages, *self.messages])
@@ -128,7 +127,12 @@ PATHS = [
     CrashPath("triage", _of("triage."), TriageRun),
     CrashPath("suggest", _of("suggest."), Suggest),
     CrashPath("review", _of("review."), Review),
+    CrashPath("broker and bus", (*_of("dispatch."), *_of("publish.")), Hints),
 ]
+
+
+def test_every_failpoint_belongs_to_a_path_that_dies_there() -> None:
+    assert {name for path in PATHS for name in path.failpoints} == FAILPOINTS
 
 
 @pytest.mark.timeout(600)

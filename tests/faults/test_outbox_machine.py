@@ -39,7 +39,13 @@ from assistant.values import Address, MessageClass, Receipt
 from tests.support.outboxes import add_thread
 
 ADDRESSES = ("ann@example.com", "bo@example.com")
-ERRORS: tuple[type[ChannelError], ...] = (TemporaryChannelError, UncertainDelivery, RecipientRefused, PermanentChannelError, CredentialsRefused)
+ERRORS: tuple[type[ChannelError], ...] = (
+    TemporaryChannelError,
+    UncertainDelivery,
+    RecipientRefused,
+    PermanentChannelError,
+    CredentialsRefused,
+)
 
 
 @dataclass
@@ -110,7 +116,9 @@ class OutboxMachine(RuleBasedStateMachine):
 
     @rule(message_id=messages, outcome=st.sampled_from(["sent", "failed", "resend"]))
     def settle(self, message_id: str, outcome: str) -> None:
-        if self._try(message_id, lambda session: outbox.resolve_unknown(session, message_id, outcome=outcome, agent_id=None)):
+        if self._try(
+            message_id, lambda session: outbox.resolve_unknown(session, message_id, outcome=outcome, agent_id=None)
+        ):
             self.open.pop(message_id, None)
             self.facts.allowed_repeats[message_id] += outcome != "sent"
 
@@ -196,7 +204,9 @@ class OutboxMachine(RuleBasedStateMachine):
     def time_passes(self) -> None:
         with self.database.transaction() as session:
             session.execute(
-                update(Message).where(Message.release_at.is_not(None)).values(release_at=utcnow() - timedelta(seconds=1))
+                update(Message)
+                .where(Message.release_at.is_not(None))
+                .values(release_at=utcnow() - timedelta(seconds=1))
             )
 
     # -- promises

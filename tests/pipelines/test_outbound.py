@@ -120,7 +120,9 @@ def test_attachments_come_from_the_blob_store(
 ) -> None:
     with sqlite_database.transaction() as session:
         session.add(
-            Attachment(message_id=message_id, filename="bill.pdf", content_type="application/pdf", size=3, blob_key="k1")
+            Attachment(
+                message_id=message_id, filename="bill.pdf", content_type="application/pdf", size=3, blob_key="k1"
+            )
         )
     deliverer(sink.url).deliver(message_id)
     text, file = (part for part in email.message_from_bytes(sink.mails[0].content).walk() if not part.is_multipart())
