@@ -110,25 +110,24 @@ class Listener:
         raw = content if isinstance(content, bytes) else bytes(content or b"")
         if _has_bare_line_ends(raw):
             return "554 5.6.0 Bare CR or LF in the message (RFC 5321, section 2.3.8)"
-        if not envelope.mail_from:
+        if envelope.mail_from in {None, "", "<>"}:
             # The null sender of bounces and auto-replies (RFC 5321, section 4.5.5) is written down where a reader looks.
             raw = b"Return-Path: <>\r\n" + raw
         self._storing += 1
         self._idle.clear()
-        async with self._busy:
-            try:
-                answer = await run_sync(self.store, raw, list(envelope.rcpt_tos))
-            except NotifyrError as error:
-                _log.warning("mail_not_stored", code=error.code, reason=error.message)
-                return _TEMPORARY
-            except Exception:  # noqa: BLE001  # whatever broke: the sender keeps the mail and tries again
-                _log.exception("mail_not_stored")
-                return _TEMPORARY
-            finally:
-                self._storing -= 1
-                if not self._storing:
-                    self._idle.set()
-        return answer
+        try:
+            async with self._busy:
+                return await run_sync(self.store, raw, list(envelope.rcpt_tos))
+        except NotifyrError as error:
+            _log.warning("mail_not_stored", code=error.code, reason=error.message)
+            return _TEMPORARY
+        except Exception:  # noqa: BLE001  # whatever broke: the sender keeps the mail and tries again
+            _log.exception("mail_not_stored")
+            return _TEMPORARY
+        finally:
+            self._storing -= 1
+            if not self._storing:
+                self._idle.set()
 
     async def handle_exception(self, error: Exception) -> str:
         """What goes wrong on our side is temporary, and nothing about it is told to the other side."""

@@ -1,0 +1,346 @@
+"""The SMTP listener, spoken to over real sockets: what gets 250 is stored, and nothing else does."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import smtplib
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from sqlalchemy import func, select
+
+from assistant import failpoints
+from assistant.backends.blobs import Blobs
+from assistant.db.messages import Message, Thread
+from assistant.db.session import Database
+from assistant.services import profiles
+from assistant.settings import Settings
+from channels.support.mime import ParserChild
+from pipelines import mailboxes
+from pipelines.inbound import Receiver
+from pipelines.mailboxes import serve
+from tests.support import servers
+
+MAIL = b"From: Ann <ann@example.com>\r\nTo: support@example.org\r\nMessage-ID: <%s@example.com>\r\nSubject: Hi\r\n\r\nHello\r\n"
+
+
+def mail(name: str = "1") -> bytes:
+    return MAIL % name.encode()
+
+
+@dataclass
+class Listening:
+    port: int
+    database: Database
+    settings: Settings
+    stop: Callable[[], None]
+    parser: ParserChild
+
+    def connect(self, seconds: float = 10.0) -> Wire:
+        return Wire(self.port, seconds)
+
+    def send(
+        self, raw: bytes, recipients: tuple[str, ...] = ("support@example.org",), sender: str = "a@b.example"
+    ) -> None:
+        with smtplib.SMTP("127.0.0.1", self.port, timeout=20) as client:
+            client.sendmail(sender, list(recipients), raw)
+
+    def count(self) -> int:
+        with self.database.reading() as session:
+            return session.scalar(select(func.count()).select_from(Message)) or 0
+
+    def only(self) -> Message:
+        with self.database.reading() as session:
+            return session.scalars(select(Message)).one()
+
+
+class Wire:
+    """A client that sends exactly the bytes it is told to."""
+
+    def __init__(self, port: int, seconds: float) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=seconds)
+        self.file = self.socket.makefile("rb")
+
+    def __enter__(self) -> Wire:
+        assert self.answer().startswith("220")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+        self.socket.close()
+
+    def answer(self) -> str:
+        """The next answer, its last line; empty when the server hung up."""
+        while True:
+            line = self.file.readline().decode()
+            if line[3:4] != "-":
+                return line.strip()
+
+    def say(self, line: bytes) -> str:
+        self.socket.sendall(line + b"\r\n")
+        return self.answer()
+
+    def envelope(self, sender: bytes = b"a@b.example", recipient: bytes = b"support@example.org") -> None:
+        assert self.say(b"EHLO client.example").startswith("250")
+        assert self.say(b"MAIL FROM:<%s>" % sender).startswith("250")
+        assert self.say(b"RCPT TO:<%s>" % recipient).startswith("250")
+
+    def begin(self, sender: bytes = b"a@b.example") -> None:
+        self.envelope(sender)
+        assert self.say(b"DATA").startswith("354")
+
+
+def _set(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
+    loop.call_soon_threadsafe(stop.set)
+
+
+@pytest.fixture
+def listen(sqlite_database: Database, make_settings: Callable[..., Settings]) -> Iterator[Callable[..., Listening]]:
+    """`listen(max_mail_bytes=...)`: a running listener on SQLite."""
+    started: list[Listening] = []
+
+    def start(**values: Any) -> Listening:
+        settings = make_settings(**values)
+        parser = ParserChild()
+        receiver = Receiver(sqlite_database, Blobs.open(settings), parser)
+        with sqlite_database.transaction() as session:
+            profiles.ensure_default(session, settings)
+        container: Any = SimpleNamespace(settings=settings, database=sqlite_database, receiver=receiver)
+        ended: list[Callable[[], None]] = []
+
+        async def main() -> None:
+            stop, loop = asyncio.Event(), asyncio.get_running_loop()
+            ended.append(lambda: _set(loop, stop))
+            await serve(container, stop=stop)
+
+        thread = threading.Thread(target=lambda: asyncio.run(main()), daemon=True)
+        thread.start()
+
+        def end() -> None:
+            if thread.is_alive():
+                ended[0]()
+                thread.join(30)
+                assert not thread.is_alive()
+            parser.close()
+
+        where = settings.path("run", "smtp-address")
+        servers.wait_until(lambda: where.exists() and where.read_text().strip(), what="the listener's address")
+        port = int(where.read_text().strip().rpartition(":")[2])
+        started.append(Listening(port, sqlite_database, settings, end, parser))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.stop()
+
+
+def test_a_mail_is_answered_when_it_is_stored(listen: Callable[..., Listening]) -> None:
+    listener = listen()
+    with listener.connect() as wire:
+        wire.begin()
+        answer = wire.say(mail() + b".")
+        assert re.fullmatch(r"250 2\.0\.0 Stored as [0-9a-f-]{36}", answer)
+        stored = listener.only()
+        assert stored.id in answer
+        assert (stored.external_id, stored.from_address, stored.text) == ("<1@example.com>", "ann@example.com", "Hello")
+        assert wire.say(b"QUIT").startswith("221")
+
+
+def test_the_bytes_are_kept_as_they_came(listen: Callable[..., Listening]) -> None:
+    listener = listen()
+    raw = mail().replace(b"Hello", b".dot\r\n..\r\n\xff\x00tail  ")
+    listener.send(raw)
+    assert Blobs.open(listener.settings).get(listener.only().raw_key) == raw
+
+
+def test_the_same_mail_again_is_answered_with_the_same_row(listen: Callable[..., Listening]) -> None:
+    listener = listen()
+    answers = set()
+    for _ in range(3):
+        with listener.connect() as wire:
+            wire.begin()
+            answers.add(wire.say(mail() + b"."))
+    assert len(answers) == 1
+    assert listener.count() == 1
+
+
+def test_the_null_sender_marks_a_machine(listen: Callable[..., Listening]) -> None:
+    listener = listen()
+    listener.send(mail(), sender="")
+    assert listener.only().auto_submitted == "bounce"
+
+
+# -- refusals
+
+
+def test_a_mail_that_is_too_large_is_refused_before_and_after_its_bytes(listen: Callable[..., Listening]) -> None:
+    listener = listen(max_mail_bytes=20_000)
+    with listener.connect() as wire:
+        assert "SIZE 20000" in _greeting(wire)
+        assert wire.say(b"MAIL FROM:<a@b.example> SIZE=20001").startswith("552")
+        wire.begin()
+        assert wire.say(mail() + b"x\r\n" * 10_000 + b".").startswith("552")
+        wire.begin()
+        assert wire.say(mail() + b".").startswith("250")
+    assert listener.count() == 1
+
+
+def _greeting(wire: Wire) -> str:
+    wire.socket.sendall(b"EHLO client.example\r\n")
+    lines = []
+    while not lines or lines[-1][3:4] == "-":
+        lines.append(wire.file.readline().decode())
+    return "".join(lines)
+
+
+def test_a_line_without_an_end_is_cut_off(listen: Callable[..., Listening]) -> None:
+    listener = listen(max_mail_bytes=20_000)
+    with listener.connect() as wire:
+        wire.begin()
+        with contextlib.suppress(OSError):
+            for _ in range(100):
+                wire.socket.sendall(b"x" * 65_536)
+            assert wire.answer().startswith("552")
+            assert wire.answer() == ""
+    listener.send(mail())
+    assert listener.count() == 1
+
+
+def test_a_line_longer_than_any_program_writes_is_refused_and_the_next_mail_is_taken(
+    listen: Callable[..., Listening],
+) -> None:
+    listener = listen()
+    with listener.connect() as wire:
+        wire.begin()
+        assert wire.say(mail() + b"x" * 200_000 + b"\r\n.").startswith("500")
+        wire.begin()
+        assert wire.say(mail() + b"x" * 50_000 + b"\r\n.").startswith("250")
+
+
+def test_too_many_recipients_are_put_off(listen: Callable[..., Listening]) -> None:
+    listener = listen(max_recipients=3)
+    with listener.connect() as wire:
+        wire.envelope()
+        answers = [wire.say(b"RCPT TO:<r%d@example.org>" % number)[:3] for number in range(4)]
+        assert answers == ["250", "250", "452", "452"]
+        assert wire.say(b"DATA").startswith("354")
+        assert wire.say(mail() + b".").startswith("250")
+
+
+def test_beyond_loopback_only_our_own_addresses_are_taken(
+    listen: Callable[..., Listening], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mailboxes, "LOOPBACK", frozenset())
+    listener = listen()
+    with listener.connect() as wire:
+        assert wire.say(b"EHLO c").startswith("250")
+        assert wire.say(b"MAIL FROM:<a@b.example>").startswith("250")
+        assert wire.say(b"RCPT TO:<else@example.net>").startswith("550")
+        assert wire.say(b"RCPT TO:<Support@Example.ORG>").startswith("250")
+
+
+def test_ten_thousand_commands_end_the_connection_not_the_listener(listen: Callable[..., Listening]) -> None:
+    listener = listen()
+    with listener.connect() as wire:
+        assert wire.say(b"EHLO c").startswith("250")
+        with contextlib.suppress(OSError):
+            wire.socket.sendall(b"NOOP\r\n" * 10_000)
+            last = [answer for _ in range(10_000) if (answer := wire.answer())][-1]
+            assert last.startswith("421")
+    listener.send(mail())
+    assert listener.count() == 1
+
+
+def test_connections_are_capped_and_freed(listen: Callable[..., Listening], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mailboxes, "CONNECTIONS", 5)
+    listener = listen()
+    with contextlib.ExitStack() as stack:
+        for _ in range(5):
+            stack.enter_context(listener.connect())
+        refused = listener.connect()
+        assert refused.answer().startswith("421")
+        refused.file.close()
+        refused.socket.close()
+    servers.wait_until(lambda: _accepts(listener), what="a free place")
+    listener.send(mail())
+    assert listener.count() == 1
+
+
+def _accepts(listener: Listening) -> bool:
+    with contextlib.closing(socket.create_connection(("127.0.0.1", listener.port), timeout=5)) as probe:
+        return probe.recv(3) == b"220"
+
+
+def test_a_silent_client_is_hung_up_on(listen: Callable[..., Listening], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mailboxes, "IDLE_SECONDS", 0.3)
+    listener = listen()
+    with listener.connect() as wire:
+        assert wire.answer() == ""
+    with listener.connect() as wire:
+        wire.begin()
+        wire.socket.sendall(b"Subject: slow\r\n")
+        assert wire.answer() == ""
+    assert listener.count() == 0
+
+
+def test_a_slow_client_may_take_longer_than_one_pause(
+    listen: Callable[..., Listening], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mailboxes, "IDLE_SECONDS", 0.5)
+    listener = listen()
+    with listener.connect() as wire:
+        wire.begin()
+        for line in [*mail().splitlines(keepends=True), b"."]:
+            wire.socket.sendall(line)
+            time.sleep(0.2)
+        assert wire.say(b"").startswith("250")
+
+
+def test_a_drip_of_bytes_does_not_hold_a_place_for_ever(
+    listen: Callable[..., Listening], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mailboxes, "IDLE_SECONDS", 0.3)
+    monkeypatch.setattr(mailboxes, "MAIL_SECONDS", 0.6)
+    listener = listen()
+    with listener.connect() as wire:
+        wire.begin()
+        started = time.monotonic()
+        with contextlib.suppress(OSError):
+            while time.monotonic() - started < 5:
+                wire.socket.sendall(b"x\r\n")
+                time.sleep(0.1)
+        assert time.monotonic() - started < 3
+
+
+@pytest.mark.parametrize("step", ["greeting", "envelope", "data", "text"])
+def test_a_client_that_leaves_at_any_step_leaves_nothing(listen: Callable[..., Listening], step: str) -> None:
+    listener = listen()
+    wire = listener.connect()
+    with wire:
+        if step != "greeting":
+            wire.envelope()
+        if step in {"data", "text"}:
+            assert wire.say(b"DATA").startswith("354")
+        if step == "text":
+            wire.socket.sendall(mail())
+    listener.send(mail("2"))
+    assert listener.only().external_id == "<2@example.com>"
+
+
+def test_reset_and_pipelining_work(listen: Callable[..., Listening]) -> None:
+    listener = listen()
+    with listener.connect() as wire:
+        wire.envelope()
+        assert wire.say(b"RSET").startswith("250")
+        assert wire.say(b"DATA").startswith("503")
+        wire.socket.sendall(b"MAIL FROM:<a@b.example>\r\nRCPT TO:<support@example.org>\r\nDATA\r\n")
+        assert [wire.answer()[:3] for _ in range(3)] == ["250", "250", "354"]
+        assert wire.say(mail() + b".").startswith("250")
