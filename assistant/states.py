@@ -107,11 +107,11 @@ _DELIVERY: dict[Delivery, frozenset[Delivery]] = {
     Delivery.REJECTED: frozenset(),
     Delivery.FAILED: frozenset({Delivery.QUEUED}),
     Delivery.CANCELLED: frozenset(),
-    Delivery.UNKNOWN: frozenset({Delivery.SENT, Delivery.QUEUED, Delivery.FAILED, Delivery.DELIVERED, Delivery.BOUNCED}),
+    Delivery.UNKNOWN: frozenset(
+        {Delivery.SENT, Delivery.QUEUED, Delivery.FAILED, Delivery.DELIVERED, Delivery.BOUNCED}
+    ),
 }
-_THREAD: dict[ThreadState, frozenset[ThreadState]] = {
-    state: frozenset(ThreadState) - {state} for state in ThreadState
-}
+_THREAD: dict[ThreadState, frozenset[ThreadState]] = {state: frozenset(ThreadState) - {state} for state in ThreadState}
 _SUGGESTION: dict[SuggestionState, frozenset[SuggestionState]] = {
     SuggestionState.DRAFTING: frozenset({SuggestionState.PROPOSED, SuggestionState.EXPIRED, SuggestionState.REJECTED}),
     SuggestionState.PROPOSED: frozenset(

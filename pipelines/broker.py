@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from celery import Celery
-from kombu import Queue
+from kombu import Exchange, Queue
 
 from assistant.db.session import Job
 from assistant.settings import Settings
@@ -29,10 +29,11 @@ def broker_url(settings: Settings, redis_url: str) -> str:
 def create_celery(settings: Settings, url: str) -> Celery:
     """An application on the broker at `url`. Nothing is connected yet."""
     app = Celery("notifyr", broker=url, set_as_current=False)
-    options: dict[str, object] = {}
+    # One try at connecting a producer: kombu's own default waits between several.
+    options: dict[str, object] = {"max_retries": 0, "interval_start": 0, "interval_step": 0, "interval_max": 0}
     if url.startswith(("redis", "unix", "valkey")):
         longest = max(300.0, settings.lease_seconds * 2, settings.draft_timeout * 4)
-        options = {
+        options |= {
             # A killed worker's task comes back after the visibility timeout; kombu looks every second (not every 100).
             "visibility_timeout": longest,
             "unacked_restore_interval": 1,
@@ -49,7 +50,10 @@ def create_celery(settings: Settings, url: str) -> Celery:
         task_serializer="json",
         accept_content=["json"],
         task_default_queue="inbound",
-        task_queues=[Queue(name) for name in QUEUES],
+        # A key of its own each: queues that share one would all get a copy of every task.
+        task_queues=[Queue(name, Exchange("notifyr", type="direct"), routing_key=name) for name in QUEUES],
+        task_default_exchange="notifyr",
+        task_default_routing_key="inbound",
         task_routes={name: {"queue": queue} for name, queue in ROUTES.items()},
         task_create_missing_queues=False,
         broker_transport_options=options,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from assistant.clock import utcnow
-from assistant.services import outbox
+from assistant.services import answers, outbox
 from pipelines.container import Container
 
 __all__ = ["TASKS"]
@@ -31,6 +31,7 @@ def sweep(container: Container) -> None:
     """Take up what the broker lost: waiting, held and queued rows, and claims whose holder died."""
     with container.database.transaction() as session:
         outbox.sweep(session, now=utcnow(), repeatable=container.deliverer.repeatable)
+        answers.purge(session)
 
 
 TASKS: dict[str, Callable[..., Any]] = {"triage": triage, "draft": draft, "deliver": deliver, "sweep": sweep}

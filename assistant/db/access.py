@@ -89,5 +89,3 @@ class IdempotentAnswer(Timestamps, Base):
     headers: Mapped[dict[str, Any]] = mapped_column(default=dict)
     expires_at: Mapped[datetime]
     __table_args__ = (UniqueConstraint("scope", "key"),)
-
-

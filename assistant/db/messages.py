@@ -127,7 +127,9 @@ class Message(Timestamps, Base):
 
     thread: Mapped[Thread] = relationship(lazy="raise")
     attachments: Mapped[list[Attachment]] = relationship(lazy="raise", order_by="Attachment.position")
-    events: Mapped[list[MessageEvent]] = relationship(lazy="raise", order_by="MessageEvent.occurred_at, MessageEvent.id")
+    events: Mapped[list[MessageEvent]] = relationship(
+        lazy="raise", order_by="MessageEvent.occurred_at, MessageEvent.id"
+    )
 
     __table_args__ = (
         UniqueConstraint("profile_id", "external_id"),

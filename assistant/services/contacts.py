@@ -92,9 +92,7 @@ def record_consent(
         )
         if known is not None:
             return
-    session.add(
-        Consent(contact_id=contact_id, channel=channel, kind=kind, source=source[:200], message_id=message_id)
-    )
+    session.add(Consent(contact_id=contact_id, channel=channel, kind=kind, source=source[:200], message_id=message_id))
     session.flush()
 
 

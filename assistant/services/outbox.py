@@ -302,7 +302,11 @@ def claim(session: Session, message_id: str, *, lease_seconds: float) -> Claim |
         update(Message)
         .where(Message.id == message_id, _due(now), _profile_active())
         .values(
-            status=Delivery.SENDING, claim_token=token, lease_until=lease_until, attempts=Message.attempts + 1, release_at=None
+            status=Delivery.SENDING,
+            claim_token=token,
+            lease_until=lease_until,
+            attempts=Message.attempts + 1,
+            release_at=None,
         ),
     )
     if not won:
@@ -578,9 +582,7 @@ def _record(session: Session, claim: Claim, **values: Any) -> bool:
     )
 
 
-def _settle(
-    session: Session, claim: Claim, status: Delivery, code: str, detail: str, **values: Any
-) -> Delivery | None:
+def _settle(session: Session, claim: Claim, status: Delivery, code: str, detail: str, **values: Any) -> Delivery | None:
     if not _record(session, claim, status=status, error_code=code, error_detail=detail, **values):
         return None
     kind = "deferred" if status is Delivery.QUEUED else str(status)
@@ -645,7 +647,9 @@ def _break_loops(session: Session, thread: Thread, recipients: Iterable[Address]
             raise NotAllowed("automatic mail is never sent to one of our own addresses")
         seen = sum(any(one["address"] == address.value for one in sent) for sent in in_thread)
         if seen >= _AUTOMATIC_PER_PEER_AND_THREAD or (to_contact or 0) >= _AUTOMATIC_PER_CONTACT:
-            raise NotAllowed("this person already got as much automatic mail today as one may get: a person must answer")
+            raise NotAllowed(
+                "this person already got as much automatic mail today as one may get: a person must answer"
+            )
 
 
 def _reply_targets(thread: Thread, parent: Message | None) -> list[Address]:
@@ -661,9 +665,7 @@ def _clean(addresses: Sequence[Address]) -> list[Address]:
     for address in addresses:
         if not address.value or _BREAKS.search(address.value) or " " in address.value:
             raise InvalidInput("an address has a character that no address has")
-        found.setdefault(
-            address.value, Address(address.channel, address.value, _one_line(address.display_name)[:300])
-        )
+        found.setdefault(address.value, Address(address.channel, address.value, _one_line(address.display_name)[:300]))
     return list(found.values())
 
 
@@ -744,9 +746,9 @@ def _derive(session: Session, thread_id: str) -> None:
         .limit(1)
     ).first()
     total, outbound = session.execute(
-        select(
-            func.count(Message.id), func.count(Message.id).filter(Message.direction == Direction.OUTBOUND)
-        ).where(counted)
+        select(func.count(Message.id), func.count(Message.id).filter(Message.direction == Direction.OUTBOUND)).where(
+            counted
+        )
     ).one()
     values: dict[str, Any] = {"message_count": total, "has_outbound": outbound > 0, "version": Thread.version + 1}
     if last is not None:
@@ -822,9 +824,7 @@ def _trail(
 
 
 def _announce(session: Session, message: Message) -> None:
-    publish(
-        session, "message.changed", thread_id=message.thread_id, message_id=message.id, status=str(message.status)
-    )
+    publish(session, "message.changed", thread_id=message.thread_id, message_id=message.id, status=str(message.status))
 
 
 def _announce_id(session: Session, message_id: str) -> None:

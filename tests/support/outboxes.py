@@ -16,7 +16,9 @@ from assistant.values import Address, MessageClass, OutboundMessage, Receipt
 __all__ = ["ScriptedChannel", "add_thread", "queue", "seed", "status_of"]
 
 
-def add_thread(database: Database, *, address: str = "", subject: str = "Where is my parcel?", **inbound: object) -> str:
+def add_thread(
+    database: Database, *, address: str = "", subject: str = "Where is my parcel?", **inbound: object
+) -> str:
     """A thread whose newest message came from `address`. Returns its id."""
     address = address or f"ann{new_id()[-12:]}@example.com"
     with database.transaction() as session:

@@ -58,9 +58,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_contacts")),
     )
     with op.batch_alter_table("contacts", schema=None) as batch_op:
-        batch_op.create_index(
-            "ix_contacts_display_name", ["display_name"], unique=False
-        )
+        batch_op.create_index("ix_contacts_display_name", ["display_name"], unique=False)
 
     op.create_table(
         "documents",
@@ -91,9 +89,7 @@ def upgrade() -> None:
         sa.Column("id", sa.String(length=36), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_idempotent_answers")),
-        sa.UniqueConstraint(
-            "scope", "key", name=op.f("uq_idempotent_answers_scope_key")
-        ),
+        sa.UniqueConstraint("scope", "key", name=op.f("uq_idempotent_answers_scope_key")),
     )
     op.create_table(
         "profiles",
@@ -112,9 +108,7 @@ def upgrade() -> None:
         sa.Column("id", sa.String(length=36), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_profiles")),
-        sa.UniqueConstraint(
-            "channel", "address", name=op.f("uq_profiles_channel_address")
-        ),
+        sa.UniqueConstraint("channel", "address", name=op.f("uq_profiles_channel_address")),
     )
     op.create_table(
         "suppressions",
@@ -126,9 +120,7 @@ def upgrade() -> None:
         sa.Column("id", sa.String(length=36), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_suppressions")),
-        sa.UniqueConstraint(
-            "channel", "address", name=op.f("uq_suppressions_channel_address")
-        ),
+        sa.UniqueConstraint("channel", "address", name=op.f("uq_suppressions_channel_address")),
     )
     op.create_table(
         "agent_sessions",
@@ -150,9 +142,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("token_hash", name=op.f("uq_agent_sessions_token_hash")),
     )
     with op.batch_alter_table("agent_sessions", schema=None) as batch_op:
-        batch_op.create_index(
-            batch_op.f("ix_agent_sessions_agent_id"), ["agent_id"], unique=False
-        )
+        batch_op.create_index(batch_op.f("ix_agent_sessions_agent_id"), ["agent_id"], unique=False)
 
     op.create_table(
         "api_keys",
@@ -198,9 +188,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("number", name=op.f("uq_chunks_number")),
     )
     with op.batch_alter_table("chunks", schema=None) as batch_op:
-        batch_op.create_index(
-            "ix_chunks_document", ["document_id", "position"], unique=False
-        )
+        batch_op.create_index("ix_chunks_document", ["document_id", "position"], unique=False)
 
     op.create_table(
         "consents",
@@ -241,14 +229,10 @@ def upgrade() -> None:
             ondelete="CASCADE",
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_identities")),
-        sa.UniqueConstraint(
-            "channel", "address", name=op.f("uq_identities_channel_address")
-        ),
+        sa.UniqueConstraint("channel", "address", name=op.f("uq_identities_channel_address")),
     )
     with op.batch_alter_table("identities", schema=None) as batch_op:
-        batch_op.create_index(
-            batch_op.f("ix_identities_contact_id"), ["contact_id"], unique=False
-        )
+        batch_op.create_index(batch_op.f("ix_identities_contact_id"), ["contact_id"], unique=False)
 
     op.create_table(
         "profile_errors",
@@ -267,9 +251,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_profile_errors")),
     )
     with op.batch_alter_table("profile_errors", schema=None) as batch_op:
-        batch_op.create_index(
-            "ix_profile_errors_profile", ["profile_id", "created_at"], unique=False
-        )
+        batch_op.create_index("ix_profile_errors_profile", ["profile_id", "created_at"], unique=False)
 
     op.create_table(
         "sign_in_links",
@@ -324,12 +306,8 @@ def upgrade() -> None:
             name=op.f("fk_threads_assignee_id_agents"),
             ondelete="SET NULL",
         ),
-        sa.ForeignKeyConstraint(
-            ["contact_id"], ["contacts.id"], name=op.f("fk_threads_contact_id_contacts")
-        ),
-        sa.ForeignKeyConstraint(
-            ["profile_id"], ["profiles.id"], name=op.f("fk_threads_profile_id_profiles")
-        ),
+        sa.ForeignKeyConstraint(["contact_id"], ["contacts.id"], name=op.f("fk_threads_contact_id_contacts")),
+        sa.ForeignKeyConstraint(["profile_id"], ["profiles.id"], name=op.f("fk_threads_profile_id_profiles")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_threads")),
     )
     with op.batch_alter_table("threads", schema=None) as batch_op:
@@ -338,20 +316,14 @@ def upgrade() -> None:
             ["profile_id", "contact_id", "base_subject"],
             unique=False,
         )
-        batch_op.create_index(
-            batch_op.f("ix_threads_contact_id"), ["contact_id"], unique=False
-        )
+        batch_op.create_index(batch_op.f("ix_threads_contact_id"), ["contact_id"], unique=False)
         batch_op.create_index(
             "ix_threads_outbound",
             ["has_outbound", "last_message_at", "id"],
             unique=False,
         )
-        batch_op.create_index(
-            "ix_threads_review", ["needs_review", "last_message_at", "id"], unique=False
-        )
-        batch_op.create_index(
-            "ix_threads_state_last", ["state", "last_message_at", "id"], unique=False
-        )
+        batch_op.create_index("ix_threads_review", ["needs_review", "last_message_at", "id"], unique=False)
+        batch_op.create_index("ix_threads_state_last", ["state", "last_message_at", "id"], unique=False)
 
     op.create_table(
         "draft_texts",
@@ -470,23 +442,15 @@ def upgrade() -> None:
             ondelete="CASCADE",
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_messages")),
-        sa.UniqueConstraint(
-            "idempotency_key", name=op.f("uq_messages_idempotency_key")
-        ),
-        sa.UniqueConstraint(
-            "profile_id", "external_id", name=op.f("uq_messages_profile_id_external_id")
-        ),
+        sa.UniqueConstraint("idempotency_key", name=op.f("uq_messages_idempotency_key")),
+        sa.UniqueConstraint("profile_id", "external_id", name=op.f("uq_messages_profile_id_external_id")),
     )
     with op.batch_alter_table("messages", schema=None) as batch_op:
         batch_op.create_index("ix_messages_due", ["status", "release_at"], unique=False)
         batch_op.create_index("ix_messages_external", ["external_id"], unique=False)
         batch_op.create_index("ix_messages_suggestion", ["suggestion_id"], unique=False)
-        batch_op.create_index(
-            "ix_messages_thread", ["thread_id", "occurred_at", "id"], unique=False
-        )
-        batch_op.create_index(
-            "ix_messages_triage", ["triage", "created_at"], unique=False
-        )
+        batch_op.create_index("ix_messages_thread", ["thread_id", "occurred_at", "id"], unique=False)
+        batch_op.create_index("ix_messages_triage", ["triage", "created_at"], unique=False)
 
     op.create_table(
         "attachments",
@@ -509,9 +473,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_attachments")),
     )
     with op.batch_alter_table("attachments", schema=None) as batch_op:
-        batch_op.create_index(
-            batch_op.f("ix_attachments_message_id"), ["message_id"], unique=False
-        )
+        batch_op.create_index(batch_op.f("ix_attachments_message_id"), ["message_id"], unique=False)
 
     op.create_table(
         "message_events",
@@ -533,9 +495,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("event_id", name=op.f("uq_message_events_event_id")),
     )
     with op.batch_alter_table("message_events", schema=None) as batch_op:
-        batch_op.create_index(
-            "ix_message_events_message", ["message_id", "occurred_at"], unique=False
-        )
+        batch_op.create_index("ix_message_events_message", ["message_id", "occurred_at"], unique=False)
 
     op.create_table(
         "suggestions",
@@ -599,12 +559,8 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("suggestions", schema=None) as batch_op:
         batch_op.create_index("ix_suggestions_message", ["message_id"], unique=False)
-        batch_op.create_index(
-            "ix_suggestions_state", ["state", "created_at"], unique=False
-        )
-        batch_op.create_index(
-            "ix_suggestions_thread", ["thread_id", "created_at"], unique=False
-        )
+        batch_op.create_index("ix_suggestions_state", ["state", "created_at"], unique=False)
+        batch_op.create_index("ix_suggestions_thread", ["thread_id", "created_at"], unique=False)
 
 
 def downgrade() -> None:

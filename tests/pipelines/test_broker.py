@@ -1,0 +1,127 @@
+"""The same tasks travel over the embedded Valkey, Debian's Redis and RabbitMQ; a broker that is down costs seconds."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from subprocess import Popen
+
+import pytest
+from kombu.exceptions import OperationalError
+
+from assistant.db.session import Job
+from assistant.settings import ROOT, Settings
+from pipelines.broker import QUEUES, ROUTES, create_celery, dispatch
+from tests.support.servers import clean_environment, free_port, running, wait_until
+
+Start = Callable[[], Popen[bytes]]
+
+
+@pytest.fixture(params=["valkey", "redis", "rabbitmq"])
+def broker_url(request: pytest.FixtureRequest) -> str:
+    """Each broker we support, empty."""
+    if request.param == "rabbitmq":
+        url: str = request.getfixturevalue("rabbitmq_url")
+        return url
+    from redis import Redis
+
+    url = request.getfixturevalue(f"{request.param}_session_url")
+    with Redis.from_url(url) as client:
+        client.flushall()
+    return url
+
+
+@pytest.fixture
+def start_worker(broker_url: str, tmp_path: Path) -> Iterator[Start]:
+    """Starts real worker processes on the broker, stopped at the end."""
+    with ExitStack() as stack:
+
+        def start() -> Popen[bytes]:
+            log = tmp_path / f"worker-{time.monotonic_ns()}.log"
+            return stack.enter_context(
+                running(
+                    [sys.executable, "-m", "tests.support.recording_worker", broker_url, str(tmp_path)],
+                    log=log,
+                    ready=lambda: "ready." in log.read_text(),
+                    seconds=30,
+                    env=clean_environment(PYTHONPATH=str(ROOT)),
+                )
+            )
+
+        yield start
+
+
+def lines(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def test_every_task_reaches_a_worker_once(
+    broker_url: str, start_worker: Start, settings: Settings, tmp_path: Path
+) -> None:
+    app = create_celery(settings, broker_url)
+    jobs = [Job(name.removeprefix("notifyr."), (f"id-{i}",)) for name in ROUTES for i in range(10)]
+    for job in jobs:
+        dispatch(app, job)  # queued before anybody listens: a durable queue keeps them
+    start_worker()
+    wait_until(lambda: len(lines(tmp_path / "done")) >= len(jobs), seconds=20, what="all tasks")
+    time.sleep(0.5)
+    assert sorted(lines(tmp_path / "done")) == sorted(f"notifyr.{job.task} {job.args[0]}" for job in jobs)
+    app.close()
+
+
+def test_a_short_delay_is_kept(broker_url: str, start_worker: Start, settings: Settings, tmp_path: Path) -> None:
+    app = create_celery(settings, broker_url)
+    start_worker()
+    began = time.monotonic()
+    dispatch(app, Job("deliver", ("later",), delay=1.5))
+    wait_until(lambda: lines(tmp_path / "done"), what="the delayed task")
+    assert time.monotonic() - began > 1.4
+    app.close()
+
+
+def test_a_worker_that_is_asked_to_stop_finishes_what_it_has(
+    broker_url: str, start_worker: Start, settings: Settings, tmp_path: Path
+) -> None:
+    app = create_celery(settings, broker_url)
+    worker = start_worker()
+    dispatch(app, Job("deliver", ("one",)))
+    wait_until(lambda: lines(tmp_path / "started"), what="the task")
+    worker.terminate()
+    assert worker.wait(20) == 0
+    assert lines(tmp_path / "done") == ["notifyr.deliver one"]
+    app.close()
+
+
+def test_rabbitmq_gives_a_killed_workers_task_to_the_next_one(
+    rabbitmq_url: str, settings: Settings, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    app = create_celery(settings, rabbitmq_url)
+    command = [sys.executable, "-m", "tests.support.recording_worker", rabbitmq_url, str(tmp_path)]
+    env = clean_environment(PYTHONPATH=str(ROOT))
+    first_log, second_log = tmp_path / "first.log", tmp_path / "second.log"
+    with running(command, log=first_log, ready=lambda: "ready." in first_log.read_text(), seconds=30, env=env) as first:
+        dispatch(app, Job("draft", ("slow",)))
+        wait_until(lambda: lines(tmp_path / "started"), what="the task")
+        first.kill()
+        first.wait()
+    (tmp_path / "quick").touch()
+    with running(command, log=second_log, ready=lambda: "ready." in second_log.read_text(), seconds=30, env=env):
+        wait_until(lambda: lines(tmp_path / "done") == ["notifyr.draft slow"], what="the redelivery")
+    app.close()
+
+
+@pytest.mark.parametrize("scheme", ["redis://127.0.0.1:{}/0", "amqp://guest:guest@127.0.0.1:{}//"])
+def test_a_broker_that_is_down_fails_at_once(scheme: str, settings: Settings) -> None:
+    app = create_celery(settings, scheme.format(free_port()))
+    began = time.monotonic()
+    with pytest.raises((OperationalError, OSError)):
+        dispatch(app, Job("triage", ("x",)))
+    assert time.monotonic() - began < 4
+    app.close()
+
+
+def test_every_route_leads_to_a_queue_that_workers_know() -> None:
+    assert set(ROUTES.values()) <= set(QUEUES)
