@@ -197,5 +197,5 @@ def _row(row: Any, number: int) -> Item:
         return Item(name, "", error=f"row {number} has no text")
     subject = row.get("subject")
     text = f"{subject}\n{row['text']}" if isinstance(subject, str) and subject else row["text"]
-    name = row.get("id")
-    return Item(str(number if name is None or name == "" else name), text[:_LONGEST])
+    given = row.get("id")
+    return Item(str(number if given is None or given == "" else given), text[:_LONGEST])

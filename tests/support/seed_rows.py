@@ -21,13 +21,17 @@ SUPPORT = "support@lumen.example"
 ANSWERS = (
     (
         "When a refund arrives",
-        "We send a refund to the original means of payment within 2 working days after the return reaches us. "
-        "Banks take up to 5 working days more to show it. Shipping costs of the first delivery are refunded.",
+        (
+            "We send a refund to the original means of payment within 2 working days after the return reaches us. "
+            "Banks take up to 5 working days more to show it. Shipping costs of the first delivery are refunded."
+        ),
     ),
     (
         "Where is my parcel",
-        "Parcels inside the country arrive within 3 to 5 working days. You can follow yours with the number from the "
-        "shipping mail. If the tracking has not moved for 4 working days, we start a search with the carrier.",
+        (
+            "Parcels inside the country arrive within 3 to 5 working days. You can follow yours with the number from the "
+            "shipping mail. If the tracking has not moved for 4 working days, we start a search with the carrier."
+        ),
     ),
     ("Return an item", "You can return unused items within 30 days after delivery. Returns are free of charge."),
     ("Get an invoice", "Every invoice is in your account under Orders as a PDF, from the day we ship."),
@@ -153,7 +157,9 @@ class Seeder:
         self.session.add(message)
         self.session.flush()
         kind = "sent" if message.status == Delivery.SENT else str(message.status)
-        event = MessageEvent(message_id=identity, event_id=f"{identity}:{kind}", kind=kind, occurred_at=at, actor="worker")
+        event = MessageEvent(
+            message_id=identity, event_id=f"{identity}:{kind}", kind=kind, occurred_at=at, actor="worker"
+        )
         self.session.add(event)
         return message
 
@@ -173,9 +179,18 @@ class Seeder:
                     "milliseconds": 1840.0,
                     "prompt_tokens": 212,
                     "completion_tokens": 64,
-                    "reasons": ["answers with “When a refund arrives”, similarity 0.71", "every number and link is in the source"],
+                    "reasons": [
+                        "answers with “When a refund arrives”, similarity 0.71",
+                        "every number and link is in the source",
+                    ],
                     "citations": [
-                        {"source": title, "text": body, "document_id": "", "version": 7 - number, "score": 0.71 - number / 10}
+                        {
+                            "source": title,
+                            "text": body,
+                            "document_id": "",
+                            "version": 7 - number,
+                            "score": 0.71 - number / 10,
+                        }
                         for number, (title, body) in enumerate(ANSWERS[:2])
                     ],
                     "checks": [{"name": "numbers", "passed": True, "detail": ""}],
@@ -200,8 +215,13 @@ def seed(database: Database, *, many: int = 0) -> dict[str, str]:
         _elsewhere(seeder)
         for number in range(many):
             seeder.thread(
-                f"many-{number}", f"Customer {number}", f"c{number}@example.net", f"Question {number}",
-                f"This is question number {number}.", minutes=200 + number, unread=False,
+                f"many-{number}",
+                f"Customer {number}",
+                f"c{number}@example.net",
+                f"Question {number}",
+                f"This is question number {number}.",
+                minutes=200 + number,
+                unread=False,
             )
     return seeder.ids
 
@@ -209,34 +229,70 @@ def seed(database: Database, *, many: int = 0) -> dict[str, str]:
 def _proposed(seeder: Seeder) -> None:
     now = seeder.clock
     refund = seeder.thread(
-        "refund", "Ana Silva", "ana.silva@example.net", "Refund for order 48213",
+        "refund",
+        "Ana Silva",
+        "ana.silva@example.net",
+        "Refund for order 48213",
         "Hello,\n\nI sent the desk lamp back ten days ago (order 48213) and I still do not see the 42.10 on my account. "
         "Could you tell me when it arrives?\n\nThank you\nAna",
-        minutes=4, intent="refund_status", needs_review=True, suggestion_mark="ready", message_count=3, urgency="high",
+        minutes=4,
+        intent="refund_status",
+        needs_review=True,
+        suggestion_mark="ready",
+        message_count=3,
+        urgency="high",
     )
-    seeder.inbound(refund, "Ana Silva", "ana.silva@example.net", "Hi! How do I send a lamp back? It is the wrong colour.",
-                   at=now - timedelta(days=11), labels=[], trace=[])
-    seeder.outbound(refund, "ana.silva@example.net", "Hello Ana,\n\nYou can return unused items within 30 days after delivery. "
-                    "Returns are free of charge.\n\nKind regards,\nLumen support", at=now - timedelta(days=10, hours=20))
+    seeder.inbound(
+        refund,
+        "Ana Silva",
+        "ana.silva@example.net",
+        "Hi! How do I send a lamp back? It is the wrong colour.",
+        at=now - timedelta(days=11),
+        labels=[],
+        trace=[],
+    )
+    seeder.outbound(
+        refund,
+        "ana.silva@example.net",
+        "Hello Ana,\n\nYou can return unused items within 30 days after delivery. "
+        "Returns are free of charge.\n\nKind regards,\nLumen support",
+        at=now - timedelta(days=10, hours=20),
+    )
     seeder.suggest(
         "refund",
         "Hello Ana,\n\nWe send a refund to the original means of payment within 2 working days after the return reaches us [1]. "
         "Banks take up to 5 working days more to show it [1], so it should be visible this week.\n\nKind regards,\nLumen support",
     )
     seeder.thread(
-        "parcel", "Bo Lindqvist", "bo@example.org", "Tracking has not moved since Monday",
-        "My parcel 7731-22 has been in the same depot for five days. Is it lost?", minutes=17, intent="order_status",
-        needs_review=True, suggestion_mark="check", certainty=0.58,
+        "parcel",
+        "Bo Lindqvist",
+        "bo@example.org",
+        "Tracking has not moved since Monday",
+        "My parcel 7731-22 has been in the same depot for five days. Is it lost?",
+        minutes=17,
+        intent="order_status",
+        needs_review=True,
+        suggestion_mark="check",
+        certainty=0.58,
     )
     seeder.suggest(
-        "parcel", "Hello Bo,\n\nIf the tracking has not moved for 4 working days, we start a search with the carrier today [1].\n\n"
-        "Kind regards,\nLumen support", word="check", confidence=0.64,
+        "parcel",
+        "Hello Bo,\n\nIf the tracking has not moved for 4 working days, we start a search with the carrier today [1].\n\n"
+        "Kind regards,\nLumen support",
+        word="check",
+        confidence=0.64,
         checks=[{"name": "numbers", "passed": False, "detail": "today"}],
         citations=[{"source": ANSWERS[1][0], "text": ANSWERS[1][1], "document_id": "", "version": 2, "score": 0.66}],
     )
     seeder.thread(
-        "drafting", "Chiara Rossi", "chiara@example.it", "Fattura per l'ordine 51002",
-        "Buongiorno, dove trovo la fattura del mio ordine?", minutes=1, intent="invoice", suggestion_mark="drafting",
+        "drafting",
+        "Chiara Rossi",
+        "chiara@example.it",
+        "Fattura per l'ordine 51002",
+        "Buongiorno, dove trovo la fattura del mio ordine?",
+        minutes=1,
+        intent="invoice",
+        suggestion_mark="drafting",
         needs_review=True,
     )
     seeder.suggest("drafting", "", state=SuggestionState.DRAFTING, word="check", confidence=0.0)
@@ -245,36 +301,83 @@ def _proposed(seeder: Seeder) -> None:
 def _other_faces(seeder: Seeder) -> None:
     now = seeder.clock
     stale = seeder.thread(
-        "stale", "Dmitri Petrov", "dmitri@example.com", "Change the delivery address",
-        "Please send it to my office instead.", minutes=55, intent="change_address", suggestion_mark="stale", needs_review=True,
+        "stale",
+        "Dmitri Petrov",
+        "dmitri@example.com",
+        "Change the delivery address",
+        "Please send it to my office instead.",
+        minutes=55,
+        intent="change_address",
+        suggestion_mark="stale",
+        needs_review=True,
         message_count=2,
     )
-    seeder.suggest("stale", "Hello Dmitri,\n\nYou can change the address in your account [1].", state=SuggestionState.EXPIRED)
-    seeder.inbound(stale, "Dmitri Petrov", "dmitri@example.com", "Sorry, I meant the summer house, not the office.",
-                   at=now - timedelta(minutes=30), trace=_trace(intent="change_address", decision="suggest"))
-    seeder.thread(
-        "none", "Eve Okafor", "eve@example.net", "I would like to talk to a human",
-        "Please call me back, I do not want to read another automatic answer.", minutes=80, intent="human", needs_review=True,
-        message={"trace": _trace(intent="human", decision="asks for a human", outcome="handoff")}, urgency="urgent",
+    seeder.suggest(
+        "stale", "Hello Dmitri,\n\nYou can change the address in your account [1].", state=SuggestionState.EXPIRED
+    )
+    seeder.inbound(
+        stale,
+        "Dmitri Petrov",
+        "dmitri@example.com",
+        "Sorry, I meant the summer house, not the office.",
+        at=now - timedelta(minutes=30),
+        trace=_trace(intent="change_address", decision="suggest"),
     )
     seeder.thread(
-        "failed", "Finn Berg", "finn@example.no", "Do you ship to Norway?", "Hi, do you ship to Norway and what does it cost?",
-        minutes=100, intent="shipping", needs_review=True,
+        "none",
+        "Eve Okafor",
+        "eve@example.net",
+        "I would like to talk to a human",
+        "Please call me back, I do not want to read another automatic answer.",
+        minutes=80,
+        intent="human",
+        needs_review=True,
+        message={"trace": _trace(intent="human", decision="asks for a human", outcome="handoff")},
+        urgency="urgent",
+    )
+    seeder.thread(
+        "failed",
+        "Finn Berg",
+        "finn@example.no",
+        "Do you ship to Norway?",
+        "Hi, do you ship to Norway and what does it cost?",
+        minutes=100,
+        intent="shipping",
+        needs_review=True,
     )
     seeder.suggest("failed", "", state=SuggestionState.REJECTED, reject_reason="failed", reasons=["no passage found"])
     html = seeder.thread(
-        "html", "Grace Hopper", "grace@navy.example", "Invoice 4471 with pictures", "Dear team, please see the attached invoice.",
-        minutes=130, attachment_count=1, intent="invoice", unread=False,
+        "html",
+        "Grace Hopper",
+        "grace@navy.example",
+        "Invoice 4471 with pictures",
+        "Dear team, please see the attached invoice.",
+        minutes=130,
+        attachment_count=1,
+        intent="invoice",
+        unread=False,
         message={"html": HOSTILE},
     )
     seeder.session.add(
-        Attachment(message_id=seeder.ids["html-message"], filename="invoice-4471.pdf", content_type="application/pdf",
-                   size=48_213, blob_key="att/none")
+        Attachment(
+            message_id=seeder.ids["html-message"],
+            filename="invoice-4471.pdf",
+            content_type="application/pdf",
+            size=48_213,
+            blob_key="att/none",
+        )
     )
     html.assignee_id = None
     long = seeder.thread(
-        "long", "Hanna Kim", "hanna@example.kr", "Two lamps, three questions", "And one last thing: is the switch on the cable?",
-        minutes=160, message_count=9, unread=False, starred=True,
+        "long",
+        "Hanna Kim",
+        "hanna@example.kr",
+        "Two lamps, three questions",
+        "And one last thing: is the switch on the cable?",
+        minutes=160,
+        message_count=9,
+        unread=False,
+        starred=True,
     )
     for number in range(8):
         at = now - timedelta(hours=60 - number * 6)
@@ -288,33 +391,90 @@ def _other_faces(seeder: Seeder) -> None:
 def _elsewhere(seeder: Seeder) -> None:
     now = seeder.clock
     seeder.thread(
-        "spam", "Prize Office", "winner@lottery.example", "You have WON 1,000,000 USD!!!", "Send your bank data to claim it today.",
-        minutes=40, state=ThreadState.SPAM, spam_score=0.98, labels=[{"name": "spam:spam", "score": 0.98}],
+        "spam",
+        "Prize Office",
+        "winner@lottery.example",
+        "You have WON 1,000,000 USD!!!",
+        "Send your bank data to claim it today.",
+        minutes=40,
+        state=ThreadState.SPAM,
+        spam_score=0.98,
+        labels=[{"name": "spam:spam", "score": 0.98}],
     )
     seeder.thread(
-        "maybe-spam", "SEO Agency", "hello@seo.example", "Quick question about your website", "We can bring you to page one of Google.",
-        minutes=45, spam_score=0.71, needs_review=True, certainty=0.29,
+        "maybe-spam",
+        "SEO Agency",
+        "hello@seo.example",
+        "Quick question about your website",
+        "We can bring you to page one of Google.",
+        minutes=45,
+        spam_score=0.71,
+        needs_review=True,
+        certainty=0.29,
     )
     seeder.thread(
-        "snoozed", "Ivan Novak", "ivan@example.cz", "Spare part for lamp Nova", "When will the part be back in stock?", minutes=600,
-        state=ThreadState.SNOOZED, snoozed_until=now + timedelta(days=1), unread=False,
+        "snoozed",
+        "Ivan Novak",
+        "ivan@example.cz",
+        "Spare part for lamp Nova",
+        "When will the part be back in stock?",
+        minutes=600,
+        state=ThreadState.SNOOZED,
+        snoozed_until=now + timedelta(days=1),
+        unread=False,
     )
-    seeder.thread("done", "Jane Doe", "jane@example.net", "Thank you!", "It works now, thanks.", minutes=900,
-                  state=ThreadState.CLOSED, unread=False)
-    seeder.thread("trash", "Kurt Weil", "kurt@example.de", "Test", "Just a test.", minutes=1200, state=ThreadState.TRASH, unread=False)
+    seeder.thread(
+        "done",
+        "Jane Doe",
+        "jane@example.net",
+        "Thank you!",
+        "It works now, thanks.",
+        minutes=900,
+        state=ThreadState.CLOSED,
+        unread=False,
+    )
+    seeder.thread(
+        "trash",
+        "Kurt Weil",
+        "kurt@example.de",
+        "Test",
+        "Just a test.",
+        minutes=1200,
+        state=ThreadState.TRASH,
+        unread=False,
+    )
     outcomes = (
         ("sent", "Lena Maier", Delivery.SENT, {}),
         ("held", "Mona Ali", Delivery.HELD, {"release_at": now + timedelta(hours=1), "sent_at": None}),
         ("unknown", "Nils Holm", Delivery.UNKNOWN, {"sent_at": None}),
         ("bounced", "Olga Popova", Delivery.BOUNCED, {"error_detail": "mailbox full"}),
-        ("undeliverable", "Pia Lund", Delivery.FAILED, {"error_detail": "relay refused the connection", "sent_at": None}),
+        (
+            "undeliverable",
+            "Pia Lund",
+            Delivery.FAILED,
+            {"error_detail": "relay refused the connection", "sent_at": None},
+        ),
     )
     for number, (key, name, status, extra) in enumerate(outcomes):
         address = f"{name.split()[0].lower()}@example.net"
         thread = seeder.thread(
-            key, name, address, f"Question about order 51{number}02", "Can I add a second lamp to my order?",
-            minutes=240 + 60 * number, has_outbound=True, last_direction=Direction.OUTBOUND, unread=False, message_count=2,
+            key,
+            name,
+            address,
+            f"Question about order 51{number}02",
+            "Can I add a second lamp to my order?",
+            minutes=240 + 60 * number,
+            has_outbound=True,
+            last_direction=Direction.OUTBOUND,
+            unread=False,
+            message_count=2,
         )
-        message = seeder.outbound(thread, address, "Hello, yes: reply with the name of the lamp and we add it.",
-                                  at=now - timedelta(minutes=230 + 60 * number), status=status, **extra)
+        message = seeder.outbound(
+            thread,
+            address,
+            "Hello, yes: reply with the name of the lamp and we add it.",
+            at=now - timedelta(minutes=230 + 60 * number),
+            status=status,
+            **extra,
+        )
         seeder.ids[f"{key}-outbound"] = message.id
