@@ -5,21 +5,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import signal
 import smtplib
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from sqlalchemy import func, select
 
 from assistant import failpoints
 from assistant.backends.blobs import Blobs
-from assistant.db.messages import Message, Thread
+from assistant.db.messages import Message
 from assistant.db.session import Database
 from assistant.services import profiles
 from assistant.settings import Settings
@@ -69,7 +72,7 @@ class Wire:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=seconds)
         self.file = self.socket.makefile("rb")
 
-    def __enter__(self) -> Wire:
+    def __enter__(self) -> Self:
         assert self.answer().startswith("220")
         return self
 
@@ -102,18 +105,16 @@ def _set(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
     loop.call_soon_threadsafe(stop.set)
 
 
-@pytest.fixture
-def listen(sqlite_database: Database, make_settings: Callable[..., Settings]) -> Iterator[Callable[..., Listening]]:
-    """`listen(max_mail_bytes=...)`: a running listener on SQLite."""
+@contextlib.contextmanager
+def _listening(database: Database) -> Iterator[Callable[[Settings], Listening]]:
     started: list[Listening] = []
 
-    def start(**values: Any) -> Listening:
-        settings = make_settings(**values)
+    def start(settings: Settings) -> Listening:
         parser = ParserChild()
-        receiver = Receiver(sqlite_database, Blobs.open(settings), parser)
-        with sqlite_database.transaction() as session:
+        receiver = Receiver(database, Blobs.open(settings), parser)
+        with database.transaction() as session:
             profiles.ensure_default(session, settings)
-        container: Any = SimpleNamespace(settings=settings, database=sqlite_database, receiver=receiver)
+        container: Any = SimpleNamespace(settings=settings, database=database, receiver=receiver)
         ended: list[Callable[[], None]] = []
 
         async def main() -> None:
@@ -134,12 +135,19 @@ def listen(sqlite_database: Database, make_settings: Callable[..., Settings]) ->
         where = settings.path("run", "smtp-address")
         servers.wait_until(lambda: where.exists() and where.read_text().strip(), what="the listener's address")
         port = int(where.read_text().strip().rpartition(":")[2])
-        started.append(Listening(port, sqlite_database, settings, end, parser))
+        started.append(Listening(port, database, settings, end, parser))
         return started[-1]
 
     yield start
     for one in started:
         one.stop()
+
+
+@pytest.fixture
+def listen(sqlite_database: Database, make_settings: Callable[..., Settings]) -> Iterator[Callable[..., Listening]]:
+    """`listen(max_mail_bytes=...)`: a running listener on SQLite."""
+    with _listening(sqlite_database) as start:
+        yield lambda **values: start(make_settings(**values))
 
 
 def test_a_mail_is_answered_when_it_is_stored(listen: Callable[..., Listening]) -> None:
@@ -344,3 +352,208 @@ def test_reset_and_pipelining_work(listen: Callable[..., Listening]) -> None:
         wire.socket.sendall(b"MAIL FROM:<a@b.example>\r\nRCPT TO:<support@example.org>\r\nDATA\r\n")
         assert [wire.answer()[:3] for _ in range(3)] == ["250", "250", "354"]
         assert wire.say(mail() + b".").startswith("250")
+
+
+# -- smuggling: where a mail ends is decided by <CR><LF>.<CR><LF> alone (RFC 5321, section 4.1.1.4)
+
+_ENDS = [
+    b"\n",
+    b"\r",
+    b"\r\n",
+    b"\r\r\n",
+    b"\n\r",
+    b"\n\n",
+    b"\r\r",
+    b"\x00\r\n",
+    b"\x0b",
+    b"\x0c",
+    b"\x85",
+    b"\xe2\x80\xa8",
+]
+_MARKS = [
+    (before, after)
+    for before in _ENDS
+    for after in (b"\n", b"\r", b"\r\n", b"\r\r\n", b"\x00\r\n", b"\x0b\r\n")
+    if (before, after) != (b"\r\n", b"\r\n") and before.endswith(b"\r\n") + after.startswith(b"\r\n") < 2
+][:66]
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory, sqlite_template: Any) -> Iterator[Callable[..., Listening]]:
+    """One listener for a table of dialogues."""
+    import shutil
+
+    from assistant.settings import load_settings
+
+    folder = tmp_path_factory.mktemp("shared")
+    shutil.copyfile(sqlite_template, folder / "notifyr.db")
+    database = Database(f"sqlite:///{folder / 'notifyr.db'}")
+    with _listening(database) as start:
+        one = start(
+            load_settings({}, data_dir=folder, mail_address="support@example.org", smtp_port=servers.free_port())
+        )
+        yield lambda: one
+    database.close()
+
+
+@pytest.mark.parametrize(("before", "after"), _MARKS, ids=repr)
+def test_nothing_but_the_right_mark_ends_a_mail(shared: Callable[..., Listening], before: bytes, after: bytes) -> None:
+    listener = shared()
+    stored = listener.count()
+    smuggled = b"MAIL FROM:<evil@b.example>\r\nRCPT TO:<support@example.org>\r\nDATA\r\n" + mail("smuggled")
+    with listener.connect() as wire:
+        wire.begin()
+        wire.socket.sendall(mail("outer") + b"x" + before + b"." + after + smuggled + b".\r\n")
+        answers = [wire.answer(), wire.say(b"NOOP")]
+        assert answers[1].startswith("250"), answers
+        assert answers[0][:3] in {"250", "554"}
+    if answers[0].startswith("554"):
+        assert listener.count() == stored
+    with listener.database.reading() as session:
+        assert "<smuggled@example.com>" not in session.scalars(select(Message.external_id)).all()
+
+
+def test_there_are_enough_smugglers() -> None:
+    assert len(_MARKS) >= 60
+
+
+@pytest.mark.parametrize("piece", [b"a\nb", b"a\rb", b"\n", b"\r", b"a\r\r\nb", b"\n\r\n"], ids=repr)
+def test_bare_line_ends_are_refused(shared: Callable[..., Listening], piece: bytes) -> None:
+    listener = shared()
+    stored = listener.count()
+    with listener.connect() as wire:
+        wire.begin()
+        assert wire.say(mail("bare") + piece + b"\r\n.").startswith("554")
+    assert listener.count() == stored
+
+
+@pytest.mark.parametrize(
+    "command",
+    [b"MAIL FROM:<a\x00@b>", b"MAIL FROM:<a@b", b"MAIL FROM: a@b> X=<", b"RCPT TO:<a@b>\rDATA", b"\xff\xfe", b"", b" ",
+     b"MAIL FROM:<" + b"a" * 5000 + b"@b>", b"EHLO " + b"x" * 100_000, b"AUTH PLAIN AGEAYg==", b"STARTTLS", b"EXPN x", b"BDAT 5"],
+    ids=lambda command: repr(command[:20]),
+)  # fmt: skip
+def test_odd_commands_get_an_answer_and_harm_nothing(shared: Callable[..., Listening], command: bytes) -> None:
+    listener = shared()
+    with listener.connect() as wire:
+        assert wire.say(b"EHLO c").startswith("250")
+        assert wire.say(command)[:1] in "245"
+        assert wire.say(b"NOOP").startswith("250")
+
+
+# -- failures of our own
+
+
+@pytest.mark.parametrize("place", ["before_blob", "after_blob", "before_commit", "before_answer"])
+def test_a_failure_while_storing_is_temporary_and_the_second_try_makes_one_message(
+    listen: Callable[..., Listening], place: str
+) -> None:
+    listener = listen()
+    failpoints.arm(f"receive.{place}=raise")
+    with listener.connect() as wire:
+        wire.begin()
+        assert wire.say(mail() + b".").startswith("451")
+        wire.begin()
+        assert wire.say(mail() + b".").startswith("250")
+    assert listener.count() == 1
+
+
+def test_a_database_that_is_gone_is_temporary_and_told_to_nobody(
+    listen: Callable[..., Listening], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mailboxes, "LOOPBACK", frozenset())
+    listener = listen()
+    with listener.connect() as wire:
+        wire.begin()
+        _rename(listener, "profiles", "away")
+        answer = wire.say(mail() + b".")
+        assert answer.startswith("451")
+        assert wire.say(b"MAIL FROM:<a@b.example>").startswith("250")
+        answer = wire.say(b"RCPT TO:<support@example.org>")
+        assert answer.startswith("451")
+        assert not re.search(r"sql|profile|error", answer, re.I)
+        _rename(listener, "away", "profiles")
+        assert wire.say(b"RCPT TO:<support@example.org>").startswith("250")
+        assert wire.say(b"DATA").startswith("354")
+        assert wire.say(mail() + b".").startswith("250")
+
+
+def _rename(listener: Listening, old: str, new: str) -> None:
+    with listener.database.transaction() as session:
+        session.connection().exec_driver_sql(f"ALTER TABLE {old} RENAME TO {new}")
+
+
+def test_a_stop_waits_for_the_mail_that_is_being_stored(listen: Callable[..., Listening]) -> None:
+    listener = listen()
+    failpoints.arm("receive.before_commit=delay")
+    with listener.connect() as wire:
+        wire.begin()
+        wire.socket.sendall(mail() + b".\r\n")
+        time.sleep(0.1)
+        listener.stop()
+        assert wire.answer().startswith("250")
+        assert wire.answer() == ""
+    assert listener.count() == 1
+    with pytest.raises(ConnectionRefusedError):
+        listener.connect()
+
+
+def test_a_taken_port_gives_the_next_free_one_and_says_so(listen: Callable[..., Listening]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        listener = listen(smtp_port=port)
+        assert listener.port > port
+        listener.send(mail())
+    assert listener.count() == 1
+
+
+# -- the real process
+
+
+@contextlib.contextmanager
+def _process(settings: Settings, url: str, failpoint: str = "") -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    env = servers.clean_environment(
+        NOTIFYR_DATA_DIR=str(settings.data_dir),
+        NOTIFYR_DATABASE_URL=url,
+        NOTIFYR_SMTP_PORT=str(servers.free_port()),
+        NOTIFYR_MAIL_ADDRESS="support@example.org",
+        NOTIFYR_FAILPOINTS=failpoint,
+    )
+    where = settings.path("run", "smtp-address")
+    where.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "api.cli", "mailboxes"]
+    log = settings.path("mailboxes.log")
+    log.parent.mkdir(exist_ok=True)
+    with servers.running(
+        command, log=log, ready=lambda: where.exists() and where.read_text().strip(), env=env
+    ) as process:
+        yield process, int(where.read_text().strip().rpartition(":")[2])
+
+
+@pytest.mark.parametrize("place", ["before_blob", "after_blob", "before_commit", "after_commit", "before_answer"])
+def test_a_kill_at_any_point_loses_nothing_and_the_senders_retry_makes_no_second_message(
+    database_url: str, settings: Settings, place: str
+) -> None:
+    with _process(settings, database_url, f"receive.{place}=exit") as (process, port):
+        with Wire(port, 20) as wire:
+            wire.begin()
+            with contextlib.suppress(ConnectionError):
+                assert wire.say(mail() + b".") == ""
+        assert process.wait(10) == 137
+    with _process(settings, database_url) as (process, port):
+        for _ in range(2):
+            with Wire(port, 20) as wire:
+                wire.begin()
+                assert wire.say(mail() + b".").startswith("250")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+    assert not settings.path("run", "smtp-address").exists()
+    database = Database(database_url)
+    with database.reading() as session:
+        stored = session.scalars(select(Message)).one()
+    database.close()
+    blobs = Blobs.open(settings)
+    assert list(blobs.list("raw")) == [stored.raw_key]
+    assert blobs.get(stored.raw_key) == mail()
