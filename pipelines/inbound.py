@@ -16,7 +16,7 @@ from assistant.db.session import Database, committing
 from assistant.errors import StorageError
 from assistant.events import DeliveryEvent, EventKind
 from assistant.failpoints import failpoint
-from assistant.services import contacts, inbox, outbox
+from assistant.services import attempts, contacts, inbox
 from assistant.services.inbox import Received, StoredAttachment
 from assistant.telemetry import METRICS
 from assistant.values import Address, Attachment, InboundMessage
@@ -128,7 +128,7 @@ def _apply(session: Session, report: Report, message: InboundMessage) -> None:
     kind = kinds.get(report.action)
     if kind is None or not report.original_id:
         return
-    known = outbox.apply_event(
+    known = attempts.apply_event(
         session,
         DeliveryEvent(
             event_id=f"dsn:{message.content_hash[:32]}:{report.recipient[:100]}",

@@ -20,8 +20,8 @@ from assistant.errors import (
     UncertainDelivery,
 )
 from assistant.failpoints import failpoint
-from assistant.services import outbox
-from assistant.services.outbox import Claim
+from assistant.services import attempts
+from assistant.services.attempts import Claim
 from assistant.settings import Settings
 from assistant.telemetry import METRICS
 from assistant.values import Attachment, OutboundMessage, Receipt, ThreadHeaders
@@ -102,7 +102,7 @@ class Deliverer:
         failpoint("send.before_claim")
         started = monotonic()
         with self._database.transaction() as session:
-            claim = outbox.claim(session, message_id, lease_seconds=self._settings.lease_seconds)
+            claim = attempts.claim(session, message_id, lease_seconds=self._settings.lease_seconds)
             failpoint("send.before_claim_commit")
         failpoint("send.after_claim")
         if claim is None:
@@ -164,14 +164,14 @@ class Deliverer:
 
     def _record_sent(self, claim: Claim, receipt: Receipt) -> None:
         with self._database.transaction() as session:
-            recorded = outbox.record_sent(session, claim, receipt)
+            recorded = attempts.record_sent(session, claim, receipt)
             failpoint("send.before_record_commit")
         failpoint("send.after_record")
         self._count(claim, "sent" if recorded else "fenced")
 
     def _record_failure(self, claim: Claim, error: NotifyrError) -> None:
         with self._database.transaction() as session:
-            status = outbox.record_failure(session, claim, error, max_attempts=self._settings.max_attempts)
+            status = attempts.record_failure(session, claim, error, max_attempts=self._settings.max_attempts)
             failpoint("send.before_record_commit")
         failpoint("send.after_record")
         self._count(claim, str(status) if status is not None else "fenced")

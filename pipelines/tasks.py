@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from assistant.clock import utcnow
-from assistant.services import answers, outbox
+from assistant.services import answers, sweeper
 from pipelines.container import Container
 
 __all__ = ["TASKS"]
@@ -30,7 +30,7 @@ def deliver(container: Container, message_id: str) -> None:
 def sweep(container: Container) -> None:
     """Take up what the broker lost: waiting, held and queued rows, and claims whose holder died."""
     with container.database.transaction() as session:
-        outbox.sweep(session, now=utcnow(), repeatable=container.deliverer.repeatable)
+        sweeper.sweep(session, now=utcnow(), repeatable=container.deliverer.repeatable)
         answers.purge(session)
 
 

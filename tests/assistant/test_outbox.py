@@ -27,8 +27,8 @@ from assistant.errors import (
     UncertainDelivery,
 )
 from assistant.events import DeliveryEvent, EventKind
-from assistant.services import contacts, outbox, profiles
-from assistant.services.outbox import Claim
+from assistant.services import attempts, contacts, outbox, profiles, sweeper
+from assistant.services.attempts import Claim
 from assistant.states import Author, Delivery, Direction, ProfileState
 from assistant.values import Address, MessageClass, Receipt, Refusal
 from tests.support.outboxes import add_thread, queue, status_of
@@ -44,7 +44,7 @@ def jobs(database: Database) -> Iterator[list[Job | Event]]:
 
 def claim(database: Database, message_id: str, *, lease: float = 60) -> Claim | None:
     with database.transaction() as session:
-        return outbox.claim(session, message_id, lease_seconds=lease)
+        return attempts.claim(session, message_id, lease_seconds=lease)
 
 
 def claimed(database: Database, message_id: str, *, lease: float = 60) -> Claim:
@@ -55,7 +55,7 @@ def claimed(database: Database, message_id: str, *, lease: float = 60) -> Claim:
 
 def fail(database: Database, claim: Claim, error: NotifyrError, *, most: int = 8) -> Delivery | None:
     with database.transaction() as session:
-        return outbox.record_failure(session, claim, error, max_attempts=most)
+        return attempts.record_failure(session, claim, error, max_attempts=most)
 
 
 def row(database: Database, message_id: str) -> Message:
@@ -280,8 +280,8 @@ def test_an_accepted_message_is_sent_and_says_so(database: Database, jobs: list[
     message_id = queue(database, add_thread(database))
     found = claimed(database, message_id)
     with database.transaction() as session:
-        assert outbox.record_sent(session, found, Receipt(message_id, detail="250 queued as 7"))
-        assert not outbox.record_sent(session, found, Receipt(message_id))
+        assert attempts.record_sent(session, found, Receipt(message_id, detail="250 queued as 7"))
+        assert not attempts.record_sent(session, found, Receipt(message_id))
     message = row(database, message_id)
     assert (message.status, message.receipt, message.claim_token) == (Delivery.SENT, "250 queued as 7", None)
     assert trail(database, message_id) == ["queued", "claimed:1", "sent:1"]
@@ -292,7 +292,7 @@ def test_a_refused_copy_is_told_and_a_bad_address_is_suppressed(database: Databa
     found = claimed(database, message_id)
     refused = (Refusal("gone@example.com", "550 5.1.1", bad_address=True), Refusal("full@example.com", "552 5.2.2"))
     with database.transaction() as session:
-        outbox.record_sent(session, found, Receipt(message_id, refused=refused))
+        attempts.record_sent(session, found, Receipt(message_id, refused=refused))
     with database.reading() as session:
         assert session.scalars(select(Suppression.address)).all() == ["gone@example.com"]
 
@@ -365,7 +365,7 @@ def test_refused_credentials_block_the_profile_and_hold_its_messages(
         assert status_of(database, message_id) is Delivery.QUEUED
     jobs.clear()
     with database.transaction() as session:
-        assert outbox.sweep(session, now=utcnow() + timedelta(hours=1)).deliver == 0
+        assert sweeper.sweep(session, now=utcnow() + timedelta(hours=1)).deliver == 0
         profiles.unblock(session, profile.id)
     assert {job.args[0] for job in jobs if isinstance(job, Job)} == {first, second}
     assert claimed(database, first).attempt == 1, "the refused try is not counted"
@@ -385,7 +385,7 @@ def test_an_uncertain_hand_over_is_never_repeated_by_itself(database: Database) 
     fail(database, claimed(database, message_id), UncertainDelivery("no answer"))
     assert status_of(database, message_id) is Delivery.UNKNOWN
     with database.transaction() as session:
-        outbox.sweep(session, now=utcnow() + timedelta(days=30))
+        sweeper.sweep(session, now=utcnow() + timedelta(days=30))
     assert claim(database, message_id) is None
     assert status_of(database, message_id) is Delivery.UNKNOWN
 
@@ -421,8 +421,8 @@ def test_a_dead_workers_claim_becomes_unknown_and_the_living_ones_stays(database
     claimed(database, dead, lease=1)
     claimed(database, alive, lease=3600)
     with database.transaction() as session:
-        assert outbox.sweep(session, now=utcnow() + timedelta(seconds=2)).unknown == 1
-        assert outbox.sweep(session, now=utcnow() + timedelta(seconds=2)).unknown == 0
+        assert sweeper.sweep(session, now=utcnow() + timedelta(seconds=2)).unknown == 1
+        assert sweeper.sweep(session, now=utcnow() + timedelta(seconds=2)).unknown == 0
     assert (status_of(database, dead), status_of(database, alive)) == (Delivery.UNKNOWN, Delivery.SENDING)
 
 
@@ -430,7 +430,7 @@ def test_a_channel_that_refuses_repeats_is_simply_tried_again(database: Database
     message_id = queue(database, add_thread(database))
     claimed(database, message_id, lease=1)
     with database.transaction() as session:
-        assert outbox.sweep(session, now=utcnow() + timedelta(seconds=2), repeatable={"email"}).retried == 1
+        assert sweeper.sweep(session, now=utcnow() + timedelta(seconds=2), repeatable={"email"}).retried == 1
     assert claimed(database, message_id).attempt == 2
 
 
@@ -438,8 +438,8 @@ def test_a_worker_that_was_given_up_may_still_tell_the_truth(database: Database)
     message_id = queue(database, add_thread(database))
     found = claimed(database, message_id, lease=1)
     with database.transaction() as session:
-        outbox.sweep(session, now=utcnow() + timedelta(seconds=2))
-        assert outbox.record_sent(session, found, Receipt(message_id))
+        sweeper.sweep(session, now=utcnow() + timedelta(seconds=2))
+        assert attempts.record_sent(session, found, Receipt(message_id))
     assert status_of(database, message_id) is Delivery.SENT
 
 
@@ -447,13 +447,13 @@ def test_a_stale_token_can_record_nothing_after_a_person_decided(database: Datab
     message_id = queue(database, add_thread(database))
     stale = claimed(database, message_id, lease=1)
     with database.transaction() as session:
-        outbox.sweep(session, now=utcnow() + timedelta(seconds=2))
+        sweeper.sweep(session, now=utcnow() + timedelta(seconds=2))
         outbox.resolve_unknown(session, message_id, outcome="resend", agent_id=None)
     newest = claimed(database, message_id)
     with database.transaction() as session:
-        assert not outbox.record_sent(session, stale, Receipt(message_id))
-        assert outbox.record_failure(session, stale, TemporaryChannelError("x")) is None
-        assert outbox.record_sent(session, newest, Receipt(message_id))
+        assert not attempts.record_sent(session, stale, Receipt(message_id))
+        assert attempts.record_failure(session, stale, TemporaryChannelError("x")) is None
+        assert attempts.record_sent(session, newest, Receipt(message_id))
 
 
 # -- the sweeper and reports
@@ -466,26 +466,26 @@ def test_the_sweeper_hints_at_forgotten_rows_and_waits_before_it_repeats(
     queued, held = queue(database, thread_id), queue(database, thread_id, hold=30)
     jobs.clear()
     with database.transaction() as session:
-        assert outbox.sweep(session, now=utcnow()) == outbox.Swept()
+        assert sweeper.sweep(session, now=utcnow()) == sweeper.Swept()
     now = utcnow() + timedelta(minutes=5)
     with database.transaction() as session:
-        swept = outbox.sweep(session, now=now)
+        swept = sweeper.sweep(session, now=now)
     assert (swept.triage, swept.deliver) == (1, 2)
     assert {job.args[0] for job in jobs if isinstance(job, Job) and job.task == "deliver"} == {queued, held}
     with database.transaction() as session:
-        assert outbox.sweep(session, now=now) == outbox.Swept()
-        assert outbox.sweep(session, now=now + timedelta(minutes=5)).deliver == 2
+        assert sweeper.sweep(session, now=now) == sweeper.Swept()
+        assert sweeper.sweep(session, now=now + timedelta(minutes=5)).deliver == 2
 
 
 def test_reports_are_taken_in_once_and_never_move_a_message_backwards(database: Database) -> None:
     message_id = queue(database, add_thread(database))
     found = claimed(database, message_id)
     with database.transaction() as session:
-        outbox.record_sent(session, found, Receipt(message_id))
+        attempts.record_sent(session, found, Receipt(message_id))
 
     def report(kind: EventKind) -> bool:
         with database.transaction() as session:
-            return outbox.apply_event(
+            return attempts.apply_event(
                 session,
                 DeliveryEvent(f"e-{kind}", kind, found.external_id, utcnow(), reason="bad-address", detail="550"),
             )
@@ -495,7 +495,7 @@ def test_reports_are_taken_in_once_and_never_move_a_message_backwards(database: 
     assert report(EventKind.DELIVERED)
     assert status_of(database, message_id) is Delivery.BOUNCED
     with database.transaction() as session:
-        assert not outbox.apply_event(session, DeliveryEvent("e", EventKind.BOUNCED, "<not-ours@x>", utcnow()))
+        assert not attempts.apply_event(session, DeliveryEvent("e", EventKind.BOUNCED, "<not-ours@x>", utcnow()))
 
 
 def test_the_default_profile_is_made_once_and_follows_its_display_name(database: Database) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy import select
 from assistant.clock import utcnow
 from assistant.db.messages import Message
 from assistant.db.tables import metadata
-from assistant.services import outbox
+from assistant.services import outbox, sweeper
 from assistant.settings import load_settings
 from assistant.states import Author, Direction
 from pipelines.container import Container
@@ -61,7 +61,7 @@ class Hints:
         database = self.container.database
         while True:
             with database.transaction() as session:
-                if not outbox.sweep(session, now=utcnow() + timedelta(hours=1)).deliver:
+                if not sweeper.sweep(session, now=utcnow() + timedelta(hours=1)).deliver:
                     break
         with database.reading() as session:
             ids = session.scalars(select(Message.id).where(Message.direction == Direction.OUTBOUND)).all()

@@ -19,7 +19,7 @@ from assistant.db.messages import Message, Suggestion
 from assistant.db.session import Database
 from assistant.db.tables import metadata
 from assistant.errors import Conflict
-from assistant.services import outbox, profiles, suggestions
+from assistant.services import profiles, suggestions, sweeper
 from assistant.settings import Settings, load_settings
 from assistant.states import SuggestionState, TriageState
 from assistant.values import Passage
@@ -200,7 +200,7 @@ class Review(Suggest):
             except Conflict:
                 continue
         with self.database.transaction() as session:
-            outbox.sweep(session, now=utcnow() + timedelta(hours=1))
+            sweeper.sweep(session, now=utcnow() + timedelta(hours=1))
 
     def problems(self) -> list[str]:
         with self.database.reading() as session:

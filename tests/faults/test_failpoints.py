@@ -18,7 +18,7 @@ from assistant.clock import utcnow
 from assistant.db.session import Database
 from assistant.db.tables import metadata
 from assistant.failpoints import FAILPOINTS
-from assistant.services import outbox
+from assistant.services import outbox, sweeper
 from assistant.settings import Settings, load_settings
 from channels.twins.smtp_receiver import SmtpReceiver
 from pipelines.outbound import Deliverer, Portal, open_channels
@@ -81,7 +81,7 @@ class Send:
         with self.database.transaction() as session:
             # In passes, because one sweep takes a bounded number of rows.
             while (
-                swept := outbox.sweep(session, now=utcnow() + timedelta(hours=1), repeatable=repeatable)
+                swept := sweeper.sweep(session, now=utcnow() + timedelta(hours=1), repeatable=repeatable)
             ).unknown or (swept.retried):
                 pass
         # Every task twice, as a broker may do.

@@ -21,8 +21,8 @@ from assistant.db.messages import Message
 from assistant.db.session import Database
 from assistant.db.tables import metadata
 from assistant.errors import Conflict
-from assistant.services import outbox
-from assistant.services.outbox import Claim
+from assistant.services import attempts, outbox, sweeper
+from assistant.services.attempts import Claim
 from assistant.states import Author, Delivery
 from assistant.values import Receipt
 from tests.support.outboxes import add_thread, queue
@@ -51,7 +51,7 @@ def worker(*, dies: str = "") -> Iterator[Step]:
 
     def take(scene: Scene) -> None:
         with scene.database.transaction() as session:
-            claim.append(outbox.claim(session, scene.message_id, lease_seconds=60))
+            claim.append(attempts.claim(session, scene.message_id, lease_seconds=60))
         scene.claims.append(claim[0])
 
     def hand_over(scene: Scene) -> None:
@@ -61,7 +61,7 @@ def worker(*, dies: str = "") -> Iterator[Step]:
     def record(scene: Scene) -> None:
         if claim[0] is not None and not dies:
             with scene.database.transaction() as session:
-                outbox.record_sent(session, claim[0], Receipt(scene.message_id))
+                attempts.record_sent(session, claim[0], Receipt(scene.message_id))
 
     yield from (take, hand_over, record)
 
@@ -78,10 +78,10 @@ def agent() -> Iterator[Step]:
     yield take_back
 
 
-def sweeper() -> Iterator[Step]:
+def sweeping() -> Iterator[Step]:
     def sweep(scene: Scene) -> None:
         with scene.database.transaction() as session:
-            outbox.sweep(session, now=utcnow() + timedelta(hours=1))
+            sweeper.sweep(session, now=utcnow() + timedelta(hours=1))
 
     yield sweep
 
@@ -140,7 +140,7 @@ def test_two_workers_a_sweeper_and_death_hand_a_message_over_at_most_once(fast: 
         scene = again(fast, fresh, held=False)
         actors = [worker(dies=dice.choice(["", "", "before", "after"])), worker()]
         if dice.random() < 0.3:
-            actors.append(sweeper())
+            actors.append(sweeping())
         play(scene, actors, dice)
         with fast.reading() as session:
             status = Delivery(session.get_one(Message, fresh).status)
@@ -183,7 +183,7 @@ def test_undo_against_sending_in_real_threads(database: Database) -> None:
 
     def send(message_id: str) -> bool:
         with database.transaction() as session:
-            return outbox.claim(session, message_id, lease_seconds=60) is not None
+            return attempts.claim(session, message_id, lease_seconds=60) is not None
 
     def undo(message_id: str) -> bool:
         with database.transaction() as session:

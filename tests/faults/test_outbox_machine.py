@@ -32,8 +32,8 @@ from assistant.errors import (
     TemporaryChannelError,
     UncertainDelivery,
 )
-from assistant.services import contacts, outbox, profiles
-from assistant.services.outbox import Claim
+from assistant.services import attempts, contacts, outbox, profiles, sweeper
+from assistant.services.attempts import Claim
 from assistant.states import Author, Delivery, ProfileState
 from assistant.values import Address, MessageClass, Receipt
 from tests.support.outboxes import add_thread
@@ -148,7 +148,7 @@ class OutboxMachine(RuleBasedStateMachine):
         if not message_id:
             return None
         with self.database.transaction() as session:
-            found = outbox.claim(session, message_id, lease_seconds=60)
+            found = attempts.claim(session, message_id, lease_seconds=60)
         if found is not None:
             assert message_id not in self.facts.taken_back, "taken back and yet claimed"
             assert found.to[0].value not in self.facts.stopped, "claimed after STOP"
@@ -165,7 +165,7 @@ class OutboxMachine(RuleBasedStateMachine):
         self.open.pop(claim.message_id)
         if answer == "250":
             with self.database.transaction() as session:
-                assert outbox.record_sent(session, claim, Receipt(claim.message_id))
+                assert attempts.record_sent(session, claim, Receipt(claim.message_id))
 
     @rule(claim=claims, error=st.sampled_from(ERRORS), arrived=st.booleans())
     def fail(self, claim: Claim | None, error: type[ChannelError], arrived: bool) -> None:
@@ -175,7 +175,7 @@ class OutboxMachine(RuleBasedStateMachine):
         if error is UncertainDelivery and arrived:
             self.facts.arrived[claim.message_id] += 1
         with self.database.transaction() as session:
-            assert outbox.record_failure(session, claim, error("because"), max_attempts=3) is not None
+            assert attempts.record_failure(session, claim, error("because"), max_attempts=3) is not None
         if error is RecipientRefused:
             self.facts.stopped.add(claim.to[0].value)
 
@@ -188,8 +188,8 @@ class OutboxMachine(RuleBasedStateMachine):
             status = session.get_one(Message, claim.message_id).status
             if session.get_one(Message, claim.message_id).claim_token == claim.token:
                 return  # it died, and nobody decided yet: what it says is still the best that is known
-            assert not outbox.record_sent(session, claim, Receipt(claim.message_id))
-            assert outbox.record_failure(session, claim, TemporaryChannelError("late")) is None
+            assert not attempts.record_sent(session, claim, Receipt(claim.message_id))
+            assert attempts.record_failure(session, claim, TemporaryChannelError("late")) is None
             session.expire_all()
             assert session.get_one(Message, claim.message_id).status == status
 
@@ -198,7 +198,7 @@ class OutboxMachine(RuleBasedStateMachine):
     @rule(minutes=st.sampled_from([0, 2, 90]))
     def sweep(self, minutes: int) -> None:
         with self.database.transaction() as session:
-            outbox.sweep(session, now=utcnow() + timedelta(minutes=minutes))
+            sweeper.sweep(session, now=utcnow() + timedelta(minutes=minutes))
 
     @rule()
     def time_passes(self) -> None:

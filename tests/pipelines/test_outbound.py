@@ -24,7 +24,7 @@ from assistant.db.messages import Attachment, Message
 from assistant.db.profiles import Profile
 from assistant.db.session import Database
 from assistant.failpoints import arm
-from assistant.services import outbox
+from assistant.services import outbox, sweeper
 from assistant.settings import Settings
 from assistant.states import Delivery, ProfileState
 from assistant.values import MessageClass
@@ -254,7 +254,7 @@ def test_a_worker_that_sleeps_past_its_lease_does_not_send_when_it_wakes_up(
     os.kill(child, signal.SIGSTOP)
     time.sleep(3.0)
     with sqlite_database.transaction() as session:
-        assert outbox.sweep(session, now=utcnow() + timedelta(seconds=10)).unknown == 1
+        assert sweeper.sweep(session, now=utcnow() + timedelta(seconds=10)).unknown == 1
         outbox.resolve_unknown(session, message_id, outcome="resend", agent_id=None)
     second.deliver(message_id)
     os.kill(child, signal.SIGCONT)

@@ -1,0 +1,126 @@
+"""The outbox' rows: when one is due, conditional updates of it, its trail, and the thread columns that follow from it."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, CursorResult, and_, func, or_, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from assistant.clock import new_id, utcnow
+from assistant.db.messages import Message, MessageEvent, Thread
+from assistant.db.profiles import Profile
+from assistant.db.session import publish
+from assistant.states import Author, Delivery, Direction, ProfileState
+
+__all__ = [
+    "actor_name",
+    "announce",
+    "announce_id",
+    "changed",
+    "derive",
+    "due",
+    "note",
+    "one_line",
+    "profile_active",
+]
+
+_BREAKS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+
+
+def due(now: datetime) -> ColumnElement[bool]:
+    return or_(
+        and_(Message.status == Delivery.QUEUED, or_(Message.release_at.is_(None), Message.release_at <= now)),
+        and_(Message.status == Delivery.HELD, Message.release_at <= now),
+    )
+
+
+def profile_active() -> ColumnElement[bool]:
+    return Message.profile_id.in_(select(Profile.id).where(Profile.state == ProfileState.ACTIVE))
+
+
+def changed(session: Session, statement: Any) -> bool:
+    result = session.execute(statement.execution_options(synchronize_session=False))
+    assert isinstance(result, CursorResult)
+    return result.rowcount == 1
+
+
+def derive(session: Session, thread_id: str) -> None:
+    """Bring the thread's derived columns up to its messages, in the same transaction."""
+    session.flush()
+    counted = and_(Message.thread_id == thread_id, Message.status != Delivery.CANCELLED)
+    last = session.execute(
+        select(Message.occurred_at, Message.direction, Message.new_text, Message.text)
+        .where(counted)
+        .order_by(Message.occurred_at.desc(), Message.id.desc())
+        .limit(1)
+    ).first()
+    total, outbound = session.execute(
+        select(func.count(Message.id), func.count(Message.id).filter(Message.direction == Direction.OUTBOUND)).where(
+            counted
+        )
+    ).one()
+    values: dict[str, Any] = {"message_count": total, "has_outbound": outbound > 0, "version": Thread.version + 1}
+    if last is not None:
+        values |= {
+            "last_message_at": last.occurred_at,
+            "last_direction": last.direction,
+            "snippet": one_line(last.new_text or last.text)[:300],
+        }
+    thread = session.get(Thread, thread_id)
+    session.execute(
+        update(Thread).where(Thread.id == thread_id).values(**values).execution_options(synchronize_session=False)
+    )
+    if thread is not None:
+        session.refresh(thread)
+
+
+def one_line(text: str) -> str:
+    return " ".join(_BREAKS.sub(" ", text).split())
+
+
+def note(
+    session: Session,
+    message_id: str,
+    kind: str,
+    *,
+    actor: str,
+    detail: str = "",
+    event_id: str | None = None,
+    occurred_at: datetime | None = None,
+) -> bool:
+    """Write one line of a message's trail. False when the carrier's event with this id is there already."""
+    event = MessageEvent(
+        message_id=message_id,
+        event_id=(event_id or new_id())[:200],
+        kind=kind[:40],
+        actor=actor[:80],
+        detail=detail[:1000],
+        occurred_at=occurred_at or utcnow(),
+    )
+    if event_id is None:
+        session.add(event)
+        session.flush()
+        return True
+    try:
+        with session.begin_nested():
+            session.add(event)
+    except IntegrityError:
+        return False
+    return True
+
+
+def announce(session: Session, message: Message) -> None:
+    publish(session, "message.changed", thread_id=message.thread_id, message_id=message.id, status=str(message.status))
+
+
+def announce_id(session: Session, message_id: str) -> None:
+    row = session.execute(select(Message.thread_id, Message.status).where(Message.id == message_id)).one()
+    publish(session, "message.changed", thread_id=row.thread_id, message_id=message_id, status=str(row.status))
+
+
+def actor_name(author: Author, agent_id: str | None) -> str:
+    return f"agent:{agent_id}" if agent_id else str(author)

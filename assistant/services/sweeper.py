@@ -1,0 +1,142 @@
+"""The sweeper: takes up what the broker lost or a dead worker left behind. Rows are the truth, tasks are hints."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, func, or_, select, update
+from sqlalchemy.orm import Session
+
+from assistant.db.messages import Message, Suggestion
+from assistant.db.profiles import Profile
+from assistant.db.session import enqueue
+from assistant.errors import (
+    UncertainDelivery,
+)
+from assistant.services.outbox_rows import (
+    announce_id,
+    changed,
+    due,
+    note,
+    profile_active,
+)
+from assistant.states import Delivery, Direction, SuggestionState, TriageState
+from assistant.telemetry import METRICS
+
+__all__ = [
+    "Swept",
+    "sweep",
+]
+
+_SWEEP_LIMIT = 500
+_SWEEP_AFTER = {"triage": timedelta(minutes=2), "draft": timedelta(minutes=5), "deliver": timedelta(seconds=20)}
+"""Age from which a row counts as forgotten by the broker, and the time between two hints for the same row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """How many rows one sweep took up again, by kind."""
+
+    triage: int = 0
+    draft: int = 0
+    deliver: int = 0
+    unknown: int = 0
+    retried: int = 0
+
+
+def sweep(session: Session, *, now: datetime, repeatable: Collection[str] = ()) -> Swept:
+    """Take up what the broker or a dead worker left behind. Running it twice, or in two processes, changes nothing more.
+
+    A claim past its lease becomes `unknown`: its mail may have been accepted. Only on channels in `repeatable`, which refuse a
+    second message with the same key, is it queued again.
+    """
+    unknown, retried = _expire_claims(session, now, repeatable)
+    triage = _hint(
+        session,
+        "triage",
+        now,
+        Message,
+        and_(Message.direction == Direction.INBOUND, Message.triage == TriageState.WAITING),
+    )
+    draft = _hint(session, "draft", now, Suggestion, Suggestion.state == SuggestionState.DRAFTING)
+    deliver = _hint(session, "deliver", now, Message, and_(due(now), profile_active()))
+    swept = Swept(triage=triage, draft=draft, deliver=deliver, unknown=unknown, retried=retried)
+    for kind in ("triage", "draft", "deliver", "unknown", "retried"):
+        if count := getattr(swept, kind):
+            METRICS.swept.labels(kind=kind).inc(count)
+    _measure(session, now)
+    return swept
+
+
+def _expire_claims(session: Session, now: datetime, repeatable: Collection[str]) -> tuple[int, int]:
+    expired = session.execute(
+        select(Message.id, Message.attempts, Profile.channel)
+        .join(Profile, Profile.id == Message.profile_id)
+        .where(Message.status == Delivery.SENDING, Message.lease_until <= now)
+        .limit(_SWEEP_LIMIT)
+    ).all()
+    unknown = retried = 0
+    for message_id, attempt, channel in expired:
+        again = channel in repeatable
+        # The token stays: should the holder still be alive, it knows the truth and may record it (`_record`).
+        values: dict[str, Any] = (
+            {"status": Delivery.QUEUED, "lease_until": None, "claim_token": None, "release_at": None}
+            if again
+            else {
+                "status": Delivery.UNKNOWN,
+                "lease_until": None,
+                "error_code": UncertainDelivery.code,
+                "error_detail": "the worker that was sending it ended without a result: it may have been sent",
+            }
+        )
+        won = changed(
+            session,
+            update(Message)
+            .where(Message.id == message_id, Message.status == Delivery.SENDING, Message.lease_until <= now)
+            .values(**values),
+        )
+        if not won:
+            continue
+        note(session, message_id, f"{'requeued' if again else 'unknown'}:{attempt}", actor="sweeper")
+        announce_id(session, message_id)
+        if again:
+            enqueue(session, "deliver", message_id)
+            retried += 1
+        else:
+            unknown += 1
+    return unknown, retried
+
+
+def _hint(
+    session: Session, task: str, now: datetime, table: type[Message | Suggestion], waiting: ColumnElement[bool]
+) -> int:
+    since = now - _SWEEP_AFTER[task]
+    forgotten = or_(
+        and_(table.hinted_at.is_(None), table.created_at <= since),
+        table.hinted_at <= since,
+    )
+    ids = session.scalars(
+        select(table.id).where(waiting, forgotten).order_by(table.created_at, table.id).limit(_SWEEP_LIMIT)
+    ).all()
+    if ids:
+        session.execute(
+            update(table).where(table.id.in_(ids)).values(hinted_at=now).execution_options(synchronize_session=False)
+        )
+    for row_id in ids:
+        enqueue(session, task, row_id)
+    return len(ids)
+
+
+def _measure(session: Session, now: datetime) -> None:
+    waiting = {
+        "triage": and_(Message.direction == Direction.INBOUND, Message.triage == TriageState.WAITING),
+        "deliver": and_(Message.direction == Direction.OUTBOUND, Message.status == Delivery.QUEUED),
+        "unknown": and_(Message.direction == Direction.OUTBOUND, Message.status == Delivery.UNKNOWN),
+    }
+    for kind, condition in waiting.items():
+        count, oldest = session.execute(select(func.count(), func.min(Message.created_at)).where(condition)).one()
+        METRICS.queue_depth.labels(kind=kind).set(count)
+        METRICS.queue_age.labels(kind=kind).set((now - oldest).total_seconds() if oldest is not None else 0)
