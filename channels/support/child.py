@@ -79,7 +79,9 @@ class ParserChild:
             self._stop()
 
     def _ask(self, raw: bytes) -> InboundMessage:
-        if self._child is None or self._child.poll() is not None:
+        if self._child is not None and self._child.poll() is not None:
+            self._stop()
+        if self._child is None:
             self._start()
         child = self._child
         assert child is not None and child.stdin is not None and child.stdout is not None
