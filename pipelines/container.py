@@ -21,7 +21,7 @@ from assistant.db.session import Database, Event, Job
 from assistant.failpoints import failpoint
 from assistant.settings import Settings, load_settings
 from channels.base import Channel
-from channels.support.mime import ParserChild
+from channels.support.child import ParserChild
 from models.base import Classifier, Embedder, Generator
 from models.catalog import load_classifier, load_embedder, load_generator
 from models.wrappers import Cached

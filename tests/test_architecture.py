@@ -252,7 +252,7 @@ def test_files_and_functions_stay_readable() -> None:
     long_files = {
         path: lines
         for path in sources()
-        if not path.startswith("assistant/db/migrations") and (lines := (ROOT / path).read_text().count("\n")) > 500
+        if not path.startswith("assistant/db/migrations") and (lines := (ROOT / path).read_text().count("\n")) > 600
     }
     long_functions = [
         f"{path}:{node.lineno} {node.name} has {length} lines"

@@ -3,7 +3,7 @@
 Caps are checked on the raw bytes before anything parses them, because parsers of mail are quadratic in several places.
 The standard library's `compat32` reader is used: its modern policy raises on some inputs (cpython #151857) and is slow on
 others. What it cannot read falls back to the headers alone, then to the raw bytes; those mails are quarantined.
-`ParserChild` does the same in a process with limits, so that a bomb costs its own child only.
+`channels.support.child.ParserChild` does the same in a process with limits, so that a bomb costs its own child only.
 """
 
 from __future__ import annotations
@@ -23,10 +23,9 @@ from typing import Any
 
 from assistant.values import Address, Attachment, InboundMessage
 from channels.support.bounces import auto_submitted
-from channels.support.child import ParserChild
 from channels.support.htmltext import html_to_text
 
-__all__ = ["DEFAULT", "UNREADABLE", "Limits", "ParserChild", "parse"]
+__all__ = ["DEFAULT", "UNREADABLE", "Limits", "parse"]
 
 UNREADABLE = "unreadable@invalid"
 """Sender of a mail whose From names nobody (RFC 2606 keeps `.invalid` for this)."""

@@ -26,7 +26,7 @@ from assistant.db.messages import Message
 from assistant.db.session import Database
 from assistant.services import profiles
 from assistant.settings import Settings
-from channels.support.mime import ParserChild
+from channels.support.child import ParserChild
 from pipelines import mailboxes
 from pipelines.inbound import Receiver
 from pipelines.mailboxes import serve
