@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 _SWEEP_LIMIT = 500
-_SWEEP_AFTER = {"triage": timedelta(minutes=2), "draft": timedelta(minutes=5), "deliver": timedelta(seconds=20)}
+_SWEEP_AFTER = {"triage": timedelta(seconds=60), "draft": timedelta(seconds=90), "deliver": timedelta(seconds=20)}
 """Age from which a row counts as forgotten by the broker, and the time between two hints for the same row."""
 
 

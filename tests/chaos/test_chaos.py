@@ -104,7 +104,7 @@ def _kill(running: Installation, dice: random.Random, killed: Counter[str]) -> N
         killed[victim.rpartition(" ")[2]] += 1
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_killing_any_process_loses_no_mail_and_sends_no_reply_twice(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -134,7 +134,7 @@ def test_killing_any_process_loses_no_mail_and_sends_no_reply_twice(
         database = Database(running.settings.sql_url)
         blobs = Blobs.open(running.settings)
         found = wait_until(
-            lambda: _settled(database, blobs, sender, outside, reviewer), seconds=200, what="everything at rest"
+            lambda: _settled(database, blobs, sender, outside, reviewer), seconds=300, what="everything at rest"
         )
         reviewer.stop.set()
         threads[1].join(30)
