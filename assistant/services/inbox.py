@@ -76,7 +76,7 @@ def receive(
         return Received(known.id, known.thread_id, created=False)
     contact = contacts.resolve(session, message.sender)
     # One message of a contact at a time: an answer that comes at the same moment sees the thread it belongs to.
-    session.refresh(contact, with_for_update=True)
+    session.refresh(contact, with_for_update={"key_share": True})
     try:
         with session.begin_nested():
             thread, stranger = _thread(session, profile, contact, message)
@@ -130,6 +130,8 @@ def _thread(session: Session, profile: Profile, contact: Contact, message: Inbou
     if not is_forward(message.subject) and not _NAMELESS.intersection(message.defects):
         for candidate in _candidates(session, profile.id, contact, message, base):
             if _takes_part(session, candidate, contact, message.sender):
+                # Two processes may write to one thread: the second counts from what the first left.
+                session.refresh(candidate, with_for_update={"key_share": True})
                 return candidate, False
             stranger = True
     thread = Thread(
@@ -240,8 +242,6 @@ def _pair(address: Address) -> dict[str, str]:
 
 
 def _update_thread(session: Session, thread: Thread, row: Message, attachments: int, *, backfill: bool) -> None:
-    # Two processes may write to one thread: the second counts from what the first left.
-    session.refresh(thread, with_for_update=True)
     thread.message_count += 1
     thread.attachment_count += attachments
     thread.version += 1

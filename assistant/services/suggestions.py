@@ -387,7 +387,10 @@ def _newer_inbound(session: Session, suggestion: Suggestion) -> bool:
 
 def _lock_thread(session: Session, thread_id: str) -> Thread:
     thread = session.scalars(
-        select(Thread).where(Thread.id == thread_id).with_for_update().execution_options(populate_existing=True)
+        select(Thread)
+        .where(Thread.id == thread_id)
+        .with_for_update(key_share=True)
+        .execution_options(populate_existing=True)
     ).first()
     if thread is None:
         raise NotFound(f"there is no thread {thread_id}")
