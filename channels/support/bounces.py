@@ -15,6 +15,7 @@ _ROBOT = re.compile(
     re.I,
 )
 _SUPPRESS = re.compile(r"\b(?:all|autoreply)\b", re.I)
+_ORIGINALS = frozenset({"message/rfc822", "message/global", "message/rfc822-headers", "message/global-headers"})
 _REPLY_HEADERS = ("x-autoreply", "x-autorespond", "x-auto-reply", "x-autoresponder")
 
 
@@ -69,9 +70,11 @@ def report_of(raw: bytes) -> list[Report]:
         payload = part.get_payload()
         if kind == "message/delivery-status" and isinstance(payload, list):
             groups += [group for group in payload if isinstance(group, Message) and group.get("Action")]
-        elif kind in {"message/rfc822", "message/global"} and isinstance(payload, list) and payload:
+        elif kind == "message/global-delivery-status" and isinstance(payload, list) and payload:
+            groups += _groups(payload[0])
+        elif kind in _ORIGINALS and isinstance(payload, list) and payload:
             original = original or _id(payload[0])
-        elif kind in {"text/rfc822-headers", "message/rfc822-headers"}:
+        elif kind == "text/rfc822-headers":
             content = part.get_payload(decode=True)
             if isinstance(content, bytes):
                 original = original or _id(message_from_bytes(content, policy=compat32))
@@ -86,6 +89,14 @@ def report_of(raw: bytes) -> list[Report]:
         )
         for group in groups[:100]
     ]
+
+
+def _groups(status: object) -> list[Message]:
+    """The recipients of an internationalised report (RFC 6533), which the standard library reads as an attached mail."""
+    text = status.get_payload(decode=True) if isinstance(status, Message) and not status.is_multipart() else None
+    blocks = re.split(rb"\r?\n[ \t]*\r?\n", text) if isinstance(text, bytes) else []
+    groups = (message_from_bytes(block.strip() + b"\n\n", policy=compat32) for block in blocks[:200])
+    return [group for group in groups if group.get("Action")]
 
 
 def _id(mail: object) -> str:
