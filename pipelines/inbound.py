@@ -8,16 +8,19 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Protocol
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from assistant.backends.blobs import Blobs
 from assistant.clock import utcnow
+from assistant.db.messages import Message
 from assistant.db.session import Database, committing
 from assistant.errors import StorageError
 from assistant.events import DeliveryEvent, EventKind
 from assistant.failpoints import failpoint
 from assistant.services import attempts, contacts, inbox
 from assistant.services.inbox import Received, StoredAttachment
+from assistant.states import Direction
 from assistant.telemetry import METRICS
 from assistant.values import Address, Attachment, InboundMessage
 from channels.support.bounces import Report, report_of
@@ -141,10 +144,18 @@ def _apply(session: Session, report: Report, message: InboundMessage) -> None:
             raw_key=message.raw_key,
         ),
     )
-    if known and kind is EventKind.BOUNCED and report.status in _BAD_ADDRESS and report.recipient:
-        contacts.suppress(
-            session,
-            Address("email", report.recipient.lower()),
-            cause="hard-bounce",
-            detail=f"{report.status} {report.diagnostic}"[:500],
+    if known and kind is EventKind.BOUNCED and report.status in _BAD_ADDRESS:
+        detail = f"{report.status} {report.diagnostic}"[:500]
+        for address in _written_to(session, report):
+            contacts.suppress(session, Address("email", address), cause="hard-bounce", detail=detail)
+
+
+def _written_to(session: Session, report: Report) -> list[str]:
+    """The reported address, if the message went there. Whoever got one mail of ours could else block any other address."""
+    sent = session.execute(
+        select(Message.to_addresses, Message.cc_addresses).where(
+            Message.external_id == report.original_id, Message.direction == Direction.OUTBOUND
         )
+    ).all()
+    addresses = {str(one["address"]) for row in sent for part in row for one in part}
+    return [one for one in addresses if one.lower() == report.recipient.lower()]
