@@ -42,6 +42,8 @@ _DROPPED = {
     "textarea",
     "select",
 }
+_ABROAD = re.compile(r"\s*(?:https?|mailto|tel):", re.I)
+"""Where a link of a mail may lead. A relative one would lead into our own pages."""
 _CID = re.compile(r"cid:(.{1,300})", re.I)
 
 
@@ -65,6 +67,8 @@ def sanitise(html: str, inline: Mapping[str, str] | None = None) -> SafeHtml:
         if tag == "img" and name == "src":
             match = _CID.fullmatch(value.strip())
             return pictures.get(match.group(1)) if match else None
+        if name == "href" and not _ABROAD.match(value):
+            return None
         if name in {"width", "height"} and not re.fullmatch(r"\d{1,4}%?", value):
             return None
         return value
@@ -120,7 +124,7 @@ def document(body: SafeHtml) -> str:
     """A whole page for the frame: no script, no remote anything, colours that a person chose stay readable."""
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Message</title>'
-        '<meta name="referrer" content="no-referrer"><style>'
+        '<meta name="referrer" content="no-referrer"><link rel="icon" href="data:,"><style>'
         "html{color-scheme:light;background:#fff}body{margin:0;padding:12px;font:15px/1.5 system-ui,sans-serif;color:#1d2129;"
         "overflow-wrap:anywhere}img{max-width:100%;height:auto}table{max-width:100%}pre{white-space:pre-wrap}"
         "blockquote{margin:8px 0;padding-left:12px;border-left:3px solid #d5d9e0;color:#555d69}"

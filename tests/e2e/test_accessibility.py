@@ -1,0 +1,61 @@
+"""axe-core finds nothing (WCAG 2.2 A and AA) on any page, light and dark, wide and narrow; nothing scrolls sideways."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page
+
+from tests.support.installation import Installation, mail
+from tests.support.servers import wait_until
+
+PAGES = (
+    "/inbox",
+    "/inbox?view=review",
+    "/inbox?view=spam",
+    "/inbox?q=nothing-like-this",
+    "/knowledge",
+    "/settings",
+    "/inbox/019a0000-0000-7000-8000-000000000000",
+)
+TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
+
+
+def violations(page: Page) -> list[str]:
+    found = Axe().run(page, options={"runOnly": {"type": "tag", "values": TAGS}}).response["violations"]
+    return [f"{one['id']}: {one['help']}: {one['nodes'][0]['html'][:160]}" for one in found]
+
+
+@pytest.fixture(scope="module")
+def thread_url(server: Installation) -> str:
+    """A thread with a suggestion."""
+    server.send(mail("Cleo Marsh <cleo@customer.example>", "Parcel for Cleo", "Hello, when does my parcel arrive?\n"))
+    return "/inbox?q=Cleo"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1440, 375])
+def test_no_page_has_a_violation(new_page: Callable[..., Page], thread_url: str, scheme: str, width: int) -> None:
+    page = new_page(width=width, color_scheme=scheme)
+    found = {}
+    for url in PAGES:
+        page.goto(url)
+        found[url] = violations(page)
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{url} scrolls sideways"
+    page.goto(thread_url)
+    wait_until(lambda: page.reload() and page.locator(".mark-ready, .mark-check").count(), seconds=60, what="a draft")
+    page.locator(".row-link").first.click()
+    page.locator("#suggestion").wait_for()
+    found["thread"] = violations(page)
+    assert {url: one for url, one in found.items() if one} == {}
+
+
+@pytest.mark.parametrize("url", ["/sign-in", "/link"])
+def test_the_pages_before_signing_in_have_no_violation(server: Installation, browser: Browser, url: str) -> None:
+    context = browser.new_context(base_url=server.url)
+    page = context.new_page()
+    page.goto(url)
+    assert violations(page) == []
+    context.close()
