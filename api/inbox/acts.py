@@ -181,17 +181,32 @@ async def save_draft(page: SignedIn, thread_id: Id) -> Response:
     return await run_sync(run)
 
 
+def _keep(page: Page, thread_id: str, text: str, suggestion_id: str | None = None) -> None:
+    """Keep the words of a send before it is tried, in a transaction of their own: a refused send must not lose them."""
+    if not text:
+        return
+    with page.container.database.transaction() as session:
+        drafts.save(
+            session,
+            thread_id,
+            agent_id=page.agent.id,
+            text=text,
+            kind="edit" if suggestion_id else "reply",
+            suggestion_id=suggestion_id,
+        )
+
+
 @router.post("/inbox/{thread_id}/reply")
 async def reply(page: SignedIn, thread_id: Id) -> Response:
     """Send what the agent wrote, after the undo window."""
     form = await page.form()
-    await run_sync(page.container.limiter.hit, RULES["send"], page.agent.id)
     text = _field(form, "text").strip()
+    await run_sync(_keep, page, thread_id, text)
+    await run_sync(page.container.limiter.hit, RULES["send"], page.agent.id)
 
     def do(session: Session) -> dict[str, str]:
         if not text:
             raise InvalidInput("write something first")
-        drafts.save(session, thread_id, agent_id=page.agent.id, text=text)
         message = outbox.queue_message(
             session,
             thread_id=thread_id,
@@ -201,7 +216,8 @@ async def reply(page: SignedIn, thread_id: Id) -> Response:
             idempotency_key=f"page:{_field(form, 'form_id')[:64]}",
             hold_seconds=page.undo_seconds,
         )
-        drafts.discard(session, thread_id, agent_id=page.agent.id)
+        for kind in ("reply", "edit"):
+            drafts.discard(session, thread_id, agent_id=page.agent.id, kind=kind)
         return {"did": "sending", "message": message.id, "thread": thread_id}
 
     return await _act(page, form, thread_id, do)
@@ -238,9 +254,11 @@ async def first_mail(page: SignedIn) -> Response:
 async def accept(page: SignedIn, suggestion_id: Id) -> Response:
     """Send the suggestion, as it is or as edited. The second of two agents is told who was first."""
     form = await page.form()
-    await run_sync(page.container.limiter.hit, RULES["send"], page.agent.id)
     thread_id = _field(form, "thread_id")
     text = _field(form, "text") if "text" in form else None
+    if text is not None:
+        await run_sync(_keep, page, thread_id, text, suggestion_id)
+    await run_sync(page.container.limiter.hit, RULES["send"], page.agent.id)
 
     def do(session: Session) -> dict[str, str]:
         found = threads.get_suggestion(session, suggestion_id)

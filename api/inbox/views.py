@@ -78,6 +78,8 @@ def _thread(session: Session, page: Page, thread_id: str) -> dict[str, Any]:
     mine = drafts.load(session, thread_id, agent_id=page.agent.id)
     editing = drafts.load(session, thread_id, agent_id=page.agent.id, kind="edit")
     current = _current(drafted)
+    card = _card(found, newest, current)
+    # An edit whose suggestion is gone (decided by another agent, made stale by a newer mail) goes on as a reply.
     return {
         "thread": found,
         "messages": messages,
@@ -85,8 +87,8 @@ def _thread(session: Session, page: Page, thread_id: str) -> dict[str, Any]:
         "newest": newest,
         "suggestion": current,
         "earlier": [one for one in drafted if current is None or one.id != current.id],
-        "card": _card(found, newest, current),
-        "reply": mine.text if mine else "",
+        "card": card,
+        "reply": mine.text if mine else (editing.text if editing and card != "proposed" else ""),
         "edit": editing.text if editing and current and editing.suggestion_id == current.id else None,
         "contact": directory.get_contact(session, found.contact_id),
         "blocked": _blocked(session, found),
