@@ -8,6 +8,8 @@ import hashlib
 import json
 import random
 import re
+import subprocess
+import sys
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from api.inbox import keys, mailhtml
+from assistant.settings import ROOT
 from tests.api.conftest import World
 
 STATIC = Path(mailhtml.__file__).parent / "static"
@@ -222,3 +225,8 @@ def test_a_page_has_no_inline_code_and_names_no_other_host(world: World, path: s
     assert re.findall(r'(?:src|href|action)="(?:https?:)?//[^"]*"', answer.text) == []
     policy = answer.headers["content-security-policy"]
     assert "unsafe" not in policy
+
+
+def test_the_documented_keys_are_those_of_the_program() -> None:
+    done = subprocess.run([sys.executable, "scripts/keys_doc.py", "--check"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
