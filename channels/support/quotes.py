@@ -40,7 +40,7 @@ def split_reply(text: str) -> tuple[str, str]:
     if _interleaved(text):
         return text.strip(), ""
     if cut == len(text) and len(text) <= _LIBRARY:
-        head = _by_library(re.sub(r"\n{3,}", "\n\n", text)) or head
+        head = _by_library(re.sub(r"\n{3,}", "\n\n", "\n".join(map(str.rstrip, text.split("\n"))))) or head
     new = _without_signature(head)
     return (new, rest.strip()) if new.strip() else (text.strip(), "")
 

@@ -67,7 +67,7 @@ def test_a_signature_is_no_new_words() -> None:
 def test_no_text_takes_long(text: str) -> None:
     started = time.perf_counter()
     split_reply(text)
-    assert time.perf_counter() - started < 1
+    assert time.perf_counter() - started < 2
 
 
 @pytest.mark.parametrize(

@@ -302,13 +302,13 @@ def test_a_silent_client_is_hung_up_on(listen: Callable[..., Listening], monkeyp
 def test_a_slow_client_may_take_longer_than_one_pause(
     listen: Callable[..., Listening], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mailboxes, "IDLE_SECONDS", 0.5)
+    monkeypatch.setattr(mailboxes, "IDLE_SECONDS", 2.0)
     listener = listen()
     with listener.connect() as wire:
         wire.begin()
         for line in [*mail().splitlines(keepends=True), b"."]:
             wire.socket.sendall(line)
-            time.sleep(0.2)
+            time.sleep(0.5)
         assert wire.say(b"").startswith("250")
 
 
