@@ -10,6 +10,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,14 @@ from assistant.values import Label
 from models.base import Vectors
 from models.features import hashed
 
-__all__ = ["TOLERANCE", "Encoder", "Head", "pack"]
+__all__ = ["FILES", "TOLERANCE", "Encoder", "Head", "pack"]
 
-TOLERANCE = 0.02
-"""Most that an int8 probability of one text may differ when it is computed in another batch (dynamic quantisation
-scales by the largest activation of the batch). In fp32 it is 1e-5."""
+TOLERANCE = 1e-5
+"""Most that a probability of a text may differ between batches and numbers of threads."""
+FILES = ("model.onnx", "tokenizer.json", "heads.npz")
 _FIX = "restore the folder from the release or rebuild it: notifyr train (needs the train extra)"
-_BUDGET = 2048
+_BULK = 2
+"""Texts per thread from which they are worked on side by side."""
 _HEAD_SHARE = 0.75
 _CHARACTERS = (16_000, 4_000)
 """Characters of a long text that reach the tokenizer: its front and its end."""
@@ -86,6 +88,7 @@ class Encoder:
         self._lock = threading.Lock()
         self._ready = False
         self._manifest: dict[str, Any] = {}
+        self._one: Any = None
 
     @property
     def name(self) -> str:
@@ -114,15 +117,18 @@ class Encoder:
         limit = int(self._manifest["max_tokens"])
         encoded = [_clip(item.ids, limit) for item in self._tokenizer.encode_batch([_ends(text) for text in texts])]
         out = np.zeros((len(encoded), self.dimensions), dtype=np.float32)
-        order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))
-        start = 0
-        while start < len(order):
-            end = start + 1
-            while end < len(order) and (end + 1 - start) * len(encoded[order[end]]) <= _BUDGET:
-                end += 1
-            rows = order[start:end]
-            out[rows] = self._run([encoded[i] for i in rows])
-            start = end
+        if self._threads == 1 or len(encoded) < _BULK * self._threads:
+            for row, ids in enumerate(encoded):
+                out[row] = self._run(self._session, ids)
+            return out
+        narrow = self._narrow()
+        longest_first = sorted(range(len(encoded)), key=lambda row: -len(encoded[row]))
+
+        def fill(row: int) -> None:
+            out[row] = self._run(narrow, encoded[row])
+
+        with ThreadPoolExecutor(self._threads) as pool:
+            list(pool.map(fill, longest_first))
         return out
 
     def classify(self, texts: Sequence[str]) -> list[list[Label]]:
@@ -155,36 +161,53 @@ class Encoder:
     def _meta(self) -> dict[str, Any]:
         if not self._manifest:
             try:
-                self._manifest = json.loads((self.folder / "manifest.json").read_text())
+                found = json.loads((self.folder / "manifest.json").read_text(), object_pairs_hook=_once)
             except (OSError, ValueError) as error:
                 raise ModelUnavailable(
-                    f"the encoder's manifest in {self.folder.name}/ cannot be read ({type(error).__name__}): {_FIX}"
+                    f"the encoder's manifest in {self.folder.name}/ cannot be read ({type(error).__name__}: {error}): {_FIX}"
                 ) from error
+            if not isinstance(found, dict) or found.get("architecture") != "bert" or found.get("format") != 1:
+                raise ModelUnavailable(f"{self.folder.name}/ holds another architecture or format: {_FIX}")
+            self._manifest = found
         return self._manifest
 
     def _load(self) -> None:
         meta = self._meta()
-        if meta.get("architecture") != "bert" or meta.get("format") != 1:
-            raise ModelUnavailable(f"{self.folder.name}/ holds another architecture or format: {_FIX}")
-        for name, expected in meta["files"].items():
-            path = self.folder / name
-            if not path.is_file():
-                raise ModelUnavailable(f"{name} is missing from {self.folder.name}/: {_FIX}")
-            if hashlib.sha256(path.read_bytes()).hexdigest() != expected:
-                raise ModelUnavailable(f"{name} is not the file its manifest names (truncated or altered): {_FIX}")
+        try:
+            for name in FILES:
+                path = self.folder / name
+                if not path.is_file():
+                    raise ModelUnavailable(f"{name} is missing from {self.folder.name}/: {_FIX}")
+                if hashlib.sha256(path.read_bytes()).hexdigest() != meta["files"][name]:
+                    raise ModelUnavailable(f"{name} is not the file its manifest names (truncated or altered): {_FIX}")
+            self._open()
+            self._read_heads(meta)
+        except ModelUnavailable:
+            raise
+        except Exception as error:  # the runtime and the tokenizer raise classes of their own, directly under Exception
+            raise ModelUnavailable(f"{self.folder.name}/ is no encoder of ours ({error!s:.200}): {_FIX}") from error
+
+    def _session_of(self, threads: int) -> Any:
         import onnxruntime as ort
-        from tokenizers import Tokenizer
 
         options = ort.SessionOptions()
-        options.intra_op_num_threads = self._threads
+        options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        self._session = ort.InferenceSession(
-            str(self.folder / "model.onnx"), options, providers=["CPUExecutionProvider"]
-        )
+        return ort.InferenceSession(str(self.folder / "model.onnx"), options, providers=["CPUExecutionProvider"])
+
+    def _open(self) -> None:
+        from tokenizers import Tokenizer
+
+        self._session = self._session_of(self._threads)
+        names = {item.name for item in self._session.get_inputs()}, {item.name for item in self._session.get_outputs()}
+        if names != ({"input_ids", "attention_mask"}, {"embedding"}):
+            raise ModelUnavailable(f"model.onnx is another architecture: it takes {sorted(names[0])}: {_FIX}")
         self._tokenizer = Tokenizer.from_file(str(self.folder / "tokenizer.json"))
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
+
+    def _read_heads(self, meta: dict[str, Any]) -> None:
         with np.load(self.folder / "heads.npz", allow_pickle=False) as stored:
             self._heads = [
                 Head(
@@ -222,15 +245,18 @@ class Encoder:
                 scores[rows] = part.score(vectors[rows], columns)
         return scores
 
-    def _run(self, rows: Sequence[Sequence[int]]) -> Vectors:
-        width = max(len(row) for row in rows)
-        ids = np.zeros((len(rows), width), dtype=np.int64)
-        mask = np.zeros((len(rows), width), dtype=np.int64)
-        for i, row in enumerate(rows):
-            ids[i, : len(row)] = row
-            mask[i, : len(row)] = 1
-        (vectors,) = self._session.run(["embedding"], {"input_ids": ids, "attention_mask": mask})
-        return np.asarray(vectors, dtype=np.float32)
+    def _narrow(self) -> Any:
+        """A session of one thread per call, for bulk: texts side by side beat threads inside one small text."""
+        with self._lock:
+            if self._one is None:
+                self._one = self._session_of(1)
+            return self._one
+
+    def _run(self, session: Any, ids: Sequence[int]) -> Vectors:
+        """One text, never padded: dynamic int8 scales by the whole batch, so company would change the answer."""
+        row = np.array([ids], dtype=np.int64)
+        (vectors,) = session.run(["embedding"], {"input_ids": row, "attention_mask": np.ones_like(row)})
+        return np.asarray(vectors[0], dtype=np.float32)
 
 
 def _clip(ids: list[int], limit: int) -> list[int]:
@@ -243,12 +269,20 @@ def _clip(ids: list[int], limit: int) -> list[int]:
 
 def _ends(text: str) -> str:
     front, end = _CHARACTERS
-    return text if len(text) <= front + end else text[:front] + "\n" + text[-end:]
+    text = text if len(text) <= front + end else text[:front] + "\n" + text[-end:]
+    return text.encode("utf-8", "replace").decode("utf-8")  # a lone surrogate is no text for the tokenizer
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object whose names are each there once: two heads with one name would hide each other."""
+    names = [name for name, _ in pairs]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"{', '.join(twice)} is there twice")
+    return dict(pairs)
 
 
 def pack(folder: Path, manifest: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]) -> None:
     """Write `heads.npz` and `manifest.json` beside the files already in `folder`, with the checksum of each."""
     np.savez_compressed(folder / "heads.npz", **arrays)  # type: ignore[arg-type]  # savez's stub wants one array type
-    names = ("model.onnx", "tokenizer.json", "heads.npz")
-    manifest["files"] = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
+    manifest["files"] = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in FILES}
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n")

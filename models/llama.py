@@ -63,12 +63,16 @@ class Llama:
         self._loading = threading.Lock()
         self._model: Any = None
         self._checksum = ""
-        self.finish_reason = ""
-        """Of the last finished stream: `stop` or `length`."""
+        self._last = threading.local()
 
     @property
     def name(self) -> str:
         return f"llama:{Path(self._weights).stem}"
+
+    @property
+    def finish_reason(self) -> str:
+        """Of this thread's last stream: `stop` or `length`; empty while it runs and when it was closed early."""
+        return str(getattr(self._last, "reason", ""))
 
     @property
     def ready(self) -> bool:
@@ -129,7 +133,7 @@ class Llama:
             self._lock.release()
 
     def _generate(self, tokens: list[int], prompt: Prompt, limit: int, deadline: float) -> Iterator[str]:
-        self.finish_reason = ""
+        self._last.reason = ""
         stream = self._model.create_completion(
             tokens,
             max_tokens=limit,
@@ -143,7 +147,7 @@ class Llama:
         try:
             for chunk in stream:
                 choice = chunk["choices"][0]
-                self.finish_reason = choice["finish_reason"] or self.finish_reason
+                self._last.reason = choice["finish_reason"] or self.finish_reason
                 if choice["text"]:
                     yield choice["text"]
                 if monotonic() > deadline:

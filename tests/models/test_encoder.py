@@ -1,0 +1,255 @@
+"""The shipped encoder on its real weights: every head, odd input, batches, threads, and files that are not what they say."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from assistant.errors import ConfigurationError, ModelUnavailable
+from models.base import Classifier, Embedder
+from models.bert import FILES, TOLERANCE, Encoder, Head
+from models.catalog import load_classifier, load_embedder
+
+FOLDER = Path(__file__).resolve().parents[2] / "deploy" / "weights" / "encoder"
+MIXED = [
+    "Where is my order 48213?",
+    "WINNER!! You have won a 900 pound prize, call 09061701461 now to claim",
+    "Please cancel my subscription at the end of the month. " * 12,
+    "ok",
+    "Make money fast!!! Click here http://win.example/now and earn $5000 a week from home, 100% guaranteed. " * 40,
+    "Guten Tag, wann kommt mein Paket?",
+]
+ODD = {
+    "empty": "",
+    "spaces": " \n\t ",
+    "emoji": "🎉🎉🎁🔥" * 50,
+    "right to left": "أين طلبي؟ لم يصل بعد، من فضلك ساعدني",
+    "mixed": "Hello 你好 привет שלום नमस्ते where is my order?",
+    "binary": bytes(range(256)).decode("latin-1") * 20,
+    "lone surrogate": "before \ud800 after",
+    "one long word": "a" * 100_000,
+    "ten megabytes": "buy now and save " * 600_000,
+}
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    return Encoder(FOLDER)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A copy that may be spoilt."""
+    return Path(shutil.copytree(FOLDER, tmp_path / "encoder"))
+
+
+def rewrite(folder: Path, **changes: Any) -> None:
+    manifest = json.loads((folder / "manifest.json").read_text()) | changes
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def reseal(folder: Path) -> None:
+    rewrite(folder, files={name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in FILES})
+
+
+def score(encoder: Encoder, text: str, name: str = "spam:spam") -> float:
+    return next((label.score for label in encoder.classify([text])[0] if label.name == name), 0.0)
+
+
+def test_it_keeps_both_protocols(encoder: Encoder) -> None:
+    assert isinstance(encoder, Classifier)
+    assert isinstance(encoder, Embedder)
+    assert encoder.name.startswith("notifyr-encoder-")
+    assert encoder.dimensions == 384
+
+
+def test_nothing_is_read_before_it_is_needed(folder: Path) -> None:
+    lazy = Encoder(folder)
+    assert not lazy.ready
+    lazy.load()
+    assert lazy.ready
+
+
+def test_every_head_answers_with_probabilities_best_first(encoder: Encoder) -> None:
+    for labels in encoder.classify(MIXED):
+        for head in ("spam", "intent"):
+            scores = [label.score for label in labels if label.head == head]
+            assert scores == sorted(scores, reverse=True)
+            assert all(0 <= one <= 1 for one in scores)
+        assert sum(label.score for label in labels if label.head == "spam") == pytest.approx(1, abs=1e-6)
+
+
+def test_plain_spam_is_spam_and_a_question_is_not(encoder: Encoder) -> None:
+    assert score(encoder, MIXED[1]) > 0.9
+    assert score(encoder, MIXED[4]) > 0.9
+    assert score(encoder, MIXED[0]) < 0.2
+
+
+@pytest.mark.parametrize(
+    ("text", "intent"),
+    [
+        ("Hello, my parcel should have been here on Monday. Where is it?", "order_status"),
+        ("I would like my money back for the broken kettle.", "refund"),
+        ("Please end my subscription, I do not need it any more.", "cancel"),
+        ("I forgot my password and cannot log in.", "account_access"),
+        ("There are two charges for the same invoice on my card.", "billing"),
+    ],
+)
+def test_a_support_question_gets_its_intent(encoder: Encoder, text: str, intent: str) -> None:
+    labels = [label for label in encoder.classify([text])[0] if label.head == "intent"]
+    assert labels[0].value == intent
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_text_is_answered_all_the_same(encoder: Encoder, name: str) -> None:
+    (labels,) = encoder.classify([ODD[name]])
+    assert {label.head for label in labels} >= {"spam", "intent"}
+    assert all(np.isfinite(label.score) for label in labels)
+    assert np.isfinite(encoder.embed([ODD[name]])).all()
+
+
+def test_no_text_gives_no_labels(encoder: Encoder) -> None:
+    assert encoder.classify([]) == []
+    assert encoder.embed([]).shape == (0, 384)
+
+
+def test_a_text_alone_is_scored_as_in_a_batch(encoder: Encoder) -> None:
+    together = encoder.classify(MIXED)
+    for text, batch in zip(MIXED, together, strict=True):
+        alone = {label.name: label.score for label in encoder.classify([text])[0]}
+        for label in batch:
+            if label.name in alone:
+                assert label.score == pytest.approx(alone[label.name], abs=TOLERANCE)
+
+
+def test_the_same_texts_give_the_same_bits_on_one_and_two_threads(encoder: Encoder) -> None:
+    first, again = encoder.embed(MIXED), encoder.embed(MIXED)
+    single = Encoder(FOLDER, threads=1).embed(MIXED)
+    assert np.array_equal(first, again)
+    assert np.allclose(first, single, atol=1e-5)
+
+
+def test_order_in_the_batch_is_kept(encoder: Encoder) -> None:
+    forward, backward = encoder.embed(MIXED), encoder.embed(MIXED[::-1])[::-1]
+    assert (np.sum(forward * backward, axis=1) > 0.98).all()
+
+
+def test_vectors_have_length_one_and_put_paraphrases_together(encoder: Encoder) -> None:
+    a, b, c = encoder.embed(["How do I get a refund?", "I want my money back", "The cat sleeps on the roof"])
+    assert np.linalg.norm(a) == pytest.approx(1, abs=1e-3)
+    assert a @ b > a @ c + 0.2
+
+
+def test_the_end_of_a_long_text_is_read_too(encoder: Encoder) -> None:
+    padding = "The meeting notes are attached below for the record. " * 400
+    assert score(encoder, padding + MIXED[4][:400]) > score(encoder, padding) + 0.05
+
+
+def test_evidence_names_the_words_that_weighed(encoder: Encoder) -> None:
+    found = dict(encoder.evidence(MIXED[1]))
+    assert {"claim", "won", "prize", "winner", "call"} & set(found)
+    assert max(found.values()) > 0
+
+
+def test_many_threads_load_it_once_and_agree(folder: Path) -> None:
+    shared = Encoder(folder)
+    found: list[float] = []
+    threads = [threading.Thread(target=lambda: found.append(score(shared, MIXED[1]))) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 6
+    assert len(set(found)) == 1
+
+
+# -- files that are not what they say
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "tokenizer.json", "heads.npz", "manifest.json"])
+def test_a_missing_file_is_named_with_the_way_to_mend_it(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    with pytest.raises(ModelUnavailable, match=r"(?s)(manifest|missing).*notifyr train"):
+        Encoder(folder).load()
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "tokenizer.json", "heads.npz"])
+def test_a_truncated_file_is_refused(folder: Path, name: str) -> None:
+    content = (folder / name).read_bytes()
+    (folder / name).write_bytes(content[: len(content) // 2])
+    with pytest.raises(ModelUnavailable, match=f"{name} is not the file its manifest names"):
+        Encoder(folder).load()
+
+
+def test_one_changed_byte_is_refused(folder: Path) -> None:
+    content = bytearray((folder / "model.onnx").read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / "model.onnx").write_bytes(content)
+    with pytest.raises(ModelUnavailable, match="altered"):
+        Encoder(folder).load()
+
+
+@pytest.mark.parametrize("changes", [{"architecture": "t5"}, {"format": 2}, {"files": {}}, {"heads": {}}])
+def test_another_architecture_or_format_is_refused(folder: Path, changes: dict[str, Any]) -> None:
+    rewrite(folder, **changes)
+    with pytest.raises(ModelUnavailable, match="notifyr train"):
+        Encoder(folder).load()
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"a": 1, "a": 2}', "\ufeff", "null"])
+def test_a_broken_manifest_is_refused(folder: Path, content: str) -> None:
+    (folder / "manifest.json").write_text(content)
+    with pytest.raises(ModelUnavailable, match="notifyr train"):
+        Encoder(folder).load()
+
+
+def test_two_heads_with_one_name_are_refused(folder: Path) -> None:
+    text = (folder / "manifest.json").read_text()
+    (folder / "manifest.json").write_text(text.replace('"heads": {', '"heads": {"intent": {}, ', 1))
+    with pytest.raises(ModelUnavailable, match="intent is there twice"):
+        Encoder(folder).load()
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "tokenizer.json", "heads.npz"])
+def test_a_well_sealed_file_of_another_kind_is_refused(folder: Path, name: str) -> None:
+    (folder / name).write_bytes(b"GIF89a" * 100)
+    reseal(folder)
+    with pytest.raises(ModelUnavailable, match="no encoder of ours"):
+        Encoder(folder).load()
+
+
+def test_a_pickle_among_the_heads_is_never_read(folder: Path) -> None:
+    np.savez(folder / "heads.npz", **{"intent.weights": np.array([{"a": 1}], dtype=object)})
+    reseal(folder)
+    with pytest.raises(ModelUnavailable, match="no encoder of ours"):
+        Encoder(folder).load()
+
+
+# -- names
+
+
+def test_one_encoder_serves_labels_and_vectors() -> None:
+    spec = "onnx:deploy/weights/encoder"
+    assert load_classifier(spec, threads=2) is load_embedder(spec, threads=2)
+    assert load_classifier("off", threads=2) is None
+
+
+@pytest.mark.parametrize("spec", ["", "onnx:", "pickle:x", "deploy/weights/encoder"])
+def test_an_unknown_name_is_a_configuration_error(spec: str) -> None:
+    with pytest.raises(ConfigurationError, match="NOTIFYR_ENCODER"):
+        load_classifier(spec, threads=2)
+
+
+def test_a_head_with_a_lower_temperature_is_surer() -> None:
+    weights, bias = np.eye(3, dtype=np.float32), np.zeros(3, dtype=np.float32)
+    vectors = np.array([[1.0, 0.5, 0.0]], dtype=np.float32)
+    warm, cold = (Head("h", ("a", "b", "c"), weights, bias, t).probabilities(vectors) for t in (2.0, 0.5))
+    assert cold[0, 0] > warm[0, 0]
+    assert cold.sum() == pytest.approx(1)

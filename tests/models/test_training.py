@@ -1,0 +1,112 @@
+"""Preparing texts, refusing leaks, and the figures of a report: the arithmetic that every claim rests on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from assistant.errors import InvalidInput
+from assistant.values import Label
+from models.training.corpora import Sample, clean, load, mail_samples, refuse_leaks, sms_samples
+from models.training.report import average_precision, calibration_error, recall_at, spam_report
+
+
+def sample(text: str, part: str, *, group: str = "g", label: str = "ham", source: str = "mail") -> Sample:
+    return Sample(text, label, part, source, group)
+
+
+# -- preparing
+
+
+def test_a_group_on_both_sides_is_refused_with_the_pair_shown() -> None:
+    with pytest.raises(InvalidInput, match=r"group is in train and in test: 'first' and 'second'"):
+        refuse_leaks([sample("first", "train"), sample("second", "test")])
+
+
+def test_an_equal_text_on_both_sides_is_refused() -> None:
+    with pytest.raises(InvalidInput, match=r"text is in test and in recent"):
+        refuse_leaks([sample("same", "test", group="a"), sample("same", "recent", group="b")])
+
+
+def test_train_and_its_newest_slice_may_share_a_group() -> None:
+    refuse_leaks([sample("a", "train"), sample("b", "recent"), sample("c", "test", group="other")])
+
+
+def test_prepared_lines_are_read_and_a_bad_one_is_named(tmp_path: Path) -> None:
+    good = json.dumps({"text": "x", "label": "ham", "part": "train", "source": "s", "group": "1"})
+    (tmp_path / "s.jsonl").write_text(good + "\n")
+    assert load(tmp_path / "s.jsonl")[0].text == "x"
+    (tmp_path / "s.jsonl").write_text(good + "\n{}\n")
+    with pytest.raises(InvalidInput, match=r"s\.jsonl line 2"):
+        load(tmp_path / "s.jsonl")
+
+
+def test_give_aways_of_a_list_are_taken_out() -> None:
+    body = "Text by jm@jmason.example\n_______________________________________________\nIlug mailing list"
+    assert clean("[ILUG] Re: hello", body) == "Re: hello\nText by someone@example.org"
+
+
+def test_the_newest_slice_of_the_train_part_is_kept_for_thresholds(tmp_path: Path) -> None:
+    rows = ["file\tlabel\tcluster\tsplit"]
+    (tmp_path / "ham").mkdir()
+    for n in range(10):
+        (tmp_path / "ham" / f"{n:05}.txt").write_bytes(f"text {n}".encode())
+        rows.append(f"ham/{n:05}.txt\teasy-ham\tc{n}\t{'test' if n > 7 else 'train'}")
+    (tmp_path / "split.tsv").write_text("\n".join(rows) + "\n")
+    found = mail_samples(tmp_path, tmp_path / "split.tsv", lambda raw: ("", raw.decode()))
+    assert [one.part for one in found] == ["train"] * 6 + ["recent"] * 2 + ["test"] * 2
+
+
+def test_near_duplicates_of_a_text_message_are_one(tmp_path: Path) -> None:
+    lines = [f"spam\tCall 0906{n} now to claim!" for n in range(10)] + [f"ham\tsee you at {w}" for w in "abcdefgh"]
+    (tmp_path / "sms.tsv").write_text("\n".join(lines) + "\n")
+    found = sms_samples(tmp_path / "sms.tsv")
+    assert sum(one.label == "spam" for one in found) == 1
+    assert len(found) == 9
+    assert [one.part for one in found] == [one.part for one in sms_samples(tmp_path / "sms.tsv")]
+
+
+# -- figures
+
+
+def test_a_perfect_ranking_is_worth_one_and_an_inverted_one_little() -> None:
+    truth = np.array([True, True, False, False])
+    assert average_precision(np.array([0.9, 0.8, 0.2, 0.1]), truth) == pytest.approx(1)
+    assert average_precision(np.array([0.1, 0.2, 0.8, 0.9]), truth) == pytest.approx((1 / 3 + 2 / 4) / 2)
+
+
+def test_recall_is_taken_at_the_threshold_that_lets_so_many_ham_through() -> None:
+    scores = np.concatenate([np.linspace(0, 0.5, 1000), [0.49, 0.5001, 0.6, 0.9]])
+    truth = np.array([False] * 1000 + [True] * 4)
+    strict, threshold = recall_at(scores, truth, 0.0)
+    assert (strict, threshold) == (0.75, 0.5)
+    loose, _ = recall_at(scores, truth, 0.05)
+    assert loose == 1.0
+
+
+def test_calibration_error_is_the_gap_between_saying_and_being() -> None:
+    truth = np.array([True] * 50 + [False] * 50)
+    assert calibration_error(np.full(100, 0.5), truth) == pytest.approx(0)
+    assert calibration_error(np.full(100, 0.9), truth) == pytest.approx(0.4)
+
+
+def test_a_report_counts_hard_ham_apart() -> None:
+    class Fixed:
+        name = "fixed"
+
+        def classify(self, texts: list[str]) -> list[list[Label]]:
+            return [[Label("spam:spam", float(text)), Label("spam:ham", 1 - float(text))] for text in texts]
+
+    samples = [
+        sample("0.9", "test", label="spam"),
+        sample("0.8", "test", label="spam"),
+        sample("0.1", "test"),
+        sample("0.85", "test", source="hard-ham"),
+    ]
+    report = spam_report(Fixed(), samples)  # type: ignore[arg-type]
+    assert report["recall_at_0.1_percent"] == 0.5
+    assert report["hard_ham_false_positives"] == 0.0
+    assert (report["texts"], report["spam"]) == (4, 2)
