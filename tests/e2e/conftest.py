@@ -69,7 +69,8 @@ def new_page(server: Installation, browser: Browser, signed_in: Path) -> Iterato
 
     def make(**options: object) -> Page:
         size = {"width": int(str(options.pop("width", 1440))), "height": int(str(options.pop("height", 900)))}
-        context = browser.new_context(viewport=size, storage_state=str(signed_in), base_url=server.url, **options)  # type: ignore[arg-type]
+        options = {"storage_state": str(signed_in), "base_url": server.url} | options
+        context = browser.new_context(viewport=size, **options)  # type: ignore[arg-type]
         contexts.append(context)
         page = context.new_page()
         page.on("pageerror", lambda error: problems.append(f"page error: {error}"))

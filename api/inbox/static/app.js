@@ -268,7 +268,16 @@ document.addEventListener("visibilitychange", () => {
   if (document.hidden) hiddenTimer = setTimeout(() => { stopped = 1; socket?.close(); }, 300000);
   else if (stopped) { stopped = 0; tries = 0; connect(); }
 });
+// A morph leaves `hidden` as the agent left it. In a card that it made from another card's parts, the server decides anew.
+const panelOf = new WeakMap();
+function panels() {
+  for (const one of $$("#suggestion form")) {
+    if (panelOf.get(one) !== one.id) one.hidden = one.dataset.shown === "0";
+    panelOf.set(one, one.id);
+  }
+}
 document.addEventListener("htmx:after:swap", () => {
+  panels();
   paintCursor(false);
   selection();
   present("viewing");
@@ -276,5 +285,6 @@ document.addEventListener("htmx:after:swap", () => {
   if (pill && fresh) { pill.hidden = false; pill.textContent = `${fresh} new`; }
 });
 addEventListener("htmx:error", () => { const box = $("#offline"); if (box) { lostAt ||= Date.now(); } });
+panels();
 if (app() && meta("csrf")) connect();
 document.documentElement.dataset.ready = "1";
