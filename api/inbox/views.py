@@ -51,7 +51,8 @@ def show(
         }
     query = {"view": view, "sort": sort, "q": q}
     tail = urlencode({name: value for name, value in query.items() if value and value != "newest"})
-    return render(
+    here = f"/inbox{'/' + thread_id if thread_id else ''}?{tail}"
+    answer = render(
         "inbox.html",
         status=problem.status if problem is not None else 200,
         page=page,
@@ -60,7 +61,7 @@ def show(
         q=q,
         tail=tail,
         problem=problem,
-        here=f"/inbox{'/' + thread_id if thread_id else ''}?{tail}",
+        here=here,
         models=container.bus.models(),
         smtp=_smtp(page),
         views=words.VIEW_WORDS,
@@ -68,6 +69,10 @@ def show(
         marks=words.MARKS,
         **values,
     )
+    if problem is not None:
+        # This page answers a form's post, whose own address nobody can read again.
+        answer.headers["HX-Push-Url"] = here
+    return answer
 
 
 def _thread(session: Session, page: Page, thread_id: str) -> dict[str, Any]:

@@ -187,6 +187,7 @@ def test_the_second_of_two_agents_is_told_who_was_first_and_keeps_what_was_typed
         second.keyboard.press("Control+Enter")
     assert answer.value.status == 409
     expect(second.get_by_role("alert")).to_contain_text("Decided by")
+    expect(second).to_have_url(re.compile("/inbox/"))
     second.unroute_all()
     expect(second.locator("#reply")).to_have_value(re.compile("^Typed by Bo. "))
     second.reload()

@@ -223,7 +223,11 @@ function refresh(all) {
 const ours = (event) => event.detail?.ctx?.sourceElement?.id === "announce";
 document.addEventListener("htmx:before:request", (event) => { if (!ours(event)) { busy += 1; userActs += 1; } });
 document.addEventListener("htmx:finally:request", (event) => { if (!ours(event)) busy = Math.max(0, busy - 1); });
-document.addEventListener("htmx:before:swap", (event) => { if (ours(event) && stamp !== userActs) { event.preventDefault(); refresh(); } });
+document.addEventListener("htmx:before:swap", (event) => {
+  if (!ours(event)) return;
+  if (event.detail.ctx.response?.status >= 400) return event.preventDefault();
+  if (stamp !== userActs) { event.preventDefault(); refresh(); }
+});
 function heard(frame) {
   if (frame.id) sessionStorage.setItem("last", (last = frame.id));
   if (frame.kind === "draft.delta") {
