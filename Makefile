@@ -19,6 +19,9 @@ check: .venv/.ready-dev ## Lint, types, import floors, generated files up to dat
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports
 	@$(PYTHON) scripts/settings_doc.py --check
+	@$(PYTHON) scripts/keys_doc.py --check
+	@$(PYTHON) scripts/openapi.py --check
+	@$(PYTHON) scripts/check_links.py
 
 bench: .venv/.ready-dev ## Measure triage and the API against named baselines, as ratios of one run
 	@$(PYTHON) -m pytest tests/benchmarks -q -s --slow $(ARGS)
@@ -27,14 +30,16 @@ bench-classify: .venv/.ready-dev ## Measure the classifier alone against named b
 	@$(PYTHON) -m pytest tests/benchmarks -q -s --slow -k classif $(ARGS)
 
 vendor: ## Fetch the browser libraries from npm again, at their pinned versions
-	@scripts/vendor.sh
+	@python3 scripts/vendor.py
 
 docs: .venv/.ready-dev ## Write the generated pages of docs/ and check every link
 	@$(PYTHON) scripts/settings_doc.py
+	@$(PYTHON) scripts/keys_doc.py
+	@$(PYTHON) scripts/openapi.py
 	@$(PYTHON) scripts/check_links.py
 
 openapi: .venv/.ready-dev ## Write docs/openapi.json from the code
-	@$(PYTHON) -m api.openapi
+	@$(PYTHON) scripts/openapi.py
 
 screenshots: .venv/.ready-dev ## Take the pictures in docs/images from a running demo
 	@$(PYTHON) scripts/screenshots.py

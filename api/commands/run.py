@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["register"]
 
 _FIRST_PAGE_SECONDS = 120.0
+_EDGES = ("api", "mailboxes")
+"""Started first, and alone: on two cores the others would double the time to the first page."""
 
 
 def register(app: typer.Typer) -> None:
@@ -102,7 +104,7 @@ class Run:
         try:
             self._start_store(supervisor)
             path = self._prepare()
-            self._start_processes(supervisor)
+            self._start_processes(supervisor, edges=True)
             return self._watch(supervisor, path)
         finally:
             if supervisor.children:
@@ -172,12 +174,13 @@ class Run:
         path: str = json.loads(done.stdout)["path"]
         return path
 
-    def _start_processes(self, supervisor: Supervisor) -> None:
+    def _start_processes(self, supervisor: Supervisor, *, edges: bool) -> None:
         from api.supervisor import procfile
         from assistant.settings import ROOT
 
         for name, command in procfile(ROOT / "deploy" / "Procfile").items():
-            supervisor.start(name, command)
+            if (name in _EDGES) == edges:
+                supervisor.start(name, command)
 
     def _forget_metrics(self, pid: int) -> None:
         """A dead process' gauges are no longer true; its counters stay."""
@@ -199,6 +202,7 @@ class Run:
             if not ready and self._answers():
                 ready = True
                 self._announce(path, monotonic() - self.began)
+                self._start_processes(supervisor, edges=False)
                 if self.demo:
                     subprocess.Popen(
                         [sys.executable, "-m", "api.cli", "demo"], stdin=subprocess.DEVNULL, env=self.environment
@@ -209,13 +213,19 @@ class Run:
         return 0
 
     def _answers(self) -> bool:
+        """Whether the inbox and the listener are both there."""
         import http.client
+        import socket
 
         host, _, port = self.facts["local"].removeprefix("http://").rpartition(":")
         connection = http.client.HTTPConnection(host.strip("[]"), int(port), timeout=2)
         try:
             connection.request("GET", "/livez")
-            return connection.getresponse().status == http.client.OK
+            if connection.getresponse().status != http.client.OK:
+                return False
+            smtp_host, _, smtp_port = self.facts["smtp"].rpartition(":")
+            socket.create_connection((smtp_host, int(smtp_port)), timeout=2).close()
+            return True
         except OSError:
             return False
         finally:
@@ -232,7 +242,7 @@ class Run:
             console.line(f"Mail in:   SMTP on {self.facts['smtp']}, for {self.facts['mail_address']}")
             console.line(f"Logs:      {'here' if self.logs else self.settings.path('logs')}")
             if not self.demo:
-                console.line("Samples:   notifyr demo   (in another terminal: sends sample mails through the listener)")
+                console.line(f"Samples:   {_command()} demo   (in another terminal: sends sample mails)")
             console.line("Stop:      Ctrl-C\n")
         if self.browser and (
             os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY") or sys.platform == "darwin"
@@ -240,6 +250,14 @@ class Run:
             import webbrowser
 
             webbrowser.open(target)
+
+
+def _command() -> str:
+    """How the user calls us: by the path of the script in this environment, as short as it can be said."""
+    script = Path(sys.executable).with_name("notifyr")
+    if shutil.which("notifyr") == str(script) or not script.exists():
+        return "notifyr"
+    return str(script.relative_to(Path.cwd())) if script.is_relative_to(Path.cwd()) else str(script)
 
 
 def _reason(text: str) -> str:
