@@ -23,10 +23,11 @@ from assistant.values import Label
 from models.base import Vectors
 from models.features import hashed
 
-__all__ = ["FILES", "TOLERANCE", "Encoder", "Head", "pack"]
+__all__ = ["FILES", "FORMAT", "TOLERANCE", "Encoder", "Head", "pack"]
 
 TOLERANCE = 1e-5
 """Most that a probability of a text may differ between batches and numbers of threads."""
+FORMAT = 2
 FILES = ("model.onnx", "tokenizer.json", "heads.npz")
 _FIX = "restore the folder from the release or rebuild it: notifyr train (needs the train extra)"
 _BULK = 2
@@ -58,12 +59,18 @@ class Head:
 
 @dataclass(frozen=True)
 class _Spam:
-    """Encoder and hashed words together: p = sigmoid(a * encoder + b * words + c), apart for long and for short texts."""
+    """Meaning and hashed words together: p = sigmoid(a * meaning + b * words + c), apart for mails and short texts.
+
+    Meaning is a kernel machine on the sentence vector: sum of duals * exp(-gamma * |v - support|^2) + bias.
+    """
 
     words: Floats
     words_bias: float
-    encoder: Floats
-    encoder_bias: float
+    support: Floats
+    """Shape `(texts kept from training, dimensions)`."""
+    duals: Floats
+    gamma: float
+    meaning_bias: float
     mix: tuple[float, float, float]
 
     def score(self, vectors: Vectors, columns: Sequence[npt.NDArray[np.int64]]) -> Floats:
@@ -71,9 +78,10 @@ class _Spam:
             [self.words[c].sum(dtype=np.float32) / np.sqrt(max(1, len(c))) + self.words_bias for c in columns],
             dtype=np.float32,
         )
-        semantic = vectors @ self.encoder + self.encoder_bias
+        nearness = np.exp(-2 * self.gamma * (1 - vectors @ self.support.T))  # both have length 1
+        meaning = nearness @ self.duals + self.meaning_bias
         a, b, c = self.mix
-        return np.asarray(1 / (1 + np.exp(-np.clip(a * semantic + b * lexical + c, -30, 30))), dtype=np.float32)
+        return np.asarray(1 / (1 + np.exp(-np.clip(a * meaning + b * lexical + c, -30, 30))), dtype=np.float32)
 
 
 class Encoder:
@@ -166,7 +174,7 @@ class Encoder:
                 raise ModelUnavailable(
                     f"the encoder's manifest in {self.folder.name}/ cannot be read ({type(error).__name__}: {error}): {_FIX}"
                 ) from error
-            if not isinstance(found, dict) or found.get("architecture") != "bert" or found.get("format") != 1:
+            if not isinstance(found, dict) or found.get("architecture") != "bert" or found.get("format") != FORMAT:
                 raise ModelUnavailable(f"{self.folder.name}/ holds another architecture or format: {_FIX}")
             self._manifest = found
         return self._manifest
@@ -224,8 +232,10 @@ class Encoder:
                 kind: _Spam(
                     stored[f"spam.{kind}.words"].astype(np.float32),
                     float(spec["words_bias"]),
-                    stored[f"spam.{kind}.encoder"].astype(np.float32),
-                    float(spec["encoder_bias"]),
+                    stored[f"spam.{kind}.support"].astype(np.float32),
+                    stored[f"spam.{kind}.duals"].astype(np.float32),
+                    float(spec["gamma"]),
+                    float(spec["meaning_bias"]),
                     (float(spec["mix"][0]), float(spec["mix"][1]), float(spec["mix"][2])),
                 )
                 for kind, spec in meta["heads"]["spam"]["parts"].items()
@@ -233,7 +243,8 @@ class Encoder:
         self._short = int(meta["heads"]["spam"]["short_below"])
 
     def _kind(self, text: str) -> str:
-        return "short" if len(text) < self._short else "mail"
+        """A single line is judged as a text message; a mail has its subject above its text."""
+        return "short" if len(text) < self._short and "\n" not in text.strip() else "mail"
 
     def _spam_scores(self, texts: Sequence[str], vectors: Vectors) -> Floats:
         scores = np.zeros(len(texts), dtype=np.float32)

@@ -89,7 +89,7 @@ def test_every_head_answers_with_probabilities_best_first(encoder: Encoder) -> N
 def test_plain_spam_is_spam_and_a_question_is_not(encoder: Encoder) -> None:
     assert score(encoder, MIXED[1]) > 0.9
     assert score(encoder, MIXED[4]) > 0.9
-    assert score(encoder, MIXED[0]) < 0.2
+    assert score(encoder, MIXED[0]) < 0.1
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_one_changed_byte_is_refused(folder: Path) -> None:
         Encoder(folder).load()
 
 
-@pytest.mark.parametrize("changes", [{"architecture": "t5"}, {"format": 2}, {"files": {}}, {"heads": {}}])
+@pytest.mark.parametrize("changes", [{"architecture": "t5"}, {"format": 1}, {"files": {}}, {"heads": {}}])
 def test_another_architecture_or_format_is_refused(folder: Path, changes: dict[str, Any]) -> None:
     rewrite(folder, **changes)
     with pytest.raises(ModelUnavailable, match="notifyr train"):
