@@ -76,8 +76,7 @@ class Receiver:
         key = f"raw/{digest[:2]}/{digest}.eml"
         try:
             failpoint("receive.before_blob")
-            if not self._blobs.exists(key):
-                self._blobs.put(key, raw)
+            self._blobs.keep(key, raw)
             failpoint("receive.after_blob")
             message = self._parser.parse(raw, received_at=now)
             if backfill and message.sent_at is not None and message.sent_at < now:
@@ -90,8 +89,7 @@ class Receiver:
     def _attach(self, part: Attachment) -> StoredAttachment:
         name = hashlib.sha256(part.content).hexdigest()
         key = f"parts/{name[:2]}/{name}"
-        if not self._blobs.exists(key):
-            self._blobs.put(key, part.content)
+        self._blobs.keep(key, part.content)
         return StoredAttachment(
             filename=part.filename,
             content_type=part.content_type,

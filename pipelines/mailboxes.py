@@ -98,7 +98,7 @@ class Listener:
         """Only our own addresses, except on loopback, where anything is taken in (and nothing is ever relayed)."""
         if len(envelope.rcpt_tos) >= self._settings.max_recipients:
             return "452 4.5.3 Too many recipients"
-        if not self._open_relay_test and await run_sync(self._profile_of, [address]) is None:
+        if not self._open_relay_test and not await run_sync(self._profiles_of, [address]):
             return "550 5.1.1 No such mailbox here"
         envelope.rcpt_tos.append(address)
         envelope.rcpt_options.extend(options)
@@ -141,23 +141,24 @@ class Listener:
         await asyncio.sleep(0.05)
 
     def store(self, raw: bytes, recipients: list[str]) -> str:
-        """Store one mail in the mailbox of its first recipient that is ours; the answer to its sender."""
-        profile_id = self._profile_of(recipients)
-        if profile_id is None:
-            with self._database.transaction() as session:
-                profile_id = profiles.ensure_default(session, self._settings).id
-        received = self._receiver.receive(raw, profile_id=profile_id)
-        failpoint("receive.before_answer")
-        return f"250 2.0.0 Stored as {received.message_id}"
+        """Store one mail in the mailbox of each recipient that is ours; the answer to its sender.
 
-    def _profile_of(self, recipients: list[str]) -> str | None:
+        When a later mailbox fails, the sender's next try finds the mail in the earlier ones and adds it to the others.
+        """
+        profile_ids = self._profiles_of(recipients)
+        if not profile_ids:
+            with self._database.transaction() as session:
+                profile_ids = [profiles.ensure_default(session, self._settings).id]
+        stored = [self._receiver.receive(raw, profile_id=one) for one in profile_ids]
+        failpoint("receive.before_answer")
+        return f"250 2.0.0 Stored as {stored[0].message_id}"
+
+    def _profiles_of(self, recipients: list[str]) -> list[str]:
+        """Our mailboxes among the recipients, each once."""
+        addresses = [parseaddr(one)[1].lower() or one.strip("<>").lower() for one in recipients]
         with self._database.reading() as session:
-            for one in recipients:
-                address = parseaddr(one)[1].lower() or one.strip("<>").lower()
-                found = profiles.by_address(session, "email", address)
-                if found is not None:
-                    return found.id
-        return None
+            found = [profiles.by_address(session, "email", one) for one in dict.fromkeys(addresses)]
+            return [profile.id for profile in found if profile is not None]
 
 
 def _has_bare_line_ends(raw: bytes) -> bool:

@@ -50,10 +50,26 @@ class Blobs:
         _check(key)
         try:
             obstore.put(self._store, key, content, use_multipart=False)
-            if self._folder is not None:
-                _sync(self._folder / key)
+            self._sync(key)
         except (OSError, obstore.exceptions.BaseError) as error:
             raise StorageError(f"the blob store refused: {type(error).__name__}: {str(error)[:200]}") from error
+
+    def keep(self, key: str, content: bytes) -> None:
+        """As `put`, for a key that is made from the content: equal bytes that are there already are not written again.
+
+        They are compared and synced all the same: whoever wrote them may have died before they were on the disk.
+        """
+        try:
+            whole = self.get(key) == content
+        except NotFound:
+            whole = False
+        if not whole:
+            self.put(key, content)
+            return
+        try:
+            self._sync(key)
+        except OSError as error:
+            raise StorageError(f"the blob store refused: {type(error).__name__}") from error
 
     def get(self, key: str) -> bytes:
         import obstore
@@ -100,16 +116,25 @@ class Blobs:
     def close(self) -> None:
         """Nothing is held open."""
 
+    def _sync(self, key: str) -> None:
+        """The file and every folder on the way to it: a new folder's name is lost with its parent's unwritten page."""
+        if self._folder is None:
+            return
+        target = self._folder / key
+        _fsync(target)
+        while target != self._folder:
+            target = target.parent
+            _fsync(target)
+
 
 def _check(key: str) -> None:
     if not _KEY.fullmatch(key) or ".." in key or "//" in key:
         raise InvalidInput("that is no key of the blob store")
 
 
-def _sync(path: Path) -> None:
-    for target in (path, path.parent):
-        descriptor = os.open(target, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

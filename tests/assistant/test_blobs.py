@@ -60,6 +60,32 @@ def test_the_same_key_again_replaces_all_of_it(store: Blobs) -> None:
     assert store.get("a") == b"short"
 
 
+def test_bytes_that_are_there_are_kept_and_a_torn_file_is_mended(store: Blobs) -> None:
+    store.keep("a", b"whole content")
+    store.keep("a", b"whole content")
+    assert store.get("a") == b"whole content"
+    store.put("a", b"whole")  # what a machine without power leaves of it
+    store.keep("a", b"whole content")
+    assert store.get("a") == b"whole content"
+
+
+def test_bytes_that_are_there_are_synced_before_anybody_relies_on_them(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Blobs.open(settings)
+    store.put("raw/aa/x", b"x")
+    real, synced = os.fsync, list[Path]()
+
+    def fsync(descriptor: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    store.keep("raw/aa/x", b"x")
+    folder = settings.path("blobs").resolve()
+    assert synced == [folder / part for part in ("raw/aa/x", "raw/aa", "raw", "")]
+
+
 @pytest.mark.parametrize(
     "key",
     ["", "/etc/passwd", "../x", "a/../../x", "a/..", "a\x00b", "a\\b", "a//b", "~x", ".hidden", "a b", "é", "a" * 300, "C:x", "a\n"],

@@ -23,6 +23,7 @@ from sqlalchemy import func, select
 from assistant import failpoints
 from assistant.backends.blobs import Blobs
 from assistant.db.messages import Message
+from assistant.db.profiles import Profile
 from assistant.db.session import Database
 from assistant.services import profiles
 from assistant.settings import Settings
@@ -178,6 +179,20 @@ def test_the_same_mail_again_is_answered_with_the_same_row(listen: Callable[...,
             answers.add(wire.say(mail() + b"."))
     assert len(answers) == 1
     assert listener.count() == 1
+
+
+def test_a_mail_to_two_of_our_mailboxes_is_in_both_and_again_in_none_twice(listen: Callable[..., Listening]) -> None:
+    listener = listen()
+    with listener.database.transaction() as session:
+        session.add(Profile(channel="email", name="Sales", address="sales@example.org"))
+    for _ in range(2):
+        listener.send(mail(), ("support@example.org", "else@example.net", "Sales@example.org", "support@example.org"))
+    with listener.database.reading() as session:
+        rows = session.scalars(select(Message)).all()
+        assert sorted(session.get_one(Profile, row.profile_id).address for row in rows) == [
+            "sales@example.org",
+            "support@example.org",
+        ]
 
 
 def test_the_null_sender_marks_a_machine(listen: Callable[..., Listening]) -> None:
