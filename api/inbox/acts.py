@@ -313,7 +313,9 @@ async def diff(page: SignedIn, suggestion_id: Id) -> Response:
     with page.container.database.reading() as session:
         before = threads.get_suggestion(session, suggestion_id).text
     after = _field(form, "text")
-    return render("diff.html", parts=word_diff(before, after), share=suggestions.edit_share(before, after))
+    return render(
+        "diff.html", id=suggestion_id, parts=word_diff(before, after), share=suggestions.edit_share(before, after)
+    )
 
 
 @router.post("/messages/{message_id}/regenerate")

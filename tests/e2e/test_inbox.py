@@ -112,7 +112,7 @@ def test_a_suggestion_is_reviewed_sent_and_taken_back_by_keys_alone(
     expect(box).to_be_focused()
     page.keyboard.press("Control+Home")
     page.keyboard.type("Dear Dora, ")
-    expect(page.locator("#diff ins").first).to_contain_text("Dear")
+    expect(page.locator(".diff ins").first).to_contain_text("Dear")
     page.keyboard.press("Control+Enter")
     expect(page.locator(".toast")).to_contain_text("Sending in")
     sent = wait_until(
