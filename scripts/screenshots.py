@@ -19,10 +19,12 @@ from tests.support.servers import find_binary  # noqa: E402
 
 TARGET = ROOT / "docs" / "images"
 SHOTS = (
-    ("inbox", 1440, 900, "light", "/inbox?view=review&sort=oldest-waiting"),
-    ("inbox-dark", 1440, 900, "dark", "/inbox?view=review&sort=oldest-waiting"),
-    ("inbox-phone", 375, 812, "light", "/inbox?view=review&sort=oldest-waiting"),
+    ("inbox", 1440, 900, "light", "/inbox?view=review"),
+    ("inbox-dark", 1440, 900, "dark", "/inbox?view=review"),
+    ("inbox-phone", 375, 812, "light", "/inbox?view=review"),
 )
+SHOWN = "Please cancel my order"
+"""Subject of the demo's thread that is open in the pictures."""
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync", "--hide-scrollbars")
 
 
@@ -47,7 +49,8 @@ def main() -> None:
             )
             page = context.new_page()
             page.goto(url)
-            page.locator(".row", has=page.locator(".mark-ready")).first.locator(".row-link").click()
+            ready = page.locator(".row", has=page.locator(".mark-ready"))
+            ready.filter(has_text=SHOWN).first.locator(".row-link").click()
             page.locator("#suggestion").wait_for()
             page.mouse.move(0, 0)
             page.wait_for_timeout(600)
