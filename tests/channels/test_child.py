@@ -15,7 +15,6 @@ from pathlib import Path
 import psutil
 import pytest
 
-from channels.support import child as child_module
 from channels.support.child import ParserChild
 from channels.support.mime import parse
 from tests.channels.test_mime import BOMBS, assert_sound
@@ -98,9 +97,7 @@ def test_whatever_breaks_the_child_gives_a_quarantined_message_and_a_new_child(
         "c.main()"
     )
     real = subprocess.Popen
-    monkeypatch.setattr(
-        child_module.subprocess, "Popen", lambda command, **kw: real([sys.executable, "-c", code], **kw)
-    )
+    monkeypatch.setattr(subprocess, "Popen", lambda command, **kw: real([sys.executable, "-c", code], **kw))
     parser = ParserChild(wall_seconds=3)
     try:
         assert parser.parse(b"From: a@example.com\n\nfirst").text == "first"
@@ -113,6 +110,22 @@ def test_whatever_breaks_the_child_gives_a_quarantined_message_and_a_new_child(
         assert parser.parse(b"From: a@example.com\n\nafter").text == "after"
     finally:
         parser.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="seccomp is Linux's")
+@pytest.mark.parametrize("family", ["AF_INET", "AF_INET6", "AF_UNIX"])
+def test_the_child_has_no_network(family: str) -> None:
+    code = (
+        "import socket, sys, channels.support.child as c, channels.support.mime as m\n"
+        "def parse(raw):\n"
+        f"    try: socket.socket(socket.{family})\n"
+        "    except PermissionError: sys.exit(42)\n"
+        "    sys.exit(1)\n"
+        "m.parse = parse\n"
+        "c.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], input=b"\0\0\0\1x", timeout=60, check=False)
+    assert done.returncode == 42
 
 
 def test_a_child_that_died_of_something_else_costs_nothing() -> None:
