@@ -47,6 +47,10 @@ class Thread(Timestamps, Base):
     intent: Mapped[str] = mapped_column(String(80), default="")
     intent_score: Mapped[float | None]
     urgency: Mapped[str] = mapped_column(String(20), default="")
+    reply_intent: Mapped[str] = mapped_column(String(20), default="")
+    sentiment: Mapped[str] = mapped_column(String(20), default="")
+    language: Mapped[str] = mapped_column(String(8), default="")
+    """ISO 639-1 of the newest inbound message."""
     spam_score: Mapped[float | None]
     """Calibrated probability of spam of the newest inbound message."""
     certainty: Mapped[float | None]

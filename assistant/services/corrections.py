@@ -1,0 +1,173 @@
+"""What agents say a label should have been: one table for all heads, with a cap, undo, and a slice nothing learns from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import ColumnElement, func, select, update
+from sqlalchemy.orm import Session
+
+from assistant.clock import utcnow
+from assistant.db.learning import Correction
+from assistant.db.messages import Message
+from assistant.db.session import publish
+from assistant.errors import Conflict, InvalidInput, NotFound
+from assistant.states import Direction
+
+__all__ = [
+    "CAP",
+    "HELD_OUT_IN",
+    "Lesson",
+    "generation",
+    "is_held_out",
+    "lessons",
+    "newest",
+    "record",
+    "undo",
+    "undo_batch",
+]
+
+CAP = 5
+"""Corrections of one head that the mail of one sender may teach in a day: a flood from one address is no evidence."""
+HELD_OUT_IN = 5
+"""One message in so many is only measured with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """One corrected text. Lessons to learn and texts held out are never the same messages."""
+
+    message_id: str
+    subject: str
+    text: str
+    label: str
+    sender: str
+    at: datetime
+
+
+def record(session: Session, message_id: str, *, head: str, label: str, agent_id: str | None = None) -> Correction:
+    """Note that `label` is what the head should have said; the one before it, if any, is undone. The same again is one.
+
+    Raises `NotFound`, and `InvalidInput` for our own mail.
+    """
+    message = session.get(Message, message_id)
+    if message is None:
+        raise NotFound("there is no such message")
+    if message.direction != Direction.INBOUND:
+        raise InvalidInput("only what came in has labels to correct")
+    before = newest(session, message_id, head)
+    if before is not None and before.new_label == label:
+        return before
+    if before is not None:
+        before.undone_at = utcnow()
+    said = max(
+        (one for one in message.labels if str(one["name"]).partition(":")[0] == head),
+        key=lambda one: float(one["score"]),
+        default=None,
+    )
+    sender = message.from_address.casefold()
+    made = Correction(
+        message_id=message_id,
+        head=head,
+        old_label=str(said["name"]).partition(":")[2] if said else "",
+        old_score=float(said["score"]) if said else None,
+        new_label=label[:80],
+        sender=sender,
+        agent_id=agent_id,
+        held_out=is_held_out(message_id),
+        over_cap=_taught_today(session, head, sender) >= CAP,
+    )
+    session.add(made)
+    session.flush()
+    publish(session, "thread.changed", thread_id=message.thread_id, reason="corrected", agent_id=agent_id or "")
+    return made
+
+
+def undo(session: Session, correction_id: str) -> Correction:
+    """Take a correction back: the next lesson is learned without it. Raises `NotFound`, `Conflict` when it is undone."""
+    found = session.get(Correction, correction_id)
+    if found is None:
+        raise NotFound("there is no such correction")
+    if found.undone_at is not None:
+        raise Conflict("this correction is undone already")
+    found.undone_at = utcnow()
+    message = session.get_one(Message, found.message_id)
+    publish(session, "thread.changed", thread_id=message.thread_id, reason="corrected")
+    return found
+
+
+def undo_batch(session: Session, *, agent_id: str = "", sender: str = "", since: datetime | None = None) -> int:
+    """Take back everything that an agent or a sender taught (a poisoned batch); returns how many. Name one of them."""
+    if not agent_id and not sender:
+        raise InvalidInput("say whose corrections to take back: an agent or a sender")
+    conditions: list[ColumnElement[bool]] = [Correction.undone_at.is_(None)]
+    conditions += [Correction.agent_id == agent_id] if agent_id else []
+    conditions += [Correction.sender == sender.casefold()] if sender else []
+    conditions += [Correction.created_at >= since] if since else []
+    done = session.execute(update(Correction).where(*conditions).values(undone_at=utcnow()))
+    publish(session, "labels.changed")
+    return int(done.rowcount)  # type: ignore[attr-defined]  # an UPDATE returns a CursorResult
+
+
+def newest(session: Session, message_id: str, head: str) -> Correction | None:
+    """The correction of a message that counts, or None."""
+    return session.scalar(
+        select(Correction)
+        .where(Correction.message_id == message_id, Correction.head == head, Correction.undone_at.is_(None))
+        .order_by(Correction.created_at.desc(), Correction.id.desc())
+        .limit(1)
+    )
+
+
+def lessons(session: Session, head: str, *, held_out: bool = False, limit: int = 2000) -> Sequence[Lesson]:
+    """Corrected texts of a head, newest first: those to learn from, or only those held out for measuring."""
+    rows = session.execute(
+        select(Correction, Message.subject, Message.new_text)
+        .join(Message, Message.id == Correction.message_id)
+        .where(
+            Correction.head == head,
+            Correction.undone_at.is_(None),
+            Correction.held_out.is_(held_out),
+            *([] if held_out else [Correction.over_cap.is_(False)]),
+        )
+        .order_by(Correction.created_at.desc(), Correction.id.desc())
+        .limit(limit)
+    )
+    return [
+        Lesson(one.message_id, subject, text, one.new_label, one.sender, one.created_at) for one, subject, text in rows
+    ]
+
+
+def generation(session: Session, head: str) -> str:
+    """Changes exactly when what `lessons` returns may change: what a trained head compares before it answers."""
+    made, undone, newest_at, undone_at = session.execute(
+        select(
+            func.count(Correction.id),
+            func.count(Correction.undone_at),
+            func.max(Correction.created_at),
+            func.max(Correction.undone_at),
+        ).where(Correction.head == head)
+    ).one()
+    return f"{made}.{undone}.{newest_at}.{undone_at}"
+
+
+def is_held_out(message_id: str) -> bool:
+    """Decided by the message alone, so that a second opinion never moves it into what is learned."""
+    return int.from_bytes(hashlib.sha256(message_id.encode()).digest()[:4]) % HELD_OUT_IN == 0
+
+
+def _taught_today(session: Session, head: str, sender: str) -> int:
+    return (
+        session.scalar(
+            select(func.count(Correction.id)).where(
+                Correction.head == head,
+                Correction.sender == sender,
+                Correction.undone_at.is_(None),
+                Correction.created_at >= utcnow() - timedelta(days=1),
+            )
+        )
+        or 0
+    )
