@@ -141,7 +141,11 @@ class Encoder:
 
     def classify(self, texts: Sequence[str]) -> list[list[Label]]:
         """Labels of every head for each text, best first within a head: `spam:spam`, `spam:ham`, `intent:...`."""
-        vectors = self.embed(texts)
+        return self.label(texts, self.embed(texts))
+
+    def label(self, texts: Sequence[str], vectors: Vectors) -> list[list[Label]]:
+        """As `classify`, for texts whose vectors are there already: other heads read the same ones."""
+        self.load()
         spam = self._spam_scores(texts, vectors)
         tables = [(head, head.probabilities(vectors)) for head in self._heads]
         result = []
