@@ -134,7 +134,6 @@ def _settings(page: Any, problem: NotifyrError | None = None) -> HTMLResponse:
             page=page,
             problem=problem,
             profiles=profiles.list_profiles(session),
-            agents=access.agents(session),
             themes=_THEMES,
             densities=_DENSITIES,
             all_keys=keys.remapped(page.preferences.get("keys", {})),

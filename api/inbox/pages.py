@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from api.deps import Id, Parts
-from api.inbox import account, acts, knowledge, mailhtml
+from api.inbox import account, acts, admin, knowledge, mailhtml
 from api.inbox.shell import SignedIn, go, static_file
 from api.inbox.views import show
 from assistant.db.messages import Message
@@ -20,6 +20,7 @@ __all__ = ["router"]
 router = APIRouter(include_in_schema=False)
 router.include_router(acts.router)
 router.include_router(account.router)
+router.include_router(admin.router)
 router.include_router(knowledge.router)
 _INLINE_LIMIT = 3_000_000
 """Bytes of inline pictures that are put into the page of one message."""

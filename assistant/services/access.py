@@ -41,6 +41,7 @@ __all__ = [
     "create_link",
     "credentials_of",
     "disable_agent",
+    "enable_agent",
     "get_agent",
     "is_fresh",
     "link_url",
@@ -51,6 +52,7 @@ __all__ = [
     "revoke_sessions",
     "rotate_key",
     "set_password",
+    "set_role",
     "touch_key",
     "touch_session",
     "use_link",
@@ -146,6 +148,29 @@ def disable_agent(session: Session, agent_id: str, *, actor: str) -> Agent:
             update(ApiKey).where(ApiKey.agent_id == agent_id, ApiKey.revoked_at.is_(None)).values(revoked_at=utcnow())
         )
         audit(session, actor, action="agent.disabled", subject=agent_id)
+    return agent
+
+
+def enable_agent(session: Session, agent_id: str, *, actor: str) -> Agent:
+    """Open a closed account again. Its old sessions and keys stay dead; the password is the old one."""
+    agent = get_agent(session, agent_id)
+    if agent.disabled_at is not None:
+        agent.disabled_at = None
+        audit(session, actor, action="agent.enabled", subject=agent_id)
+    return agent
+
+
+def set_role(session: Session, agent_id: str, *, role: str, actor: str) -> Agent:
+    """Make an agent an admin, or an admin an agent. Sessions of the old role end at once."""
+    if role not in _ROLES:
+        raise InvalidInput(f"a role is one of {', '.join(sorted(_ROLES))}")
+    agent = get_agent(session, agent_id)
+    if actor == agent_id:
+        raise Conflict("you cannot change your own role; ask another admin")
+    if agent.role != role:
+        agent.role = role
+        revoke_sessions(session, agent_id)
+        audit(session, actor, action="agent.role", subject=agent_id, role=role)
     return agent
 
 
