@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from assistant.errors import ConfigurationError
 from models.bert import Encoder
+from models.heads.intents import Lessons
+from models.heads.labeller import Labeller
 from models.llama import Llama
 
 __all__ = ["load_classifier", "load_embedder", "load_generator"]
@@ -14,7 +17,7 @@ _ROOT = Path(__file__).resolve().parent.parent
 _encoders: dict[tuple[str, int], Encoder] = {}
 
 
-def load_classifier(spec: str, *, threads: int) -> Encoder | None:
+def load_embedder(spec: str, *, threads: int) -> Encoder | None:
     """The encoder of a spec, one per process and spec; None for `off`. Weights are read on first use."""
     if spec == "off":
         return None
@@ -25,7 +28,12 @@ def load_classifier(spec: str, *, threads: int) -> Encoder | None:
     return _encoders.setdefault((str(folder), threads), Encoder(folder, threads=threads))
 
 
-load_embedder = load_classifier
+def load_classifier(
+    spec: str, *, threads: int, taught: Callable[[str], Lessons | None] | None = None
+) -> Labeller | None:
+    """Every head on the encoder of a spec; None for `off`. `taught` gives what people taught, see `Intents`."""
+    encoder = load_embedder(spec, threads=threads)
+    return None if encoder is None else Labeller(encoder, taught)
 
 
 def load_generator(spec: str, *, threads: int, timeout: float) -> Llama | None:

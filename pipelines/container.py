@@ -22,11 +22,13 @@ from assistant.failpoints import failpoint
 from assistant.settings import Settings, load_settings
 from channels.base import Channel
 from channels.support.child import ParserChild
-from models.base import Classifier, Embedder, Generator
+from models.base import Embedder, Generator
 from models.catalog import load_classifier, load_embedder, load_generator
+from models.heads.labeller import Labeller
 from models.wrappers import Cached
 from pipelines import broker
 from pipelines.inbound import Receiver
+from pipelines.lessons import IntentLessons
 from pipelines.outbound import Deliverer, Portal, open_channels
 from pipelines.triage import Triage
 
@@ -129,8 +131,11 @@ class Container:
     # -- models and the stages on them
 
     @cached_property
-    def classifier(self) -> Classifier | None:
-        return load_classifier(self.settings.encoder, threads=self.settings.model_threads)
+    def classifier(self) -> Labeller | None:
+        """Every head on one encoder. The workers load it at their start, the api when its intents page asks for it."""
+        return load_classifier(
+            self.settings.encoder, threads=self.settings.model_threads, taught=IntentLessons(self.database)
+        )
 
     @cached_property
     def embedder(self) -> Embedder | None:

@@ -237,7 +237,9 @@ def test_a_pickle_among_the_heads_is_never_read(folder: Path) -> None:
 
 def test_one_encoder_serves_labels_and_vectors() -> None:
     spec = "onnx:deploy/weights/encoder"
-    assert load_classifier(spec, threads=2) is load_embedder(spec, threads=2)
+    classifier = load_classifier(spec, threads=2)
+    assert classifier is not None
+    assert classifier.encoder is load_embedder(spec, threads=2)
     assert load_classifier("off", threads=2) is None
 
 

@@ -1,0 +1,31 @@
+"""What people taught, from the rows to the models: operators' examples and agents' corrections of intents."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from assistant.db.session import Database
+from assistant.services import corrections, intents
+from models.heads.intents import Lessons
+from pipelines.stages.classify import windows
+
+__all__ = ["IntentLessons"]
+
+
+@dataclass(frozen=True, slots=True)
+class IntentLessons:
+    """Asked before every answer: one small query tells whether anything is new, whichever process changed it."""
+
+    database: Database
+
+    def __call__(self, version: str) -> Lessons | None:
+        with self.database.reading() as session:
+            if version and intents.generation(session) == version:
+                return None
+            own = intents.examples(session)
+            taught = corrections.lessons(session, "intent")
+        return Lessons(
+            version=own.version,
+            texts=(*own.texts, *[windows(one.subject, one.text)[0] for one in taught]),
+            labels=(*own.labels, *[one.label for one in taught]),
+        )
