@@ -22,7 +22,7 @@ from assistant.clock import utcnow
 from assistant.errors import InvalidInput, NotAllowed, NotifyrError
 from assistant.services import access, audit
 
-__all__ = ["router"]
+__all__ = ["Admin", "router", "settle", "text_of"]
 
 router = APIRouter(include_in_schema=False)
 LIFETIMES = {"never": None, "30 days": timedelta(days=30), "90 days": timedelta(days=90), "1 year": timedelta(days=365)}
@@ -39,12 +39,12 @@ def _admin(page: SignedIn) -> Page:
 Admin = Annotated[Page, Depends(_admin)]
 
 
-def _text(form: FormData, name: str) -> str:
+def text_of(form: FormData, name: str) -> str:
     value = form.get(name, "")
     return value.strip() if isinstance(value, str) else ""
 
 
-async def _act(
+async def settle(
     page: Page, show: Callable[..., HTMLResponse], do: Callable[[Session], dict[str, Any]], *, back: str = ""
 ) -> Response:
     """Run `do` in a transaction. Its answer, shown once, or the way back; a refusal is the same page with the reason."""
@@ -92,14 +92,14 @@ async def invite(page: Admin) -> Response:
     def do(session: Session) -> dict[str, Any]:
         agent = access.create_agent(
             session,
-            _text(form, "email"),
-            name=_text(form, "name"),
-            role=_text(form, "role") or "agent",
+            text_of(form, "email"),
+            name=text_of(form, "name"),
+            role=text_of(form, "role") or "agent",
             actor=page.agent.id,
         )
         return _link(page, session, agent.id, "invite")
 
-    return await _act(page, _agents, do)
+    return await settle(page, _agents, do)
 
 
 def _link(page: Page, session: Session, agent_id: str, purpose: str) -> dict[str, Any]:
@@ -112,7 +112,7 @@ def _link(page: Page, session: Session, agent_id: str, purpose: str) -> dict[str
 async def new_link(page: Admin, agent_id: Id) -> Response:
     """A one-time link for an agent who cannot sign in; an older one dies."""
     await page.form()
-    return await _act(page, _agents, lambda session: _link(page, session, agent_id, "reset"))
+    return await settle(page, _agents, lambda session: _link(page, session, agent_id, "reset"))
 
 
 @router.post("/settings/agents/{agent_id}/{change}")
@@ -129,7 +129,7 @@ async def change_agent(page: Admin, agent_id: Id, change: str) -> Response:
             access.set_role(session, agent_id, role=change, actor=page.agent.id)
         return {}
 
-    return await _act(page, _agents, do, back="/settings/agents")
+    return await settle(page, _agents, do, back="/settings/agents")
 
 
 # -- API keys
@@ -163,10 +163,10 @@ async def create_key(page: Admin) -> Response:
     form = await page.form()
 
     def do(session: Session) -> dict[str, Any]:
-        lifetime = _choice(LIFETIMES, _text(form, "lifetime") or "never")
+        lifetime = _choice(LIFETIMES, text_of(form, "lifetime") or "never")
         key, secret = access.create_key(
             session,
-            _text(form, "name"),
+            text_of(form, "name"),
             scopes=[str(scope) for scope in form.getlist("scope")],
             actor=page.agent.id,
             agent_id=page.agent.id,
@@ -174,7 +174,7 @@ async def create_key(page: Admin) -> Response:
         )
         return {"secret": secret, "named": key.name}
 
-    return await _act(page, _keys, do)
+    return await settle(page, _keys, do)
 
 
 @router.post("/settings/keys/{key_id}/rotate")
@@ -183,11 +183,11 @@ async def rotate_key(page: Admin, key_id: Id) -> Response:
     form = await page.form()
 
     def do(session: Session) -> dict[str, Any]:
-        overlap = _choice(OVERLAPS, _text(form, "overlap") or "at once")
+        overlap = _choice(OVERLAPS, text_of(form, "overlap") or "at once")
         key, secret = access.rotate_key(session, key_id, actor=page.agent.id, overlap=overlap)
         return {"secret": secret, "named": key.name}
 
-    return await _act(page, _keys, do)
+    return await settle(page, _keys, do)
 
 
 @router.post("/settings/keys/{key_id}/revoke")
@@ -199,7 +199,7 @@ async def revoke_key(page: Admin, key_id: Id) -> Response:
         access.revoke_key(session, key_id, actor=page.agent.id)
         return {}
 
-    return await _act(page, _keys, do, back="/settings/keys")
+    return await settle(page, _keys, do, back="/settings/keys")
 
 
 def _choice(table: dict[str, Any], name: str) -> Any:
