@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from api.deps import Id, Parts
-from api.inbox import account, acts, admin, knowledge, mailhtml
+from api.inbox import account, acts, admin, intents, knowledge, mailhtml
 from api.inbox.shell import SignedIn, go, static_file
 from api.inbox.views import show
 from assistant.db.messages import Message
@@ -22,6 +22,7 @@ router.include_router(acts.router)
 router.include_router(account.router)
 router.include_router(admin.router)
 router.include_router(knowledge.router)
+router.include_router(intents.router)
 _INLINE_LIMIT = 3_000_000
 """Bytes of inline pictures that are put into the page of one message."""
 

@@ -108,7 +108,12 @@ class Intents:
         return self.trained().names
 
     def accuracy(self) -> float:
+        """Share of the examples whose intent was found while they were left out of training."""
         return self.trained().accuracy
+
+    def examples(self) -> int:
+        """How many texts the head learned from."""
+        return len(self.trained().labels)
 
     def trained(self) -> _Trained:
         """The head on the newest lessons."""

@@ -8,6 +8,7 @@ from assistant.values import Label
 from models.base import Vectors
 from models.bert import Encoder
 from models.heads.intents import Intents, Lessons, Nearest
+from models.heads.linear import one_thread
 from models.heads.weights import Weights
 
 __all__ = ["Labeller"]
@@ -39,6 +40,7 @@ class Labeller:
 
     def load(self) -> None:
         """Read everything now instead of on first use."""
+        one_thread()
         self.encoder.load()
         self.intents.trained()
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Linear", "calibrated", "fit", "temperature_of"]
+__all__ = ["Linear", "calibrated", "fit", "one_thread", "temperature_of"]
 
 Floats = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.int64]
@@ -40,6 +41,7 @@ def fit(vectors: Floats, truth: Indices, classes: int, *, strength: float = 30.0
     Accelerated gradient with the step that the largest eigenvalue allows (Nesterov 1983): no line search, so the same
     examples always give the same head.
     """
+    one_thread()
     mean = vectors.mean(axis=0)
     centred = np.concatenate([vectors - mean, np.ones((len(vectors), 1), np.float32)], axis=1).astype(np.float32)
     counts = np.bincount(truth, minlength=classes)
@@ -76,6 +78,15 @@ def calibrated(vectors: Floats, truth: Indices, classes: int, *, strength: float
         left_out[~seen] = head.scores(vectors[~seen])
     found = fit(vectors, truth, classes, strength=strength)
     return Linear(found.mean, found.weights, found.bias, temperature_of(left_out, truth)), left_out
+
+
+@cache
+def one_thread() -> None:
+    """Take numpy's matrix products to one thread, for good: ours are small, and on a busy machine its threads wait for
+    each other at every one of them (measured: twenty times slower)."""
+    from threadpoolctl import threadpool_limits
+
+    threadpool_limits(1, user_api="blas")
 
 
 def temperature_of(scores: npt.NDArray[np.floating], truth: Indices) -> float:
