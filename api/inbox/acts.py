@@ -39,6 +39,16 @@ _STATES = {
     "not-spam": ThreadState.OPEN,
     "trash": ThreadState.TRASH,
 }
+_WORKED = frozenset({"inbox", "review", "unread"})
+_LEAVES = {
+    "done": _WORKED | {"snoozed"},
+    "snooze": _WORKED,
+    "spam": _WORKED,
+    "trash": _WORKED | {"spam", "done", "snoozed"},
+    "not-spam": frozenset({"spam"}),
+    "reopen": frozenset({"snoozed", "done", "trash"}),
+}
+"""Act -> the views that a thread leaves by it."""
 
 
 def _field(form: FormData, name: str, default: str = "") -> str:
@@ -54,14 +64,22 @@ def _number(form: FormData, name: str) -> int:
 
 
 async def _act(
-    page: Page, form: FormData, thread_id: str, do: Callable[[Session], dict[str, str]], *, advance: bool = False
+    page: Page,
+    form: FormData,
+    thread_id: str,
+    do: Callable[[Session], dict[str, str]],
+    *,
+    advance: frozenset[str] = frozenset(),
 ) -> Response:
-    """Run `do` in a transaction and go to the page after it; on an error show this page with the reason."""
+    """Run `do` in a transaction and go to the page after it; on an error show this page with the reason.
+
+    `advance`: the views in which the next thread is opened, because this one leaves them.
+    """
     query = {name: _field(form, name) for name in ("view", "sort", "q") if _field(form, name)}
 
     def run() -> Response:
         after = thread_id
-        if advance and query.get("view") == "review":
+        if query.get("view") in advance:
             after = _following(page, thread_id, query)
         try:
             with page.container.database.transaction() as session:
@@ -80,7 +98,7 @@ def _following(page: Page, thread_id: str, query: dict[str, str]) -> str:
     """The thread after this one in its list: where the agent goes next. The list itself when there is none."""
     with page.container.database.reading() as session:
         sort = query.get("sort", "newest")
-        listed = threads.list_threads(session, "review", sort=sort if sort in threads.SORTS else "newest").items
+        listed = threads.list_threads(session, query["view"], sort=sort if sort in threads.SORTS else "newest").items
     ids = [one.id for one in listed]
     if thread_id in ids:
         place = ids.index(thread_id)
@@ -106,8 +124,7 @@ async def act(page: SignedIn, thread_id: Id) -> Response:
             access.audit(session, page.agent.id, action="quarantine.release", subject=thread_id)
         return {"did": name, "thread": thread_id, "state": old} if change.undo else {}
 
-    leaves = name in {"done", "spam", "trash", "snooze", "not-spam"}
-    return await _act(page, form, thread_id, do, advance=leaves)
+    return await _act(page, form, thread_id, do, advance=_LEAVES.get(name, frozenset()))
 
 
 def _change(session: Session, page: Page, thread_id: str, name: str) -> threads.Change:
@@ -273,7 +290,7 @@ async def accept(page: SignedIn, suggestion_id: Id) -> Response:
         drafts.discard(session, found.thread_id, agent_id=page.agent.id, kind="edit")
         return {"did": "sending", "message": message.id, "suggestion": suggestion_id, "thread": found.thread_id}
 
-    return await _act(page, form, thread_id, do, advance=True)
+    return await _act(page, form, thread_id, do, advance=frozenset({"review"}))
 
 
 @router.post("/suggestions/{suggestion_id}/reject")

@@ -18,6 +18,10 @@ PAGES = (
     "/inbox?q=nothing-like-this",
     "/knowledge",
     "/settings",
+    "/settings/agents",
+    "/settings/keys",
+    "/settings/server",
+    "/settings/audit",
     "/inbox/019a0000-0000-7000-8000-000000000000",
 )
 TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]

@@ -39,7 +39,11 @@ function paintCursor(scroll) {
 const rowHere = () => $(`#row-${CSS.escape(cursor || thread() || "none")}`) ?? rows()[0];
 
 // -- acts by key: they press the button that a mouse would
+// While one is under way, those that take a thread out of the list wait their turn: a key held down drops none.
+const LEAVING = new Set(["done", "spam", "trash"]);
+const waiting = [];
 const press = (key) => {
+  if (busy && LEAVING.has(key)) return Boolean(waiting.push(key));
   const button = $$(`[data-key="${key}"]`).find((one) => !one.disabled && one.offsetParent !== null);
   if (button) button.click();
   return Boolean(button);
@@ -222,7 +226,11 @@ function refresh(all) {
 // An act of the agent beats a refresh that was asked for before it: the older page must not paint over the newer one.
 const ours = (event) => event.detail?.ctx?.sourceElement?.id === "announce";
 document.addEventListener("htmx:before:request", (event) => { if (!ours(event)) { busy += 1; userActs += 1; } });
-document.addEventListener("htmx:finally:request", (event) => { if (!ours(event)) busy = Math.max(0, busy - 1); });
+document.addEventListener("htmx:finally:request", (event) => {
+  if (ours(event)) return;
+  busy = Math.max(0, busy - 1);
+  if (!busy && waiting.length) press(waiting.shift());
+});
 document.addEventListener("htmx:before:swap", (event) => {
   if (!ours(event)) return;
   if (event.detail.ctx.response?.status >= 400) return event.preventDefault();
