@@ -17,6 +17,8 @@ FAILPOINTS: frozenset[str] = frozenset(
         # receive: one inbound message, from the wire to the answer
         "receive.before_blob",
         "receive.after_blob",
+        "receive.before_part",
+        "receive.after_part",
         "receive.before_commit",
         "receive.after_commit",
         "receive.before_answer",

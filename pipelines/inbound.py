@@ -89,7 +89,9 @@ class Receiver:
     def _attach(self, part: Attachment) -> StoredAttachment:
         name = hashlib.sha256(part.content).hexdigest()
         key = f"parts/{name[:2]}/{name}"
+        failpoint("receive.before_part")
         self._blobs.keep(key, part.content)
+        failpoint("receive.after_part")
         return StoredAttachment(
             filename=part.filename,
             content_type=part.content_type,

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 
+from kombu import pools
 from sqlalchemy import select
 
 from assistant.clock import utcnow
@@ -33,16 +34,21 @@ class Hints:
         self.threads: list[str] = []
 
     def prepare(self, rounds: int) -> None:
-        self.rounds = rounds
+        self.rounds = rounds + 1
         url = self.servers.enter_context(valkey_server())
         settings = load_settings({}, data_dir=self.folder, mail_address="support@example.org", redis_url=url)
-        # Children inherit the parts, none of which has opened a connection yet.
         self.container = Container(settings)
         metadata.create_all(self.container.database.engine)
-        self.threads = [add_thread(self.container.database) for _ in range(0, rounds, self.PER_THREAD)]
+        self.threads = [add_thread(self.container.database) for _ in range(0, self.rounds, self.PER_THREAD)]
+        # One round without a death: children inherit compiled statements and imported modules, but no open connection.
+        self.step(rounds)
+        engine, reader = self.container.database.engine, self.container.database._reader
+        self.container.close()
+        pools.reset()
+        self.container = Container(settings)
+        self.container.database.engine, self.container.database._reader = engine, reader
         assert self.container.celery is not None
         assert self.container.bus is not None
-        self.container.database.close()
 
     def step(self, number: int) -> None:
         with self.container.database.transaction() as session:

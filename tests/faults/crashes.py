@@ -1,8 +1,8 @@
 """Killing a real process at a named failpoint, over and over, and looking at what is left.
 
-A round: fork; the child arms one failpoint with `exit` and takes one step of the path; the parent waits for its end. After
-all rounds the path recovers as production would (sweeps, tasks again) and checks its promises. A path is a `CrashPath`:
-add one to `PATHS` in `test_failpoints.py` and it is run like the others.
+A round: fork; the child arms one failpoint with `exit` and takes one step of the path; the parent waits for its end, with
+one round a core at the same time. After all rounds the path recovers as production would (sweeps, tasks again) and checks
+its promises. A path is a `CrashPath`: add one to `PATHS` in `test_failpoints.py` and it is run like the others.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import gc
 import os
 import random
 import traceback
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +23,8 @@ from assistant.clock import monotonic
 __all__ = ["CrashPath", "CrashRun", "Crashed", "crash"]
 
 _KILLED = 137
+_WIDTH = min(4, os.cpu_count() or 1)
+"""Rounds that run at the same time: as in production, another worker is always at the same tables."""
 
 
 class CrashRun(Protocol):
@@ -79,14 +81,13 @@ def crash(path: CrashPath, folder: Path, *, rounds: int, seed: int) -> Crashed:
     # Children should share the parent's memory, not copy it page by page when their collector touches it.
     gc.collect()
     gc.freeze()
+    open_rounds: deque[tuple[int, int, str]] = deque()
     for number, name in enumerate(chosen):
-        status = _child(run, number, name, folder)
-        if status == _KILLED:
-            result.killed[name] += 1
-        elif status == 0:
-            result.survived += 1
-        else:
-            result.problems.append(f"round {number} at {name} ended with {status}")
+        if len(open_rounds) == _WIDTH:
+            _ended(*open_rounds.popleft(), result)
+        open_rounds.append((_child(run, number, name, folder), number, name))
+    while open_rounds:
+        _ended(*open_rounds.popleft(), result)
     gc.unfreeze()
     run.recover()
     result.problems += run.problems()
@@ -94,11 +95,23 @@ def crash(path: CrashPath, folder: Path, *, rounds: int, seed: int) -> Crashed:
     return result
 
 
+def _ended(child: int, number: int, name: str, result: Crashed) -> None:
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if status == _KILLED:
+        result.killed[name] += 1
+    elif status == 0:
+        result.survived += 1
+    else:
+        result.problems.append(f"round {number} at {name} ended with {status}")
+
+
 def _child(run: CrashRun, number: int, name: str, folder: Path) -> int:
+    """Start one round; the child's process id."""
     child = os.fork()
     if child:
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        return child
     try:
+        gc.disable()
         failpoints.disarm()
         failpoints.arm(f"{name}=exit")
         run.step(number)

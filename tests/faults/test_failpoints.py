@@ -5,7 +5,9 @@ Rounds: 2,000 a path, or `TEST_CRASH_ROUNDS`. The seed is printed and can be set
 
 from __future__ import annotations
 
+import ast
 import os
+import re
 import sys
 from collections import Counter
 from datetime import timedelta
@@ -19,7 +21,7 @@ from assistant.db.session import Database
 from assistant.db.tables import metadata
 from assistant.failpoints import FAILPOINTS
 from assistant.services import outbox, sweeper
-from assistant.settings import Settings, load_settings
+from assistant.settings import ROOT, Settings, load_settings
 from channels.twins.smtp_receiver import SmtpReceiver
 from pipelines.outbound import Deliverer, Portal, open_channels
 from tests.faults.broker_path import Hints
@@ -133,6 +135,27 @@ PATHS = [
 
 def test_every_failpoint_belongs_to_a_path_that_dies_there() -> None:
     assert {name for path in PATHS for name in path.failpoints} == FAILPOINTS
+
+
+EXTERNAL = r"\.(keep|send|publish|dispatch)$|^run$"
+"""Calls that change something outside our process, or run the models. A commit has its pair from `committing`."""
+
+
+def test_every_external_call_has_a_failpoint_before_it_and_one_after_it() -> None:
+    seen, bare = 0, []
+    for file in sorted((ROOT / "pipelines").rglob("*.py")):
+        for function in ast.walk(ast.parse(file.read_text())):
+            if not isinstance(function, ast.FunctionDef):
+                continue
+            calls = [(node.lineno, ast.unparse(node.func)) for node in ast.walk(function) if isinstance(node, ast.Call)]
+            points = [line for line, name in calls if name in {"failpoint", "committing"}]
+            for line, name in calls:
+                if re.search(EXTERNAL, name):
+                    seen += 1
+                    if min(points, default=line) >= line or max(points, default=line) <= line:
+                        bare.append(f"{file.relative_to(ROOT)}:{line} {name}")
+    assert seen >= 7
+    assert bare == []
 
 
 @pytest.mark.timeout(600)
