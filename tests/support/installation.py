@@ -19,7 +19,7 @@ import httpx
 import psutil
 
 from assistant.settings import ROOT, Settings, load_settings
-from tests.support.servers import clean_environment, free_port, wait_until
+from tests.support.servers import bound, clean_environment, free_port, wait_until
 
 MODELS = ("encoder", "generator")
 
@@ -95,7 +95,7 @@ def installation(folder: Path, *, wait_for_models: bool = True, **values: str) -
     folder.mkdir(parents=True, exist_ok=True)
     with log.open("w") as out:
         process = subprocess.Popen(
-            [sys.executable, "-m", "api.cli", "run"],
+            [*bound(), sys.executable, "-m", "api.cli", "run"],
             cwd=ROOT,
             env=environment,
             stdin=subprocess.DEVNULL,

@@ -72,7 +72,13 @@ def unprivileged(user: str) -> list[str]:
     """The prefix that runs a command as `user` when the tests run as root (PostgreSQL refuses root)."""
     if os.geteuid() != 0:
         return []
-    return [find_binary("setpriv", "util-linux"), f"--reuid={user}", f"--regid={user}", "--clear-groups"]
+    # A change of user forgets the signal at the parent's death, so it is set again.
+    return [*bound(signal.SIGQUIT), f"--reuid={user}", f"--regid={user}", "--clear-groups"]
+
+
+def bound(how: signal.Signals = signal.SIGTERM) -> list[str]:
+    """The prefix that ends a command when the tests end, however they end: a killed run leaves no server behind."""
+    return [find_binary("setpriv", "util-linux"), "--pdeathsig", how.name.removeprefix("SIG")]
 
 
 @contextlib.contextmanager
@@ -101,7 +107,12 @@ def running(
     """A server process that lives as long as the block. Its output goes to `log`, which a failure shows."""
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=env, start_new_session=True
+            [*bound(stop), *command],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=env,
+            start_new_session=True,
         )
     try:
         end = time.monotonic() + seconds

@@ -1,0 +1,54 @@
+"""A test run that is killed leaves no server behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from assistant.settings import ROOT
+from tests.support.servers import bound, wait_until
+
+SERVERS = ("postgres_server", "redis_server", "valkey_server", "rabbitmq_server", "s3_server")
+
+
+def alive(folder: str) -> list[psutil.Process]:
+    """Processes that name the killed run's folder in their command line or environment."""
+    found = []
+    for one in psutil.process_iter(["cmdline", "status"]):
+        if one.info["status"] != psutil.STATUS_ZOMBIE and folder in " ".join(one.info["cmdline"] or []):
+            found.append(one)
+    return found
+
+
+@pytest.mark.timeout(90)
+@pytest.mark.parametrize("server", SERVERS)
+def test_a_killed_run_takes_its_servers_with_it(server: str, tmp_path: Path) -> None:
+    script = (
+        "import sys, tempfile, time\n"
+        f"tempfile.tempdir = {str(tmp_path)!r}\n"
+        f"from tests.support.servers import {server}\n"
+        f"with {server}():\n"
+        "    print('up', flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    tmp_path.chmod(0o755)
+    for parent in list(tmp_path.parents)[:2]:
+        parent.chmod(0o755)
+    run = subprocess.Popen([*bound(signal.SIGKILL), sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE)
+    try:
+        assert run.stdout is not None
+        assert run.stdout.readline() == b"up\n"
+        started = psutil.Process(run.pid).children(recursive=True)
+        assert started
+    finally:
+        os.kill(run.pid, signal.SIGKILL)
+        run.communicate(timeout=10)
+    psutil.wait_procs(started, timeout=20)
+    wait_until(lambda: not any(one.is_running() for one in started), seconds=5, what=f"the end of {started}")
+    wait_until(lambda: not alive(str(tmp_path)), seconds=20, what="nothing of the run left")
