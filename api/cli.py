@@ -32,6 +32,8 @@ COMMANDS: dict[str, str] = {
     "agents": "keys",
     "keys": "keys",
     "migrate": "setup",
+    "backup": "backup",
+    "restore": "backup",
     "prepare": "setup",
     "api": "serve",
     "worker": "serve",

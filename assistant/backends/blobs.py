@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ from assistant.settings import Settings
 
 __all__ = ["Blobs"]
 
+_DIGEST = re.compile(r"/([0-9a-f]{64})(?:\.[a-z]+)?$")
+"""A key that is made from its content ends in this."""
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,250}")
 
 
@@ -60,7 +63,7 @@ class Blobs:
         They are compared and synced all the same: whoever wrote them may have died before they were on the disk.
         """
         try:
-            whole = self.get(key) == content
+            whole = self._read(key) == content
         except NotFound:
             whole = False
         if not whole:
@@ -72,6 +75,19 @@ class Blobs:
             raise StorageError(f"the blob store refused: {type(error).__name__}") from error
 
     def get(self, key: str) -> bytes:
+        """The bytes of a key. Raises `StorageError` too when they are not the ones that were stored under it."""
+        content = self._read(key)
+        if not self.intact(key, content):
+            raise StorageError("these bytes were damaged on the disk; take them from a backup")
+        return content
+
+    @staticmethod
+    def intact(key: str, content: bytes) -> bool:
+        """Whether bytes agree with the digest in their key; a key without one says nothing."""
+        named = _DIGEST.search(key)
+        return named is None or hashlib.sha256(content).hexdigest() == named.group(1)
+
+    def _read(self, key: str) -> bytes:
         import obstore
 
         _check(key)

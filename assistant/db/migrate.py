@@ -20,7 +20,7 @@ from assistant.db.session import Database
 from assistant.db.tables import metadata
 from assistant.errors import ConfigurationError
 
-__all__ = ["difference", "make_revision", "migrate", "render_item", "revision_of"]
+__all__ = ["adopt", "difference", "is_known", "make_revision", "migrate", "render_item", "revision_of"]
 
 _log = structlog.get_logger(__name__)
 _FOLDER = Path(__file__).with_name("migrations")
@@ -46,7 +46,7 @@ def _migrate(engine: Engine) -> str:
         scripts = ScriptDirectory(str(_FOLDER))
         before = revision_of(connection)
         head = scripts.get_current_head() or ""
-        if before and before not in {revision.revision for revision in scripts.walk_revisions()}:
+        if before and not is_known(before):
             words = (
                 f"the database is at revision {before}, which this version does not know (it knows up to {head}): "
                 "a newer Notifyr has used it. Start that version, or restore a backup made before the upgrade"
@@ -61,6 +61,18 @@ def _migrate(engine: Engine) -> str:
 def revision_of(connection: Connection) -> str:
     """The revision a database is at; empty when it has none."""
     return MigrationContext.configure(connection).get_current_revision() or ""
+
+
+def is_known(revision: str) -> bool:
+    """Whether this version can bring a database from that revision up."""
+    return revision in {one.revision for one in ScriptDirectory(str(_FOLDER)).walk_revisions()}
+
+
+def adopt(connection: Connection, revision: str) -> str:
+    """Bring loaded tables that are at `revision` up, inside the caller's transaction. The revision they are then at."""
+    MigrationContext.configure(connection).stamp(ScriptDirectory(str(_FOLDER)), revision)
+    command.upgrade(_config(connection), "head")
+    return revision_of(connection)
 
 
 def difference(connection: Connection) -> list[Any]:

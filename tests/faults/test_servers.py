@@ -18,12 +18,12 @@ SERVERS = ("postgres_server", "redis_server", "valkey_server", "rabbitmq_server"
 
 
 def alive(folder: str) -> list[psutil.Process]:
-    """Processes that name the killed run's folder in their command line or environment."""
-    found = []
-    for one in psutil.process_iter(["cmdline", "status"]):
-        if one.info["status"] != psutil.STATUS_ZOMBIE and folder in " ".join(one.info["cmdline"] or []):
-            found.append(one)
-    return found
+    """Processes that name the killed run's folder in their command line."""
+    return [
+        one
+        for one in psutil.process_iter(["cmdline", "status"])
+        if one.info["status"] != psutil.STATUS_ZOMBIE and folder in " ".join(one.info["cmdline"] or [])
+    ]
 
 
 @pytest.mark.timeout(90)
