@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import mimetypes
 from collections.abc import Mapping
-from datetime import datetime
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any
 from urllib.parse import quote
 
+import structlog
 from fastapi import Depends, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -26,7 +26,7 @@ from assistant.clock import utcnow
 from assistant.db.access import Agent, AgentSession
 from assistant.errors import NotAuthenticated, NotFound
 
-__all__ = ["Page", "SignedIn", "Visitor", "asset", "form_of", "go", "render", "render_problem", "static_file"]
+__all__ = ["Page", "SignedIn", "Visitor", "asset", "form_of", "go", "next_step", "render", "render_problem", "static_file"]
 
 _HERE = Path(__file__).parent
 _STATIC = _HERE / "static"
@@ -41,7 +41,7 @@ def _templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals |= {"asset": asset, "now": utcnow}
+    environment.globals |= {"asset": asset, "now": utcnow, "next_step": next_step, "request_id": _request_id}
     environment.filters |= words.FILTERS
     return environment
 
@@ -145,11 +145,14 @@ async def render_problem(request: Request, document: dict[str, Any]) -> Response
     if document["code"] == "not-authenticated" and request.url.path not in {"/sign-in", "/link"}:
         back = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         return go(f"/sign-in?next={quote(back, safe='')}" if request.method == "GET" else "/sign-in")
-    step = words.NEXT_STEPS.get(document["code"], words.NEXT_STEPS["*"])
-    return render(
-        "error.html", status=document["status"], problem=document, step=step, page=Visitor(), at=_minute(utcnow())
-    )
+    step = next_step(document["code"])
+    return render("error.html", status=document["status"], problem=document, step=step, page=Visitor())
 
 
-def _minute(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%d %H:%M UTC")
+def next_step(code: str) -> str:
+    """What a person can do about an error."""
+    return words.NEXT_STEPS.get(code, words.NEXT_STEPS["*"])
+
+
+def _request_id() -> str:
+    return str(structlog.contextvars.get_contextvars().get("request_id", ""))

@@ -38,6 +38,7 @@ def show(
     view = view if view in threads.VIEWS else "inbox"
     sort = sort if sort in threads.SORTS else "newest"
     container = page.container
+    place = container.bus.place()  # before the rows: what happens in between is told again, never missed
     with container.database.reading() as session:
         listed = threads.list_threads(
             session, view, sort=sort, cursor=cursor or None, filters=threads.Filters(search=q[:200])
@@ -63,6 +64,7 @@ def show(
         problem=problem,
         here=here,
         models=container.bus.models(),
+        place=place,
         smtp=_smtp(page),
         views=words.VIEW_WORDS,
         sorts=threads.SORTS,

@@ -38,6 +38,16 @@ class Bus:
         fields: dict[Any, Any] = {"kind": event.kind, "payload": json.dumps(event.payload)}
         return str(self._redis.xadd(_STREAM, fields, maxlen=_KEPT, approximate=True))
 
+    def place(self) -> str:
+        """The newest id, for a page that is about to be read: it subscribes after it and misses nothing. Empty when the
+        server is away: then there are no live updates, and labels, drafts and sends wait.
+        """
+        try:
+            newest: Any = self._redis.xrevrange(_STREAM, count=1)
+        except RedisError:
+            return ""
+        return str(newest[0][0]) if newest else "0-0"
+
     async def subscribe(self, after: str = "") -> AsyncIterator[tuple[str, Event]]:
         """Events after an id (empty: from now on), for ever. An id that is unknown or trimmed yields `reset` first.
 

@@ -152,6 +152,8 @@ document.addEventListener("click", (event) => {
     if (!panel.hidden) $("textarea", panel)?.focus();
   }
   if (event.target.id === "pill") refresh(true);
+  const copy = event.target.closest("[data-copy]");
+  if (copy) navigator.clipboard.writeText(copy.dataset.copy).then(() => { copy.textContent = "Copied"; });
 });
 document.addEventListener("change", (event) => {
   if (event.target.matches("[data-submit]")) event.target.form.requestSubmit();
@@ -211,7 +213,7 @@ function forgetAct() {
 
 // -- live: one socket, resumed by the last id; polling while it is gone
 let busy = 0, userActs = 0, stamp = 0;
-let socket, last = sessionStorage.getItem("last") ?? "", tries = 0, lostAt = 0, fresh = 0, pending = 0, stopped = 0;
+let socket, last = app()?.dataset.place || (sessionStorage.getItem("last") ?? ""), tries = 0, lostAt = 0, fresh = 0, pending = 0, stopped = 0;
 const typed = () => { const box = document.activeElement; return box?.matches?.("textarea, input[type=search]") && box.value; };
 function refresh(all) {
   clearTimeout(pending);
@@ -225,10 +227,19 @@ function refresh(all) {
 }
 // An act of the agent beats a refresh that was asked for before it: the older page must not paint over the newer one.
 const ours = (event) => event.detail?.ctx?.sourceElement?.id === "announce";
-document.addEventListener("htmx:before:request", (event) => { if (!ours(event)) { busy += 1; userActs += 1; } });
+let slow;
+document.addEventListener("htmx:before:request", (event) => {
+  if (ours(event)) return;
+  busy += 1;
+  userActs += 1;
+  if (event.detail?.ctx?.target?.id !== "app") return;
+  clearTimeout(slow);
+  slow = setTimeout(() => { document.body.classList.add("waiting"); $("#thread")?.setAttribute("aria-busy", "true"); }, 150);
+});
 document.addEventListener("htmx:finally:request", (event) => {
   if (ours(event)) return;
   busy = Math.max(0, busy - 1);
+  if (!busy) { clearTimeout(slow); document.body.classList.remove("waiting"); $("#thread")?.removeAttribute("aria-busy"); }
   if (!busy && waiting.length) press(waiting.shift());
 });
 document.addEventListener("htmx:before:swap", (event) => {

@@ -1,0 +1,164 @@
+"""Every view in each of its states: empty, nothing found, partly working, refused, failed. What is shown says what to do next."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from html import unescape
+
+import httpx
+import pytest
+from redis import Redis
+from redis.exceptions import RedisError
+from sqlalchemy import delete
+
+from api.inbox.words import VIEW_WORDS
+from api.main import create_app
+from assistant.db.knowledge import Document
+from assistant.db.messages import Message, Thread
+from pipelines.container import build
+from tests.api.conftest import World, serve
+from tests.support.servers import redis_server
+
+HTML = {"accept": "text/html"}
+VIEWS = tuple(VIEW_WORDS)
+PAGES = (*(f"/inbox?view={view}" for view in VIEWS), "/knowledge", "/settings", "/settings/agents", "/settings/keys")
+ADMIN = ("/settings/agents", "/settings/keys", "/settings/server", "/settings/audit")
+
+
+def emptied(world: World) -> httpx.Client:
+    with world.container.database.transaction() as session:
+        session.execute(delete(Message))
+        session.execute(delete(Thread))
+        session.execute(delete(Document))
+    return world.browser()
+
+
+def empty_state(text: str) -> str:
+    """The part of a page that stands where its rows would."""
+    found = re.search(r'<div class="empty">.*?</div>', text, re.DOTALL)
+    assert found, text[:2000]
+    return found[0]
+
+
+def primaries(part: str) -> list[str]:
+    return re.findall(r'<(?:a|button)[^>]*class="[^"]*\bprimary\b', part)
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_an_empty_view_has_a_sentence_and_exactly_one_primary_act(world: World, view: str) -> None:
+    client = emptied(world)
+    part = empty_state(client.get(f"/inbox?view={view}").text)
+    assert len(primaries(part)) == 1 and re.search(r"<h2>[^<]+</h2>", part), part
+    link = re.search(r'class="button primary" href="([^"]+)"', part)
+    assert link is None or client.get(unescape(link[1])).status_code == 200
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_a_search_without_a_match_offers_to_clear_itself(world: World, view: str) -> None:
+    client = world.browser()
+    part = empty_state(client.get("/inbox", params={"view": view, "q": "no such <words>"}).text)
+    assert "No match" in part and "&lt;words&gt;" in part
+    assert len(primaries(part)) == 1
+    link = re.search(r'href="([^"]+)"', part)
+    assert link and "q=" not in client.get(unescape(link[1])).url.query.decode()
+
+
+def test_pages_that_list_things_say_what_to_do_while_there_is_none(world: World) -> None:
+    client = emptied(world)
+    assert "Add the three questions" in client.get("/knowledge").text
+    assert len(primaries(empty_state(client.get("/settings/server", params={"q": "zzz"}).text))) == 1
+    assert len(primaries(empty_state(client.get("/settings/audit", params={"area": "nothing"}).text))) == 1
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_who_is_not_signed_in_comes_back_to_the_page_after_signing_in(world: World, page: str) -> None:
+    answer = world.client().get(page, headers=HTML, follow_redirects=False)
+    assert answer.status_code == 303
+    form = world.client().get(answer.headers["location"]).text
+    back = re.search(r'name="next" value="([^"]*)"', form)
+    assert back and unescape(back[1]) == page
+
+
+def said(text: str) -> tuple[str, str]:
+    """Code and request id on the page, and that they can be copied."""
+    code = re.search(r"Code <code>([a-z-]+)</code>", text)
+    request = re.search(r"request <code>([0-9a-f-]{36})</code>", text)
+    copied = re.search(r'data-copy="([^"]*)"', text)
+    assert code and request and copied, text[:3000]
+    assert code[1] in copied[1] and request[1] in copied[1]
+    return code[1], request[1]
+
+
+@pytest.mark.parametrize("page", ADMIN)
+def test_a_page_for_admins_says_why_it_is_closed_and_whom_to_ask(world: World, page: str) -> None:
+    answer = world.browser("agent@example.org").get(page, headers=HTML)
+    code, request = said(answer.text)
+    assert (answer.status_code, code) == (403, "not-allowed")
+    assert request == answer.headers["x-request-id"]
+    assert "for admins" in answer.text and "Ask an admin" in answer.text and len(primaries(answer.text)) == 1
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/inbox/019a0000-0000-7000-8000-000000000000", "/nowhere", "/messages/019a0000-0000-7000-8000-000000000000/raw"],
+)
+def test_what_is_not_there_says_so_with_a_way_on(world: World, path: str) -> None:
+    answer = world.browser().get(path, headers=HTML)
+    code, request = said(answer.text)
+    assert (answer.status_code, code) == (404, "not-found") and request == answer.headers["x-request-id"]
+    assert len(primaries(answer.text)) == 1 and "Go to the inbox" in answer.text
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_database_that_is_gone_is_said_on_every_page_and_tells_nothing_of_the_inside(world: World, page: str) -> None:
+    client = world.browser()
+    path = str(world.container.settings.path("notifyr.db"))
+    with world.container.database.engine.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE agent_sessions RENAME TO hidden")
+    try:
+        answer = client.get(page, headers=HTML)
+    finally:
+        with world.container.database.engine.begin() as connection:
+            connection.exec_driver_sql("ALTER TABLE hidden RENAME TO agent_sessions")
+    said(answer.text)
+    assert answer.status_code >= 500
+    assert not re.search(r"Traceback|sqlite|agent_sessions|OperationalError", answer.text) and path not in answer.text
+    assert client.get(page, headers=HTML).status_code == 200
+
+
+def test_a_refused_act_keeps_the_page_and_names_code_next_step_and_request(world: World) -> None:
+    client = world.browser()
+    answer = client.post(f"/inbox/{world.ids['thread']}/act", data={"act": "dance"}, headers=HTML)
+    code, request = said(answer.text)
+    assert (answer.status_code, code) == (422, "invalid-input") and request == answer.headers["x-request-id"]
+    assert "Where is my refund?" in answer.text
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [("loading", "Models are loading"), ("failed", "Reading and replying work")],
+)
+def test_a_model_that_is_not_ready_is_said_while_the_inbox_works(world: World, state: str, words: str) -> None:
+    world.container.bus.set_model("encoder", state=state, reason="truncated", name="x")
+    text = world.browser().get("/inbox").text
+    assert words in text and "Where is my refund?" in text
+
+
+def test_without_redis_the_inbox_still_reads_and_says_what_waits(make_settings, sqlite_url: str) -> None:  # type: ignore[no-untyped-def]
+    with redis_server() as url:
+        container = build(make_settings(redis_url=url, database_url=sqlite_url, encoder="off", generator="off"))
+        with serve(create_app(container)) as address:
+            world = World(container, create_app(container), address)
+            world.fill()
+            client = world.browser()
+            assert "does not answer" not in client.get("/inbox").text
+            with Redis.from_url(url) as admin, contextlib.suppress(RedisError):
+                admin.shutdown(nosave=True)
+            answer = client.get("/inbox")
+            opened = client.get(f"/inbox/{world.ids['thread']}")
+            client.close()
+    container.close()
+    assert answer.status_code == opened.status_code == 200
+    for text in (answer.text, opened.text):
+        assert "Where is my refund?" in text and "the Redis server does not answer" in text

@@ -1,0 +1,71 @@
+"""What a page shows while it waits: bones of the thread after 150 ms, a banner only after 3 s without a connection."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from playwright.sync_api import Page, Route, WebSocketRoute, expect
+
+from tests.support.installation import Installation, mail
+
+
+def arrived(server: Installation, page: Page, subject: str) -> None:
+    server.send(mail("Dora Quist <dora@customer.example>", subject, "Hello, when do you open?\n"))
+    page.goto("/inbox?q=Dora")
+    while not page.locator(".row", has_text=subject).count():
+        page.wait_for_timeout(300)
+        page.reload()
+
+
+def test_a_slow_thread_shows_its_bones_and_a_quick_one_does_not(
+    server: Installation, new_page: Callable[..., Page]
+) -> None:
+    page = new_page()
+    arrived(server, page, "Opening hours")
+    page.evaluate(
+        "() => { window.seen = []; new MutationObserver(() => seen.push(document.body.classList.contains('waiting')))"
+        ".observe(document.body, { attributes: true }); }"
+    )
+
+    def later(route: Route) -> None:
+        time.sleep(0.7)
+        route.continue_()
+
+    page.route("**/inbox/*-*", later)
+    page.locator(".row-link").first.click()
+    expect(page.locator("body.waiting")).to_have_count(1)
+    assert page.locator("#thread").get_attribute("aria-busy") == "true"
+    expect(page.locator("h1")).to_have_text("Opening hours")
+    expect(page.locator("body.waiting")).to_have_count(0)
+    assert page.locator("#thread").get_attribute("aria-busy") is None
+    page.unroute("**/inbox/*-*")
+
+
+def test_a_lost_connection_is_said_after_three_seconds_and_taken_back(
+    server: Installation, new_page: Callable[..., Page]
+) -> None:
+    page = new_page()
+    cut, open_sockets = False, []
+
+    def through(socket: WebSocketRoute) -> None:
+        if cut:
+            socket.close(code=1001)
+            return
+        socket.connect_to_server()
+        open_sockets.append(socket)
+
+    page.route_web_socket("**/live?*", through)
+    arrived(server, page, "Offline then online")
+    page.wait_for_timeout(500)
+    banner = page.locator("#offline")
+    assert open_sockets and not banner.is_visible()
+    cut = True
+    open_sockets[-1].close(code=1001)
+    page.wait_for_timeout(1500)
+    assert not banner.is_visible(), "a short gap is not worth a word"
+    expect(banner).to_be_visible(timeout=10_000)
+    server.send(mail("Dora Quist <dora@customer.example>", "Sent meanwhile", "Are you there?\n"))
+    cut = False
+    expect(banner).to_be_hidden(timeout=30_000)
+    expect(page.locator("#pill")).to_have_text("1 new", timeout=30_000)
