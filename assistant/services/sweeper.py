@@ -10,12 +10,13 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from assistant.db.messages import Message, Suggestion
+from assistant.db.messages import Message, Suggestion, Thread
 from assistant.db.profiles import Profile
-from assistant.db.session import enqueue
+from assistant.db.session import enqueue, publish
 from assistant.errors import (
     UncertainDelivery,
 )
+from assistant.services import suggestions, threads
 from assistant.services.outbox_rows import (
     announce_id,
     changed,
@@ -23,7 +24,7 @@ from assistant.services.outbox_rows import (
     note,
     profile_active,
 )
-from assistant.states import Delivery, Direction, SuggestionState, TriageState
+from assistant.states import Delivery, Direction, SuggestionState, ThreadState, TriageState
 from assistant.telemetry import METRICS
 
 __all__ = [
@@ -45,6 +46,7 @@ class Swept:
     deliver: int = 0
     unknown: int = 0
     retried: int = 0
+    woken: int = 0
 
 
 def sweep(session: Session, *, now: datetime, repeatable: Collection[str] = ()) -> Swept:
@@ -63,8 +65,9 @@ def sweep(session: Session, *, now: datetime, repeatable: Collection[str] = ()) 
     )
     draft = _hint(session, "draft", now, Suggestion, Suggestion.state == SuggestionState.DRAFTING)
     deliver = _hint(session, "deliver", now, Message, and_(due(now), profile_active()))
-    swept = Swept(triage=triage, draft=draft, deliver=deliver, unknown=unknown, retried=retried)
-    for kind in ("triage", "draft", "deliver", "unknown", "retried"):
+    woken = _wake(session, now)
+    swept = Swept(triage=triage, draft=draft, deliver=deliver, unknown=unknown, retried=retried, woken=woken)
+    for kind in ("triage", "draft", "deliver", "unknown", "retried", "woken"):
         if count := getattr(swept, kind):
             METRICS.swept.labels(kind=kind).inc(count)
     _measure(session, now)
@@ -108,6 +111,25 @@ def _expire_claims(session: Session, now: datetime, repeatable: Collection[str])
         else:
             unknown += 1
     return unknown, retried
+
+
+def _wake(session: Session, now: datetime) -> int:
+    """Bring snoozed threads back when their moment has come: open, unread, on every page that is looking."""
+    waiting = and_(Thread.state == ThreadState.SNOOZED, Thread.snoozed_until <= now)
+    ids = session.scalars(select(Thread.id).where(waiting).order_by(Thread.snoozed_until).limit(_SWEEP_LIMIT)).all()
+    woken = 0
+    for thread_id in ids:
+        won = changed(
+            session,
+            update(Thread)
+            .where(Thread.id == thread_id, waiting)
+            .values(state=ThreadState.OPEN, snoozed_until=None, unread=True, version=Thread.version + 1),
+        )
+        if won:
+            suggestions.refresh_thread(session, threads.get_thread(session, thread_id))
+            publish(session, "thread.changed", thread_id=thread_id, reason="snooze ended")
+            woken += 1
+    return woken
 
 
 def _hint(

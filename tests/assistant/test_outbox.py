@@ -27,9 +27,9 @@ from assistant.errors import (
     UncertainDelivery,
 )
 from assistant.events import DeliveryEvent, EventKind
-from assistant.services import attempts, contacts, outbox, profiles, sweeper
+from assistant.services import attempts, contacts, outbox, profiles, sweeper, threads
 from assistant.services.attempts import Claim
-from assistant.states import Author, Delivery, Direction, ProfileState
+from assistant.states import Author, Delivery, Direction, ProfileState, ThreadState
 from assistant.values import Address, MessageClass, Receipt, Refusal
 from tests.support.outboxes import add_thread, queue, status_of
 
@@ -475,6 +475,28 @@ def test_the_sweeper_hints_at_forgotten_rows_and_waits_before_it_repeats(
     with database.transaction() as session:
         assert sweeper.sweep(session, now=now) == sweeper.Swept()
         assert sweeper.sweep(session, now=now + timedelta(minutes=5)).deliver == 2
+
+
+def test_a_snoozed_thread_comes_back_unread_when_its_moment_has_come_and_only_once(
+    database: Database, jobs: list[Job | Event]
+) -> None:
+    early, late = add_thread(database), add_thread(database)
+    now = utcnow()
+    with database.transaction() as session:
+        for thread_id, hours in ((early, 1), (late, 9)):
+            threads.mark_read(session, thread_id)
+            threads.snooze(session, thread_id, until=now + timedelta(hours=hours))
+    jobs.clear()
+    for when, woken in ((now, 0), (now + timedelta(hours=2), 1), (now + timedelta(hours=2), 0)):
+        with database.transaction() as session:
+            assert sweeper.sweep(session, now=when).woken == woken
+    told = [job.payload for job in jobs if isinstance(job, Event) and job.kind == "thread.changed"]
+    assert told == [{"thread_id": early, "reason": "snooze ended"}]
+    with database.reading() as session:
+        back, away = threads.get_thread(session, early), threads.get_thread(session, late)
+        assert (back.state, back.unread, back.snoozed_until) == (ThreadState.OPEN, True, None)
+        assert (away.state, away.unread) == (ThreadState.SNOOZED, False)
+        assert [one.id for one in threads.list_threads(session, "snoozed").items] == [late]
 
 
 def test_reports_are_taken_in_once_and_never_move_a_message_backwards(database: Database) -> None:
