@@ -95,6 +95,8 @@ class Message(Timestamps, Base):
     to_addresses: Mapped[list[Any]] = mapped_column(default=list)
     """`[{"address", "name"}]`"""
     cc_addresses: Mapped[list[Any]] = mapped_column(default=list)
+    bcc_addresses: Mapped[list[Any]] = mapped_column(default=list)
+    """Only of outbound messages: they get a copy, and no header says so."""
     reply_to_address: Mapped[str] = mapped_column(String(320), default="")
     message_class: Mapped[str] = mapped_column(String(20), default="personal")
     auto_submitted: Mapped[str] = mapped_column(String(40), default="")
@@ -222,6 +224,8 @@ class DraftText(Timestamps, Base):
     agent_id: Mapped[str] = mapped_column(ForeignKey("agents.id", ondelete="CASCADE"))
     kind: Mapped[str] = mapped_column(String(20), default="reply")
     text: Mapped[str] = mapped_column(Text, default="")
+    fields: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    """Recipients and subject as they were typed, where they differ from what the thread says."""
     suggestion_id: Mapped[str | None] = mapped_column(String(36))
     updated_at: Mapped[datetime] = mapped_column(default=utcnow, onupdate=utcnow)
     __table_args__ = (UniqueConstraint("thread_id", "agent_id", "kind"),)
