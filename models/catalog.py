@@ -15,6 +15,7 @@ __all__ = ["load_classifier", "load_embedder", "load_generator"]
 
 _ROOT = Path(__file__).resolve().parent.parent
 _encoders: dict[tuple[str, int], Encoder] = {}
+_untaught: dict[tuple[str, int], Labeller] = {}
 
 
 def load_embedder(spec: str, *, threads: int) -> Encoder | None:
@@ -33,7 +34,11 @@ def load_classifier(
 ) -> Labeller | None:
     """Every head on the encoder of a spec; None for `off`. `taught` gives what people taught, see `Intents`."""
     encoder = load_embedder(spec, threads=threads)
-    return None if encoder is None else Labeller(encoder, taught)
+    if encoder is None:
+        return None
+    if taught is not None:
+        return Labeller(encoder, taught)
+    return _untaught.setdefault((spec, threads), Labeller(encoder))
 
 
 def load_generator(spec: str, *, threads: int, timeout: float) -> Llama | None:

@@ -18,7 +18,7 @@ from assistant.clock import monotonic, utcnow
 from assistant.db.session import Database, Event, committing
 from assistant.errors import ModelError, StorageError
 from assistant.failpoints import failpoint
-from assistant.services import knowledge, suggestions, triage
+from assistant.services import knowledge, rules, suggestions, triage
 from assistant.settings import Settings
 from assistant.states import TriageState
 from assistant.telemetry import METRICS
@@ -102,6 +102,7 @@ class Triage:
                 uncertain_band=settings.uncertain_band,
                 intent_threshold=settings.intent_threshold,
                 switched_off=off,
+                rules=self._rules,
             ),
             Retrieve(library=self.library, floor=settings.retrieval_floor, switched_off=off),
             Decide(policy=settings.autopilot),
@@ -224,6 +225,10 @@ class Triage:
         except ModelError as error:
             _log.warning("generator_unavailable", reason=error.message)
             return None
+
+    def _rules(self) -> rules.Rules:
+        with self._parts.database.reading() as session:
+            return rules.read(session)
 
     def _own_addresses(self) -> frozenset[str]:
         with self._parts.database.reading() as session:

@@ -143,8 +143,13 @@ def _describe(thread: Thread, turn: Turn, state: TriageState) -> None:
     thread.intent = intent.value if intent and claimed else ""
     thread.intent_score = intent.score if intent else None
     thread.spam_score = spam
-    urgency = turn.label("urgency")
-    thread.urgency = urgency.value if urgency else ""
+    claims = next((step.detail.get("claims") for step in turn.trace if step.stage == "classify"), None)
+    found = claims if isinstance(claims, dict) else {}
+    ruled = next((label.value for label in turn.labels if label.head == "urgency" and label.score >= 1), "")
+    thread.urgency = ruled or str(found.get("urgency", ""))
+    thread.reply_intent, thread.sentiment, thread.language = (
+        str(found.get(head, "")) for head in ("reply_intent", "sentiment", "language")
+    )
     sure = [max(spam, 1 - spam)] if spam is not None else []
     if intent and not _stopped_at(turn, "classify"):
         sure.append(intent.score)
@@ -193,4 +198,9 @@ def _stopped_at(turn: Turn, stage: str) -> bool:
 
 
 def _opted_out(turn: Turn) -> bool:
-    return any(step.stage == "screen" and step.detail.get("rule") == "opt-out" for step in turn.trace)
+    """By a rule, or by a head that is sure. An opt-out that somebody is unsure about is a person's to decide."""
+    return any(
+        (step.stage == "screen" and step.detail.get("rule") in ("opt-out", "opt-out-request"))
+        or (step.stage == "classify" and step.detail.get("opt_out") == "recorded" and step.outcome != "stop")
+        for step in turn.trace
+    )

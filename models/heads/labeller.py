@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
+import numpy.typing as npt
+
 from assistant.values import Label
 from models.base import Vectors
 from models.bert import Encoder
 from models.heads.intents import Intents, Lessons, Nearest
+from models.heads.language import Languages
 from models.heads.linear import one_thread
+from models.heads.mixed import Mixed
 from models.heads.weights import Weights
+from models.heads.wording import columns, may_ask_out, optout_lexicon, sentences
 
 __all__ = ["Labeller"]
 
@@ -25,6 +31,8 @@ class Labeller:
         self.encoder = encoder
         self.weights = Weights(encoder.folder)
         self.intents = Intents(encoder, self.weights.shipped, taught or _nothing)
+        self.languages = Languages()
+        self._mixed: tuple[Mixed, ...] = ()
 
     @property
     def name(self) -> str:
@@ -43,21 +51,82 @@ class Labeller:
         one_thread()
         self.encoder.load()
         self.intents.trained()
+        self.mixed()
+        self.languages.label(["warm up, please"])
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         return self.encoder.embed(texts)
 
     def classify(self, texts: Sequence[str]) -> list[list[Label]]:
-        """Labels of every head for each text, best first within a head."""
+        """Labels of every head for each text, best first within a head. A text too short to tell has no language."""
         vectors = self.embed(texts)
+        intents = self.intents.label(vectors)
+        spam = self.encoder.label(texts, vectors)
+        further = self._further(texts, vectors)
+        tongues = self.languages.label(texts)
         return [
-            [*[label for label in found if label.head == "spam"], *intents]
-            for found, intents in zip(self.encoder.label(texts, vectors), self.intents.label(vectors), strict=True)
+            [
+                *[label for label in spam[row] if label.head == "spam"],
+                *intents[row],
+                *further[row],
+                *[tongue for tongue in (tongues[row],) if tongue is not None],
+            ]
+            for row in range(len(texts))
         ]
+
+    def _further(self, texts: Sequence[str], vectors: Vectors) -> list[list[Label]]:
+        """Kind of reply, urgency and sentiment of whole texts; opt-out of the sentence that asks for it most."""
+        lexicon = optout_lexicon()
+        found: list[list[Label]] = [[] for _ in texts]
+        whole = [columns(text, lexicon) for text in texts]
+        for head in self.mixed():
+            if head.name == "optout":
+                continue
+            for row, table in enumerate(head.probabilities(whole, vectors)):
+                best = np.argsort(-table, kind="stable")[:3]
+                found[row] += [Label(f"{head.name}:{head.labels[i]}", float(table[i])) for i in best]
+        for row, score in enumerate(self._optouts(texts, vectors, whole)):
+            pair = (Label("optout:yes", score), Label("optout:no", 1 - score))
+            found[row] += sorted(pair, key=lambda label: -label.score)
+        return found
+
+    def _optouts(self, texts: Sequence[str], vectors: Vectors, whole: Sequence[npt.NDArray[np.int64]]) -> list[float]:
+        head = next(one for one in self.mixed() if one.name == "optout")
+        yes = head.labels.index("yes")
+        scores = [0.0] * len(texts)
+        asked: list[tuple[int, str]] = []
+        for row, text in enumerate(texts):
+            parts = sentences(text)
+            if len(parts) <= 1:
+                scores[row] = float(head.probabilities([whole[row]], vectors[row : row + 1])[0][yes])
+            asked += [(row, part) for part in parts if len(parts) > 1 and may_ask_out(part)]
+        if asked:
+            table = head.probabilities(
+                [columns(part, optout_lexicon()) for _, part in asked], self.embed([part for _, part in asked])
+            )
+            for (row, _), line in zip(asked, table, strict=True):
+                scores[row] = max(scores[row], float(line[yes]))
+        return scores
+
+    def mixed(self) -> tuple[Mixed, ...]:
+        if not self._mixed:
+            self._mixed = self.weights.mixed()
+        return self._mixed
 
     def nearest(self, text: str, intent: str) -> Nearest | None:
         """The example of an intent that is most like a text: the reason that an agent is shown."""
         return self.intents.nearest(self.embed([text]), intent)
+
+    def because(self, text: str, *, intent: str, spam: bool) -> list[str]:
+        """Why these labels, for an agent: the most alike example of the intent, the words that weighed most for spam."""
+        said = []
+        alike = self.nearest(text, intent) if intent else None
+        if alike is not None:
+            said.append(f"like “{alike.text[:120]}” ({alike.similarity:.2f})")
+        words = [word for word, weight in self.evidence(text) if weight > 0 and not word.startswith("#")]
+        if spam and words:
+            said.append("words: " + ", ".join(words))
+        return said
 
     def evidence(self, text: str, *, limit: int = 5) -> list[tuple[str, float]]:
         return self.encoder.evidence(text, limit=limit)

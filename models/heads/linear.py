@@ -83,7 +83,8 @@ def calibrated(vectors: Floats, truth: Indices, classes: int, *, strength: float
 @cache
 def one_thread() -> None:
     """Take numpy's matrix products to one thread, for good: ours are small, and on a busy machine its threads wait for
-    each other at every one of them (measured: twenty times slower)."""
+    each other at every one of them (measured: twenty times slower).
+    """
     from threadpoolctl import threadpool_limits
 
     threadpool_limits(1, user_api="blas")

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from assistant.errors import ModelUnavailable
 from models.heads.intents import Shipped
+from models.heads.mixed import Mixed
 
 __all__ = ["FOLDER", "Weights", "keep"]
 
@@ -43,6 +44,21 @@ class Weights:
         labels = tuple(names[i] for i in arrays["intent.truth"])
         return Shipped(
             arrays["intent.vectors"].astype(np.float32), labels, (*texts, *[""] * (len(labels) - len(texts)))
+        )
+
+    def mixed(self) -> tuple[Mixed, ...]:
+        """The heads on wording and meaning: opt-out, kind of reply, urgency, sentiment."""
+        arrays, manifest = self.read()
+        return tuple(
+            Mixed(
+                name,
+                tuple(spec["labels"]),
+                arrays[f"{name}.wording"].astype(np.float32),
+                arrays[f"{name}.meaning"].astype(np.float32),
+                arrays[f"{name}.bias"].astype(np.float32),
+                float(spec["temperature"]),
+            )
+            for name, spec in manifest["heads"].items()
         )
 
     def read(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:

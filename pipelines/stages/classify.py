@@ -1,23 +1,40 @@
-"""Spam and intent by the encoder, on the subject and the new text only: quoted history must not decide."""
+"""Every label by the encoder and its heads, on the subject and the new text only: quoted history must not decide.
+
+A label is claimed from its threshold on; below it the head abstains, and the agent sees both.
+"""
 
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any, Protocol, runtime_checkable
 
 from assistant.errors import ModelUnavailable
 from assistant.services.autopilot import Facts, decide, spam_verdict
+from assistant.services.rules import Rules
+from assistant.telemetry import METRICS
 from assistant.values import DecisionKind, Label, Turn
 from models.base import Classifier
 from pipelines.stages.run import noted
 
-__all__ = ["Classify", "readable", "windows"]
+__all__ = ["OPT_OUT_SURE", "OPT_OUT_UNSURE", "Classify", "merged", "readable", "windows"]
 
 WINDOW = 1200
 """Characters: about what the encoder reads at once."""
 MOST_WINDOWS = 3
-OPT_OUT_INTENT, OPT_OUT_SURE = "opt_out", 0.9
-"""A paraphrased opt-out goes to a person; only the rules of `screen` record one."""
+OPT_OUT_SURE, OPT_OUT_UNSURE = 0.9, 0.12
+"""From the first on an opt-out is recorded and nothing is sent any more; between them a person is asked."""
+FURTHER = 0.6
+"""From which probability a kind of reply, an urgency, a sentiment or a language is claimed by default."""
+_FURTHER_HEADS = ("reply_intent", "urgency", "sentiment", "language")
+
+
+@runtime_checkable
+class Explaining(Protocol):
+    """A classifier that can say why: examples like the text, and the words that weighed most for spam."""
+
+    def because(self, text: str, *, intent: str, spam: bool) -> list[str]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +46,7 @@ class Classify:
     uncertain_band: float
     intent_threshold: float
     switched_off: bool = False
+    rules: Callable[[], Rules] = Rules
     name: str = "classify"
 
     def __call__(self, turn: Turn) -> Turn:
@@ -36,29 +54,82 @@ class Classify:
             return noted(turn, self.name, "skipped", "the encoder is off")
         if self.model is None:
             raise ModelUnavailable("the encoder is not loaded")
-        labels = merged(self.model.classify(windows(turn.message.subject, turn.new_text)))
-        turn = replace(turn, labels=(*turn.labels, *labels))
+        shown = windows(turn.message.subject, turn.new_text)
+        labels = merged(self.model.classify(shown))
+        rules, sender = self.rules(), turn.message.sender.value
+        decided = turn.decision is not None
+        known = any(earlier.direction == "outbound" for earlier in turn.history)
         spam = next((label.score for label in labels if label.name == "spam:spam"), None)
-        best = turn.label("intent")
-        intent = best.value if best and best.score >= self.intent_threshold else ""
         verdict = spam_verdict(
-            spam,
-            threshold=self.spam_threshold,
-            band=self.uncertain_band,
-            known_sender=any(earlier.direction == "outbound" for earlier in turn.history),
+            None if rules.excepted(sender, "spam", "spam") else spam,
+            threshold=rules.threshold("spam", "spam", default=self.spam_threshold),
+            band=min(self.uncertain_band, rules.threshold("spam", "spam", default=self.spam_threshold)),
+            known_sender=known,
         )
+        claims, abstained = self._claims(labels, rules, sender)
+        wants_out = _opt_out(labels, rules, sender)
+        turn = replace(turn, labels=(*turn.labels, *labels))
+        intent = claims.get("intent", "")
+        detail: dict[str, Any] = {
+            "model": self.model.name,
+            "intent": intent,
+            "spam": verdict,
+            "claims": claims,
+            "abstained": abstained,
+            "opt_out": wants_out,
+            "because": self._because(shown[0], intent, verdict),
+        }
+        best = turn.label("intent")
         claimed = f"intent {intent} {best.score:.2f}" if intent and best else "no clear intent"
-        detail = {"model": self.model.name, "intent": intent, "spam": verdict}
-        if turn.decision is not None:
+        if decided:
             return noted(turn, self.name, "ok", claimed, score=spam, **detail)
         if verdict in ("spam", "uncertain"):
             decision = decide(Facts(spam=verdict, spam_score=spam))
-            outcome = "stop" if decision.kind == DecisionKind.STOP else "handoff"
-            return noted(replace(turn, decision=decision), self.name, outcome, decision.reason, score=spam, **detail)
-        if intent == OPT_OUT_INTENT and best and best.score >= OPT_OUT_SURE:
-            decision = decide(Facts(person_needed="seems to ask not to be written to: please look"))
-            return noted(replace(turn, decision=decision), self.name, "handoff", claimed, score=spam, **detail)
-        return noted(turn, self.name, "ok", claimed, score=spam, **detail)
+        elif wants_out:
+            words = "asks not to be written to: recorded" if wants_out == "recorded" else _PLEASE_LOOK
+            decision = decide(Facts(person_needed=words))
+        else:
+            return noted(turn, self.name, "ok", claimed, score=spam, **detail)
+        outcome = "stop" if decision.kind == DecisionKind.STOP else "handoff"
+        return noted(replace(turn, decision=decision), self.name, outcome, decision.reason, score=spam, **detail)
+
+    def _claims(self, labels: tuple[Label, ...], rules: Rules, sender: str) -> tuple[dict[str, str], list[str]]:
+        """Head -> its label, where it is sure enough; and the heads that abstain."""
+        claims: dict[str, str] = {}
+        abstained = []
+        for head in ("intent", *_FURTHER_HEADS):
+            found = [label for label in labels if label.head == head]
+            if not found:
+                continue
+            best = max(found, key=lambda label: label.score)
+            default = self.intent_threshold if head == "intent" else FURTHER
+            sure = best.score >= rules.threshold(head, best.value, default=default)
+            if sure and not rules.excepted(sender, head, best.value):
+                claims[head] = best.value
+            else:
+                abstained.append(head)
+            METRICS.labels.labels(head=head, outcome="claimed" if head in claims else "abstained").inc()
+        return claims, abstained
+
+    def _because(self, text: str, intent: str, verdict: str) -> list[str]:
+        model: object = self.model
+        if not isinstance(model, Explaining):
+            return []
+        return model.because(text, intent=intent, spam=verdict in ("spam", "uncertain"))
+
+
+_PLEASE_LOOK = "seems to ask not to be written to: please look"
+
+
+def _opt_out(labels: tuple[Label, ...], rules: Rules, sender: str) -> str:
+    """`recorded`, `unsure` or nothing. An unsure one is never ignored."""
+    score = next((label.score for label in labels if label.name == "optout:yes"), 0.0)
+    if rules.excepted(sender, "optout", "yes"):
+        return ""
+    if score >= rules.threshold("optout", "yes", default=OPT_OUT_SURE):
+        return "recorded"
+    intent = next((label.score for label in labels if label.name == "intent:opt_out"), 0.0)
+    return "unsure" if score >= OPT_OUT_UNSURE or intent >= OPT_OUT_SURE else ""
 
 
 def windows(subject: str, text: str) -> list[str]:
@@ -83,10 +154,14 @@ def readable(text: str) -> str:
 
 
 def merged(found: list[list[Label]]) -> tuple[Label, ...]:
-    """One set of labels for all windows: the most suspicious window decides on spam, the first one on the rest."""
-    first = found[0]
-    spam = max((label.score for labels in found for label in labels if label.name == "spam:spam"), default=None)
-    if spam is None:
-        return tuple(first)
-    rest = tuple(label for label in first if label.head != "spam")
-    return (*sorted((Label("spam:spam", spam), Label("spam:ham", 1 - spam)), key=lambda label: -label.score), *rest)
+    """One set of labels for all windows: the most suspicious window decides on spam and on opt-outs, the first on the rest."""
+    first = list(found[0])
+    for yes, no in (("spam:spam", "spam:ham"), ("optout:yes", "optout:no")):
+        score = max((label.score for labels in found for label in labels if label.name == yes), default=None)
+        if score is None:
+            continue
+        place = next(i for i, label in enumerate(first) if label.head == yes.partition(":")[0])
+        rest = [label for label in first if label.head != yes.partition(":")[0]]
+        pair = sorted((Label(yes, score), Label(no, 1 - score)), key=lambda label: -label.score)
+        first = [*rest[:place], *pair, *rest[place:]]
+    return tuple(first)

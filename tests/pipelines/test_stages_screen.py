@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import pytest
 
-from assistant.values import DecisionKind
-from pipelines.stages.screen import RULES, Screen
+from assistant.errors import ConfigurationError
+from assistant.values import DecisionKind, Turn
+from pipelines.stages.screen import CONDITIONS, Screen, load_rules
 from tests.pipelines.turns import turn
 
 OWN = frozenset({"support@example.org"})
@@ -89,7 +91,7 @@ def test_an_opt_out_goes_to_a_person_and_is_recorded(text: str) -> None:
     done = screen(turn(text))
     assert done.decision is not None
     assert done.decision.kind == DecisionKind.HANDOFF
-    assert done.trace[-1].detail["rule"] == "opt-out"
+    assert str(done.trace[-1].detail["rule"]).startswith("opt-out")
 
 
 def test_an_empty_mail_with_unsubscribe_as_subject_is_an_opt_out() -> None:
@@ -147,9 +149,50 @@ def test_a_machine_is_never_urgent() -> None:
     assert screen(turn("In urgent cases call me", auto_submitted="auto-replied")).label("urgency") is None
 
 
-def test_every_rule_has_a_name_of_its_own_and_a_reason_for_the_agent() -> None:
-    assert len({rule.name for rule in RULES}) == len(RULES)
-    assert all(len(rule.reason) > 8 for rule in RULES)
+APPLIES: dict[str, Turn] = {
+    "bounce": turn("x", auto_submitted="bounce"),
+    "complaint": turn("x", auto_submitted="complaint"),
+    "auto-reply": turn("x", auto_submitted="auto-replied"),
+    "list": turn("x", auto_submitted="list"),
+    "robot": turn("x", auto_submitted="auto-generated"),
+    "own-address": turn("x", sender="support@example.org"),
+    "no-reply": turn("x", sender="no-reply@shop.example"),
+    "quarantine": turn("x", defects=("quarantine",)),
+    "opt-out": turn("退订。"),
+    "opt-out-request": turn("Hola,\n\nno me escriban más."),
+    "human": turn("may I talk to a human?"),
+    "legal": turn("my lawyer will write"),
+    "size": turn("x" * 200_001),
+    "depth": turn(">" * 41 + " deep\nhello"),
+    "empty": turn(" "),
+}
+"""A mail for each rule of the file."""
+
+
+def test_every_rule_of_the_file_applies_to_its_own_mail_and_gives_its_reason() -> None:
+    rules, _ = load_rules()
+    assert [rule.name for rule in rules] == list(APPLIES)
+    for rule in rules:
+        done = screen(APPLIES[rule.name])
+        assert (done.trace[-1].detail["rule"], done.trace[-1].reason) == (rule.name, rule.reason)
+        assert len(rule.reason) > 8
+    assert screen(turn("Where is my parcel?")).decision is None
+
+
+def test_a_wrong_file_of_rules_is_refused_with_every_problem(tmp_path: Path) -> None:
+    path = tmp_path / "rules.json"
+    path.write_text(
+        '{"urgent": "x", "rules": [{"name": "a", "kind": "robot", "reason": "r", "colour": 1},'
+        ' {"name": "b", "kind": "cat", "reason": "r", "empty": true}]}'
+    )
+    with pytest.raises(ConfigurationError) as refused:
+        load_rules(path)
+    assert "there is no condition colour" in str(refused.value)
+    assert "rule b: needs a kind" in str(refused.value)
+    path.write_text('{"urgent": "(", "rules": []}')
+    with pytest.raises(ConfigurationError, match="rules"):
+        load_rules(path)
+    assert set(CONDITIONS) >= {"marked", "whole", "longer", "quoted_deeper"}
 
 
 @pytest.mark.parametrize(

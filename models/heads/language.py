@@ -1,0 +1,51 @@
+"""The language of a text by py3langid (BSD; its model lies in the package): nothing is downloaded, no pickle is read."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from assistant.values import Label
+
+__all__ = ["LANGUAGES", "Languages"]
+
+LANGUAGES = (
+    "ar bg bn cs da de el en es et fa fi fr he hi hr hu id it ja ko lt lv ms nl no pl pt ro ru sk sl sr sv th tr uk ur vi zh"
+).split()
+_READ = 2000
+_LETTERS = 6
+"""Letters below which nobody can tell; Chinese, Japanese and Korean need two."""
+
+
+class Languages:
+    """Loaded on first use, once (half a second); safe to call from several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._identifier: Any = None
+
+    def label(self, texts: Sequence[str]) -> list[Label | None]:
+        """`language:CODE` (ISO 639-1) with its probability, or None for a text that is too short to tell."""
+        identifier = self._load()
+        found: list[Label | None] = []
+        for whole in texts:
+            text = whole[:_READ]
+            letters = sum(c.isalpha() for c in text)
+            dense = sum("\u3040" <= c <= "\u9fff" or "\uac00" <= c <= "\ud7a3" for c in text)
+            if letters < _LETTERS and dense < 2:
+                found.append(None)
+                continue
+            code, probability = identifier.classify(text)
+            found.append(Label(f"language:{code}", float(probability)))
+        return found
+
+    def _load(self) -> Any:
+        with self._lock:
+            if self._identifier is None:
+                from py3langid.langid import MODEL_FILE, LanguageIdentifier
+
+                identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+                identifier.set_languages(LANGUAGES)
+                self._identifier = identifier
+            return self._identifier

@@ -1,0 +1,184 @@
+"""The heads beside spam on the weights that ship: opt-outs in fifteen languages, kinds of reply, languages, own intents."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from assistant.errors import ModelUnavailable
+from assistant.settings import ROOT
+from models.bert import Encoder
+from models.catalog import load_classifier
+from models.heads.intents import Intents, Lessons
+from models.heads.labeller import Labeller
+from models.heads.language import Languages
+from models.heads.linear import calibrated
+from models.heads.weights import Weights
+from models.heads.wording import folded, may_ask_out, optout_lexicon, sentences
+from models.training import labels
+from pipelines.stages.classify import OPT_OUT_SURE, OPT_OUT_UNSURE
+
+FOLDER = ROOT / "deploy/weights/encoder"
+
+
+@pytest.fixture(scope="module")
+def labeller() -> Labeller:
+    loaded = load_classifier(f"onnx:{FOLDER}", threads=2)
+    assert loaded is not None
+    loaded.load()
+    return loaded
+
+
+def score(labeller: Labeller, text: str, name: str = "optout:yes") -> float:
+    return next(label.score for label in labeller.classify([text])[0] if label.name == name)
+
+
+def own_phrases() -> list[labels.Phrase]:
+    return [one for one in labels.optout_phrases() if one.part[0] in "+-" and one.part not in {"-intents", "-replies"}]
+
+
+def test_no_opt_out_is_missed_in_a_wording_that_was_not_trained(labeller: Labeller) -> None:
+    phrases = labels.optout_phrases()
+    found = labels.measure(labeller.encoder, "optout", phrases, apart=labels.TESTED)
+    yes = found.truth == found.labels.index("yes")
+    probability = found.probabilities[:, found.labels.index("yes")]
+    assert yes.sum() >= 120 and (~yes).sum() >= 60
+    assert (probability[yes] >= OPT_OUT_UNSURE).mean() >= 0.999
+    assert (probability[~yes] >= OPT_OUT_SURE).mean() <= 0.10, "near misses that would stop a customer's mail"
+
+
+def test_the_shipped_head_misses_no_opt_out_and_records_no_near_miss(labeller: Labeller) -> None:
+    phrases = own_phrases()
+    assert len({one.language for one in phrases}) >= 15
+    found = labeller.classify([one.text for one in phrases])
+    scores = np.array([next(one.score for one in row if one.name == "optout:yes") for row in found])
+    yes = np.array([one.label == "yes" for one in phrases])
+    assert yes.sum() >= 300 and (~yes).sum() >= 200
+    assert [phrases[i].text for i in np.flatnonzero(yes & (scores < OPT_OUT_UNSURE))] == []
+    assert [phrases[i].text for i in np.flatnonzero(~yes & (scores >= OPT_OUT_SURE))] == []
+
+
+def test_an_opt_out_in_the_middle_of_a_long_mail_is_found(labeller: Labeller) -> None:
+    before = "Thank you for the parcel. The lamp looks good in the kitchen and my sister wants one too. " * 3
+    mail = f"Re: your order\n{before}By the way, please stop sending me your newsletter.\nRegards, Ana"
+    assert score(labeller, mail) >= 0.5
+    assert score(labeller, f"Re: your order\n{before}Regards, Ana") < OPT_OUT_UNSURE
+    assert score(labeller, f"Your order\n{before}\nTo unsubscribe click here") < OPT_OUT_SURE
+
+
+def test_every_opt_out_passes_the_gate_of_long_mails() -> None:
+    assert [one.text for one in own_phrases() if one.label == "yes" and not may_ask_out(one.text)] == []
+    assert not may_ask_out("Where is my parcel?")
+
+
+@pytest.mark.parametrize(
+    "text", ["", " ", "\x00", "🎉🎉🎉", "مرحبا", "a" * 200_000, "stop " * 40_000, "\ud800", "> " * 5000]
+)
+def test_any_text_gets_labels_of_every_head(labeller: Labeller, text: str) -> None:
+    heads = {label.head for label in labeller.classify([text])[0]}
+    assert heads >= {"spam", "intent", "reply_intent", "urgency", "sentiment", "optout"}
+
+
+def test_a_text_has_the_same_labels_alone_and_in_company(labeller: Labeller) -> None:
+    texts = ["Where is my order?", "Stop writing to me. I mean it.", "Vielen Dank, das war sehr nett!", "ok"]
+    together = labeller.classify(texts)
+    for text, row in zip(texts, together, strict=True):
+        alone = {label.name: label.score for label in labeller.classify([text])[0]}
+        assert all(abs(alone[label.name] - label.score) <= 1e-5 for label in row)
+
+
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [
+        ("Where is my order? It should have arrived on Monday.", "en"),
+        ("Wo bleibt meine Bestellung? Sie sollte am Montag kommen.", "de"),
+        ("¿Dónde está mi pedido? Debía llegar el lunes.", "es"),
+        ("我的订单在哪里？", "zh"),
+        ("注文はどこですか？", "ja"),
+        ("ok", None),
+        ("48213", None),
+    ],
+)
+def test_the_language_is_told_or_left_open(text: str, language: str | None) -> None:
+    (found,) = Languages().label([text])
+    assert (found.value if found else None) == language
+
+
+def test_further_heads_are_better_than_guessing_on_texts_left_out(labeller: Labeller) -> None:
+    _, manifest = labeller.weights.read()
+    for name, guess in (("reply_intent", 0.25), ("urgency", 0.55), ("sentiment", 0.5)):
+        assert manifest["heads"][name]["left_out_accuracy"] > guess, name
+
+
+# -- intents of one's own
+
+
+def test_eight_examples_make_an_intent_and_the_same_examples_make_the_same_head(labeller: Labeller) -> None:
+    texts = tuple(
+        f"my {thing} is under warranty, please repair it" for thing in "drill kettle lamp oven saw bike car fan".split()
+    )
+    lessons = Lessons("1", texts, ("warranty",) * len(texts))
+
+    def asked(version: str) -> Lessons | None:
+        return None if version == "1" else lessons
+
+    first = Intents(labeller.encoder, labeller.weights.shipped, asked)
+    second = Intents(labeller.encoder, labeller.weights.shipped, asked)
+    vector = labeller.embed(["can you repair my phone, it is still under warranty"])
+    assert first.label(vector) == second.label(vector)
+    assert first.label(vector)[0][0].value == "warranty"
+    near = first.nearest(vector, "warranty")
+    assert near is not None and near.text in texts
+
+
+def test_a_head_says_how_sure_it_is_of_texts_it_did_not_see() -> None:
+    chance = np.random.default_rng(3)
+    centres = chance.normal(size=(4, 32))
+    truth = np.repeat(np.arange(4), 30)
+    vectors = (centres[truth] + 1.6 * chance.normal(size=(120, 32))).astype(np.float32)
+    head, left_out = calibrated(vectors, truth, 4)
+    accuracy = (left_out.argmax(axis=1) == truth).mean()
+    exp = np.exp((left_out - left_out.max(axis=1, keepdims=True)) / head.temperature)
+    confidence = (exp / exp.sum(axis=1, keepdims=True)).max(axis=1).mean()
+    assert abs(confidence - accuracy) < 0.08
+
+
+# -- the files
+
+
+@pytest.fixture
+def copied(tmp_path: Path) -> Path:
+    for name in ("manifest.json", "labels/manifest.json", "labels/labels.npz"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(FOLDER / name, tmp_path / name)
+    return tmp_path
+
+
+def test_weights_that_are_damaged_or_of_another_encoder_are_refused_with_the_fix(copied: Path) -> None:
+    assert len(Weights(copied).shipped().labels) > 300
+    arrays = copied / "labels" / "labels.npz"
+    good = arrays.read_bytes()
+    arrays.write_bytes(good[:-100])
+    with pytest.raises(ModelUnavailable, match=r"truncated or altered.*notifyr train"):
+        Weights(copied).shipped()
+    arrays.write_bytes(good)
+    manifest = json.loads((copied / "manifest.json").read_text())
+    manifest["files"]["model.onnx"] = "0" * 64
+    (copied / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ModelUnavailable, match="another encoder"):
+        Weights(copied).shipped()
+    arrays.unlink()
+    with pytest.raises(ModelUnavailable, match="cannot be read"):
+        Weights(Path(copied)).shipped()
+
+
+def test_words_are_compared_without_accents_and_case() -> None:
+    assert folded("Désabonnez-MOI\u200b  S'IL") == "desabonnez-moi s'il"
+    assert folded("Wysyłka ıslak") == "wysylka islak"
+    assert "desabonnement" in optout_lexicon().whole
+    assert sentences("One. Two!\nThree。四") == ["One.", "Two!", "Three。", "四"]
+    assert Encoder(FOLDER).dimensions == 384
