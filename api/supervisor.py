@@ -22,7 +22,7 @@ from assistant.settings import ROOT
 __all__ = ["Child", "Supervisor", "free_port", "procfile"]
 
 _BACKOFF = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
-_STEADY_SECONDS = 60.0
+_STEADY_SECONDS = 5.0
 _HOPELESS = 4
 """Ends in a row, before the first page was ever served, after which the start is given up."""
 _LOG_BYTES = 20_000_000

@@ -1,27 +1,25 @@
 """Random histories of the outbox against a model of it: hypothesis looks for the order of events that breaks a promise.
 
-1,000 histories of up to 50 steps; `TEST_MACHINE_EXAMPLES=2000` for the long run.
+2,000 histories of up to 50 steps, or `TEST_MACHINE_EXAMPLES`.
 """
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import ClassVar
 
-from hypothesis import HealthCheck, settings
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precondition, rule
-from sqlalchemy import delete, event, select, update
+from sqlalchemy import delete, select, update
 
 from assistant.clock import utcnow
 from assistant.db.contacts import Suppression
-from assistant.db.messages import Message, MessageEvent, Thread
+from assistant.db.messages import Message, MessageEvent
 from assistant.db.profiles import Profile
 from assistant.db.session import Database
-from assistant.db.tables import metadata
 from assistant.errors import (
     ChannelError,
     Conflict,
@@ -36,6 +34,7 @@ from assistant.services import attempts, contacts, outbox, profiles, sweeper
 from assistant.services.attempts import Claim
 from assistant.states import Author, Delivery, ProfileState
 from assistant.values import Address, MessageClass, Receipt
+from tests.faults.machines import run_machine
 from tests.support.outboxes import add_thread
 
 ADDRESSES = ("ann@example.com", "bo@example.com")
@@ -242,23 +241,10 @@ class OutboxMachine(RuleBasedStateMachine):
         return True
 
 
-def test_no_history_of_the_outbox_breaks_a_promise(tmp_path_factory: object) -> None:
-    folder = tmp_path_factory.mktemp("machine")  # type: ignore[attr-defined]
-    database = Database(f"sqlite:///{folder / 'outbox.db'}", pool_size=2)
-    event.listen(database.engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous=OFF"))
-    metadata.create_all(database.engine)
-    OutboxMachine.database = database
-    OutboxMachine.threads = {address: add_thread(database, address=address) for address in ADDRESSES}
-    try:
-        OutboxMachine.TestCase.settings = settings(
-            max_examples=int(os.environ.get("TEST_MACHINE_EXAMPLES", "1000")),
-            stateful_step_count=50,
-            deadline=None,
-            suppress_health_check=list(HealthCheck),
-            print_blob=True,
-        )
-        OutboxMachine.TestCase("runTest").runTest()
-        with database.reading() as session:
-            assert session.scalars(select(Thread)).all()
-    finally:
-        database.close()
+@pytest.mark.timeout(900)
+def test_no_history_of_the_outbox_breaks_a_promise(capsys: pytest.CaptureFixture[str]) -> None:
+    def prepare(database: Database) -> None:
+        OutboxMachine.database = database
+        OutboxMachine.threads = {address: add_thread(database, address=address) for address in ADDRESSES}
+
+    run_machine(OutboxMachine, prepare, capsys)

@@ -1,0 +1,87 @@
+"""What the state machines share: a quick database, and as many histories of 50 steps as the release asks for.
+
+The histories are divided among the cores, each with a database and a seed of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, seed, settings
+from hypothesis.stateful import RuleBasedStateMachine
+from sqlalchemy import event
+
+from assistant.clock import monotonic
+from assistant.db.session import Database
+from assistant.db.tables import metadata
+from tests.support.stores import in_memory
+
+__all__ = ["run_machine"]
+
+HISTORIES = int(os.environ.get("TEST_MACHINE_EXAMPLES", "2000"))
+STEPS = 50
+SEED = int(os.environ.get("TEST_SEED", "20261124"))
+WIDTH = min(4, os.cpu_count() or 1)
+
+
+@contextmanager
+def machine_database(folder: Path) -> Iterator[Database]:
+    """SQLite as in production, only that it does not wait for a disk: here nobody pulls the plug."""
+    database = Database(f"sqlite:///{folder / 'rows.db'}", pool_size=2)
+    event.listen(database.engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous=OFF"))
+    metadata.create_all(database.engine)
+    try:
+        yield database
+    finally:
+        database.close()
+
+
+def run_machine(
+    machine: type[RuleBasedStateMachine], prepare: Callable[[Database], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Play the histories. A broken promise fails with the shortest history that breaks it, and the way to replay it."""
+    began = monotonic()
+    with in_memory("machine") as folder:
+        children = {}
+        for number in range(WIDTH):
+            own = folder / str(number)
+            own.mkdir()
+            children[_play(machine, prepare, own, SEED + number)] = own / "failed.txt"
+        codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+        failures = [file.read_text() for file in children.values() if file.exists()]
+    with capsys.disabled():
+        sys.stdout.write(
+            f"\n  {machine.__name__}: {HISTORIES} histories of up to {STEPS} steps, seeds {SEED} to {SEED + WIDTH - 1}, "
+            f"{monotonic() - began:.0f} s\n"
+        )
+    assert failures == [], "\n\n".join(failures)
+    assert codes == [0] * WIDTH
+
+
+def _play(machine: type[RuleBasedStateMachine], prepare: Callable[[Database], None], folder: Path, number: int) -> int:
+    """Start one share of the histories in a child; its process id."""
+    child = os.fork()
+    if child:
+        return child
+    try:
+        with machine_database(folder) as database:
+            prepare(database)
+            case = machine.TestCase
+            case.settings = settings(
+                max_examples=max(1, HISTORIES // WIDTH),
+                stateful_step_count=STEPS,
+                deadline=None,
+                suppress_health_check=list(HealthCheck),
+                print_blob=True,
+            )
+            seed(number)(case)("runTest").runTest()
+    except BaseException:  # noqa: BLE001  # a child of pytest must never go on as pytest
+        (folder / "failed.txt").write_text(traceback.format_exc())
+        os._exit(1)
+    os._exit(0)
