@@ -22,6 +22,7 @@ __all__ = [
     "Prompt",
     "Receipt",
     "Refusal",
+    "StoredAttachment",
     "ThreadHeaders",
     "TraceStep",
     "Turn",
@@ -56,6 +57,18 @@ class Attachment:
     content_type: str
     """The type found in the content, not the one claimed."""
     content: bytes
+    content_id: str = ""
+    inline: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StoredAttachment:
+    """An attachment whose bytes are in the blob store."""
+
+    filename: str
+    content_type: str
+    size: int
+    blob_key: str
     content_id: str = ""
     inline: bool = False
 
@@ -110,6 +123,8 @@ class OutboundMessage:
     html: str = ""
     attachments: tuple[Attachment, ...] = ()
     cc: tuple[Address, ...] = ()
+    bcc: tuple[Address, ...] = ()
+    """In the envelope only: no header names them."""
     thread_headers: ThreadHeaders | None = None
     message_class: MessageClass = MessageClass.PERSONAL
     idempotency_key: str = ""

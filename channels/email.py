@@ -102,7 +102,7 @@ class Email:
             raise NotAllowed("the sender is not the address of this profile")
         content = _composed(message)
         sender = "" if message.message_class in _NULL_SENDER else message.sender.value
-        recipients = list(dict.fromkeys(address.value for address in (*message.to, *message.cc)))
+        recipients = list(dict.fromkeys(address.value for address in (*message.to, *message.cc, *message.bcc)))
         accepted = await self._open().submit(sender, recipients, content, deadline=message.deadline)
         identity = message.thread_headers.message_id if message.thread_headers else message.id
         return Receipt(external_id=identity, detail=accepted.answer, refused=accepted.refused)

@@ -19,10 +19,10 @@ from assistant.errors import StorageError
 from assistant.events import DeliveryEvent, EventKind
 from assistant.failpoints import failpoint
 from assistant.services import attempts, contacts, inbox
-from assistant.services.inbox import Received, StoredAttachment
+from assistant.services.inbox import Received
 from assistant.states import Direction
 from assistant.telemetry import METRICS
-from assistant.values import Address, Attachment, InboundMessage
+from assistant.values import Address, Attachment, InboundMessage, StoredAttachment
 from channels.support.bounces import Report, report_of
 from channels.support.quotes import split_reply
 

@@ -148,6 +148,7 @@ class Deliverer:
             sender=claim.sender,
             to=claim.to,
             cc=claim.cc,
+            bcc=claim.bcc,
             subject=claim.subject,
             text=claim.text,
             html=claim.html,

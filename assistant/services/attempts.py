@@ -77,6 +77,7 @@ class Claim:
     sender: Address
     to: tuple[Address, ...]
     cc: tuple[Address, ...]
+    bcc: tuple[Address, ...]
     subject: str
     text: str
     html: str
@@ -110,8 +111,10 @@ def claim(session: Session, message_id: str, *, lease_seconds: float) -> Claim |
     if not won:
         return None
     message, profile, channel, contact_id = _claimed(session, message_id)
-    to, cc = addresses(channel, message.to_addresses), addresses(channel, message.cc_addresses)
-    for address in (*to, *cc):
+    to, cc, bcc = (
+        addresses(channel, stored) for stored in (message.to_addresses, message.cc_addresses, message.bcc_addresses)
+    )
+    for address in (*to, *cc, *bcc):
         if reason := contacts.may_write(session, contact_id=contact_id, channel=channel, address=address.value):
             _end(session, message, Delivery.CANCELLED, "not-allowed", reason)
             return None
@@ -127,6 +130,7 @@ def claim(session: Session, message_id: str, *, lease_seconds: float) -> Claim |
         sender=Address(channel, profile.address, profile.name),
         to=to,
         cc=cc,
+        bcc=bcc,
         subject=message.subject,
         text=message.text,
         html=message.html,

@@ -23,9 +23,9 @@ from assistant.errors import NotFound
 from assistant.services import contacts, suggestions
 from assistant.states import Author, Delivery, Direction, ThreadState, TriageState
 from assistant.subjects import base_subject, is_forward
-from assistant.values import Address, InboundMessage
+from assistant.values import Address, InboundMessage, StoredAttachment
 
-__all__ = ["Received", "StoredAttachment", "receive"]
+__all__ = ["Received", "receive"]
 
 _SNIPPET = 200
 _NAMELESS = frozenset({"sender unreadable", "quarantine"})
@@ -39,18 +39,6 @@ class Received:
     message_id: str
     thread_id: str
     created: bool
-
-
-@dataclass(frozen=True, slots=True)
-class StoredAttachment:
-    """An attachment whose bytes are in the blob store."""
-
-    filename: str
-    content_type: str
-    size: int
-    blob_key: str
-    content_id: str = ""
-    inline: bool = False
 
 
 def receive(

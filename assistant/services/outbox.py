@@ -22,7 +22,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from assistant.clock import new_id, utcnow
-from assistant.db.messages import Message, Thread
+from assistant.db.messages import Attachment, Message, Thread
 from assistant.db.session import enqueue
 from assistant.errors import (
     Conflict,
@@ -47,7 +47,7 @@ from assistant.services.outbox_rows import (
     note,
 )
 from assistant.states import Author, Delivery, Direction
-from assistant.values import Address, MessageClass
+from assistant.values import Address, MessageClass, StoredAttachment
 
 __all__ = [
     "cancel",
@@ -58,6 +58,8 @@ __all__ = [
 ]
 
 _MAX_TEXT = 200_000
+_LONGEST_COUNTDOWN = 60
+"""Seconds a task may wait in the broker; what is sent later is found by the sweeper (Redis repeats tasks with a long eta)."""
 
 
 def queue_message(
@@ -71,6 +73,9 @@ def queue_message(
     subject: str | None = None,
     to: Sequence[Address] | None = None,
     cc: Sequence[Address] = (),
+    bcc: Sequence[Address] = (),
+    attachments: Sequence[StoredAttachment] = (),
+    threaded: bool = True,
     suggestion_id: str | None = None,
     idempotency_key: str | None = None,
     message_class: MessageClass = MessageClass.PERSONAL,
@@ -78,7 +83,8 @@ def queue_message(
 ) -> Message:
     """Put a reply into the outbox; the same `idempotency_key` gives the same message. Without `to`: to the newest sender.
 
-    `hold_seconds` is the undo window. Raises `NotAllowed` with the reason when someone must not be written to, `NotFound`,
+    `hold_seconds` is the undo window, or the time until it is sent later. Without `threaded` it answers nothing (a forward, a
+    new message). Raises `NotAllowed` with the reason when someone must not be written to, `NotFound`,
     `InvalidInput`.
     """
     if idempotency_key is not None and (known := _by_key(session, idempotency_key)) is not None:
@@ -92,11 +98,11 @@ def queue_message(
         raise InvalidInput(f"a message has at most {_MAX_TEXT:,} characters")
     parent = newest_inbound(session, thread_id)
     recipients = clean(to) if to is not None else reply_targets(thread, parent)
-    copies = clean(cc)
-    check_recipients(session, thread, [*recipients, *copies], message_class)
+    copies, blind = clean(cc), clean(bcc)
+    check_recipients(session, thread, [*recipients, *copies, *blind], message_class)
     profile = profiles.get(session, thread.profile_id)
     message_id, now = new_id(), utcnow()
-    in_reply_to, references = threading_of(parent)
+    in_reply_to, references = threading_of(parent if threaded else None)
     message = Message(
         id=message_id,
         thread_id=thread_id,
@@ -116,6 +122,7 @@ def queue_message(
         from_name=profile.name,
         to_addresses=[as_json(address) for address in recipients],
         cc_addresses=[as_json(address) for address in copies],
+        bcc_addresses=[as_json(address) for address in blind],
         message_class=str(message_class),
         suggestion_id=suggestion_id,
         idempotency_key=idempotency_key,
@@ -130,11 +137,29 @@ def queue_message(
         if known is None:
             raise
         return known
+    _attach(session, message_id, attachments)
     note(session, message.id, "held" if hold_seconds else "queued", actor=actor_name(author, agent_id))
     derive(session, thread_id)
-    enqueue(session, "deliver", message_id, delay=float(hold_seconds))
+    if hold_seconds <= _LONGEST_COUNTDOWN:
+        enqueue(session, "deliver", message_id, delay=float(hold_seconds))
     announce(session, message)
     return message
+
+
+def _attach(session: Session, message_id: str, attachments: Sequence[StoredAttachment]) -> None:
+    session.add_all(
+        Attachment(
+            message_id=message_id,
+            position=position,
+            filename=one.filename,
+            content_type=one.content_type,
+            size=one.size,
+            content_id=one.content_id,
+            inline=one.inline,
+            blob_key=one.blob_key,
+        )
+        for position, one in enumerate(attachments)
+    )
 
 
 def cancel(session: Session, message_id: str, *, agent_id: str | None) -> Message:

@@ -23,7 +23,9 @@ from typing import Any
 
 from assistant.values import Address, Attachment, InboundMessage
 from channels.support.bounces import auto_submitted
+from channels.support.content import file_name, sniffed
 from channels.support.htmltext import html_to_text
+from channels.support.text import one_line, tidy
 
 __all__ = ["DEFAULT", "UNREADABLE", "Limits", "parse"]
 
@@ -32,9 +34,6 @@ UNREADABLE = "unreadable@invalid"
 _ANGLE = re.compile(r"<[^<>\s\x00-\x20]{1,990}>")
 _LOCAL = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.\u0080-\U0010ffff-]{1,64}|\"[^\"\r\n\\]{1,62}\""
 _ADDRESS = re.compile(rf"(?P<local>{_LOCAL})@(?P<domain>[A-Za-z0-9.\u0080-\U0010ffff-]{{1,255}}|\[[0-9A-Fa-f.:IPv]+\])")
-_BIDI = dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F, 0x061C], "\u25a1")
-_ZERO_WIDTH = dict.fromkeys([0x200B, 0x2060, 0xFEFF, 0x00AD, 0x180E], "\u25a1")
-_CONTROL = dict.fromkeys([*range(9), 11, 12, *range(14, 32), 127, *range(0x80, 0xA0)], None)
 _WITH_ADDRESSES = frozenset({b"to", b"cc", b"from", b"reply-to", b"sender", b"bcc"})
 _PART_HEADER = re.compile(rb"(?m)^(content-[a-z-]{2,30})[ \t]*:[^\n]*(?:\n[ \t][^\n]*)*", re.I)
 _NESTING = re.compile(
@@ -215,7 +214,7 @@ def _take(part: Message, texts: list[str], htmls: list[str], attachments: list[A
     attachments.append(
         Attachment(
             filename=filename or ("message.eml" if kind == "message/rfc822" else ""),
-            content_type=_sniffed(content, kind),
+            content_type=sniffed(content, kind),
             content=content,
             content_id=_decoded(str(part.get("Content-ID", ""))).strip().strip("<>")[:300],
             inline=disposition == "inline" or (bool(part.get("Content-ID")) and disposition != "attachment"),
@@ -246,27 +245,7 @@ def _filename(part: Message) -> str:
     name = part.get_filename()
     if not isinstance(name, str):
         return ""
-    plain = one_line(_decoded(name)).replace("\\", "/").rpartition("/")[2]
-    return plain.strip(". ")[:200]
-
-
-def _sniffed(content: bytes, claimed: str) -> str:
-    """The type that the bytes show. A claim is believed only for text that is none of the dangerous kinds."""
-    import puremagic
-
-    start = content[:2000].lstrip().lower()
-    if b"<svg" in start:
-        return "image/svg+xml"
-    if start.startswith((b"<!doctype html", b"<html", b"<script", b"<body")):
-        return "text/html"
-    try:
-        found = puremagic.from_string(content[:8192], mime=True) if content else ""
-    except (puremagic.PureError, ValueError, IndexError, UnicodeError):
-        found = ""
-    if found:
-        return str(found)[:100]
-    plain = re.fullmatch(r"(text/(plain|csv|calendar)|message/rfc822|application/(json|pdf|zip))", claimed)
-    return claimed if plain else "application/octet-stream"
+    return file_name(_decoded(name))
 
 
 # -- headers
@@ -407,19 +386,3 @@ def _sender(mail: Message) -> tuple[Address, str]:
         return found[0], ""
     shown = one_line(_decoded(header))[:300]
     return Address("email", UNREADABLE, shown), "sender unreadable"
-
-
-# -- text
-
-
-def tidy(text: str) -> str:
-    """Valid Unicode in NFC with `\\n` line ends, without NUL or control characters except tab and line end."""
-    text = text.encode("utf-8", "replace").decode("utf-8")
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    return unicodedata.normalize("NFC", text.translate(_CONTROL))
-
-
-def one_line(text: str) -> str:
-    """One line for a name, a subject or a file name; marks that turn text round or hide are shown as boxes."""
-    flat = " ".join(text.translate(_CONTROL).split())
-    return flat.translate(_BIDI).translate(_ZERO_WIDTH).strip()

@@ -17,9 +17,9 @@ from assistant.db.profiles import Profile
 from assistant.db.session import Database, Event, Job
 from assistant.errors import NotFound
 from assistant.services import inbox
-from assistant.services.inbox import Received, StoredAttachment
+from assistant.services.inbox import Received
 from assistant.states import Author, Delivery, Direction, SuggestionState, ThreadState, TriageState
-from assistant.values import Address, InboundMessage
+from assistant.values import Address, InboundMessage, StoredAttachment
 
 START = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
 
