@@ -27,6 +27,7 @@ COMMANDS: dict[str, str] = {
     "classify": "classify",
     "evaluate": "train",
     "train": "train",
+    "intents": "intents",
     "knowledge": "knowledge",
     "config": "config",
     "agents": "keys",

@@ -16,7 +16,9 @@ __all__ = ["Item", "items_in", "register"]
 
 _BATCH = 64
 _LONGEST = 10_000_000
-HEADS = ("spam", "intent")
+HEADS = ("spam", "intent", "reply_intent", "urgency", "sentiment", "language", "optout")
+_OF = {"spam": "spam", "optout": "yes"}
+"""Heads whose score is that of one label, whichever is the better one."""
 
 
 def register(app: typer.Typer) -> None:
@@ -42,7 +44,8 @@ def classify(
 ) -> None:
     """Label mails and texts, one JSON line each: {"id", "file", "labels": {"spam": {"label", "score"}}, "error"}.
 
-    A score is a calibrated probability; for spam it is that of being spam, whatever the label. JSONL and CSV have the
+    A score is a calibrated probability; for spam it is that of being spam, for optout that of `yes`, whatever the label.
+    A text whose language cannot be told has the label `unknown`. JSONL and CSV have the
     columns `text`, and if there are any `subject` and `id`. A line that cannot be read gets an `error`; the rest goes on.
 
     Example: notifyr classify mails/ --labels spam,intent --output labels.jsonl
@@ -62,10 +65,11 @@ def classify(
         console.error(f"no such file or folder: {', '.join(missing)}")
         raise typer.Exit(5)
     settings = load_settings()
-    encoder = load_classifier(settings.encoder, threads=settings.model_threads)
-    if encoder is None:
+    labeller = load_classifier(settings.encoder, threads=settings.model_threads, taught=_taught(settings))
+    if labeller is None:
         console.error("NOTIFYR_ENCODER is off: there is nothing to classify with")
         raise typer.Exit(7)
+    encoder = labeller.encoder if heads == ["spam"] else labeller  # spam alone needs no other head
     encoder.load()
     done = failed = 0
     screen = Console(stderr=True)
@@ -89,6 +93,16 @@ def classify(
         raise typer.Exit(3 if failed < done else 1)
 
 
+def _taught(settings: Any) -> Any:
+    """An operator's own intents, where there is a database to read them from."""
+    from assistant.db.session import Database
+    from pipelines.lessons import IntentLessons
+
+    if settings.database_url is None and not settings.path("notifyr.db").exists():
+        return None
+    return IntentLessons(Database(settings.sql_url, pool_size=1))
+
+
 def _write(sink: IO[str], line: dict[str, Any]) -> None:
     import json
 
@@ -108,8 +122,11 @@ def _labelled(encoder: Any, batch: list[Item], heads: list[str], floor: float) -
         labels: dict[str, Any] = {}
         for head in heads:
             best = [label for label in found[id(item)] if label.head == head]
+            if not best:
+                labels[head] = {"label": "unknown", "score": 0.0}
+                continue
             top = max(best, key=lambda label: label.score)
-            score = next(label.score for label in best if label.value == "spam") if head == "spam" else top.score
+            score = next((label.score for label in best if label.value == _OF.get(head)), top.score)
             value = "other" if head == "intent" and score < floor else top.value
             labels[head] = {"label": value, "score": round(score, 6)}
         yield line | {"labels": labels}

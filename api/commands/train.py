@@ -33,35 +33,73 @@ _Encoder = Annotated[Path, typer.Option(help="Folder of the encoder.")]
 
 
 def train(
-    corpus: _Corpus,
-    split: _Split,
-    sms: _Sms,
-    clinc: _Clinc,
+    corpus: _Corpus | None = None,
+    split: _Split | None = None,
+    sms: _Sms | None = None,
+    clinc: _Clinc | None = None,
+    intents: Annotated[
+        Path | None, typer.Option(help="Only learn own intents, from JSON (name -> examples) or CSV (text, intent).")
+    ] = None,
+    only: Annotated[str, typer.Option(help="`labels`: only the heads beside spam, in half a minute.")] = "",
     output: _Encoder = Path("deploy/weights/encoder"),
     version: Annotated[str, typer.Option(help="Version in the model's name.")] = "2",
     as_json: Annotated[bool, typer.Option("--json", help="Print the heads as JSON.")] = False,
 ) -> None:
-    """Train the spam and intent heads; about five minutes on two cores. Needs the train extra: scripts/install_train.sh
+    """Train every head; about five minutes on two cores. Needs the train extra: scripts/install_train.sh
+
+    With --intents FILE the intents of the file are defined in the database, and with --only labels the heads beside spam
+    are trained; neither needs the train extra.
 
     Example: notifyr train --corpus data/ --split split.tsv --sms sms.tsv --clinc clinc150.json
     """
-    import json
+    if intents is not None:
+        from api.commands.intents import learn_from
 
+        learn_from(intents, as_json=as_json)
+        return
+    if only not in {"", "labels"}:
+        raise typer.BadParameter("labels is all that can be trained alone", param_hint="--only")
+    if only == "labels":
+        _train_labels(output, _outside(clinc), as_json=as_json)
+        return
     from models.training.export import export, packaged_base
     from models.training.heads import train_heads
+    from models.training.labels import train_labels
 
-    samples = _samples(corpus, split, sms)
-    queries = json.loads(clinc.read_text())
-    outside = [text for part in ("oos_train", "oos_val") for text, _ in queries.get(part, [])]
+    samples = _samples(_given(corpus, "corpus"), _given(split, "split"), _given(sms, "sms"))
+    outside = _outside(_given(clinc, "clinc"))
     output.mkdir(parents=True, exist_ok=True)
     base = packaged_base()
     if not (output / "model.onnx").exists():
         export(base, output / "model.onnx")
         (output / "tokenizer.json").write_bytes((base / "tokenizer.json").read_bytes())
-    intents = Path(__file__).resolve().parent.parent.parent / "models" / "training" / "intents.json"
-    manifest = train_heads(output, samples, version=version, intents=intents, outside=outside)
+    examples = Path(__file__).resolve().parent.parent.parent / "models" / "training" / "intents.json"
+    manifest = train_heads(output, samples, version=version, intents=examples, outside=outside)
+    train_labels(output, outside=outside)  # they read the vectors of this very encoder
     lines = [f"{manifest['name']} written to {output}; see: notifyr evaluate"]
     console.emit(manifest["heads"], lines, as_json=as_json)
+
+
+def _train_labels(folder: Path, outside: list[str], *, as_json: bool) -> None:
+    from models.training.labels import train_labels
+
+    heads = train_labels(folder, outside=outside)["heads"]
+    lines = [f"{name}: {spec['left_out_accuracy']:.1%} of texts left out" for name, spec in heads.items()]
+    console.emit(heads, lines, as_json=as_json)
+
+
+def _outside(clinc: Path | None) -> list[str]:
+    """Texts of no intent, when there are any."""
+    import json
+
+    queries = json.loads(clinc.read_text(encoding="utf-8")) if clinc is not None else {}
+    return [text for part in ("oos_train", "oos_val") for text, _ in queries.get(part, [])]
+
+
+def _given(path: Path | None, name: str) -> Path:
+    if path is None:
+        raise typer.BadParameter(f"is needed: {_WHERE[name]}", param_hint=f"--{name}")
+    return path
 
 
 def evaluate(

@@ -15,6 +15,7 @@ from api.inbox.shell import Page, render
 from assistant.clock import monotonic
 from assistant.errors import ModelUnavailable, NotFound, NotifyrError
 from assistant.services import access, intents, rules
+from models.heads.intents import OTHER, OUTSIDE
 from models.heads.labeller import Labeller
 from pipelines.stages.classify import merged, windows
 
@@ -147,13 +148,15 @@ def verdict(page: Page, subject: str, text: str) -> dict[str, Any]:
     milliseconds = (monotonic() - started) * 1000
     found = [label for label in labels if label.head == "intent"]
     best = found[0]
+    inside = next((label.score for label in labels if label.name == "scope:in"), 1.0)
     with page.container.database.reading() as session:
         floor = rules.threshold(session, "intent", best.value, default=page.container.settings.intent_threshold)
     return {
         "intents": found,
-        "claimed": best.value != "other" and best.score >= floor,
+        "claimed": best.value != OTHER and best.score >= floor and inside >= OUTSIDE,
+        "outside": best.value == OTHER or inside < OUTSIDE,
         "floor": floor,
         "nearest": labeller.nearest(shown[0], best.value),
-        "others": [label for label in labels if label.head != "intent" and label.score >= 0.05],
+        "others": [label for label in labels if label.head not in {"intent", "scope"} and label.score >= 0.05],
         "milliseconds": milliseconds,
     }

@@ -34,7 +34,7 @@ __all__ = [
 FEWEST, MOST = 4, 200
 """Examples of one intent. Eight to sixteen are usual; more than two hundred teach nothing new."""
 _LONGEST = 2000
-_NAME = re.compile(r"[a-z][a-z0-9_]{1,39}")
+_NAME = re.compile(r"[a-z][a-z0-9_]{1,59}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,9 +137,9 @@ def generation(session: Session) -> str:
 
 def named(name: str) -> str:
     """A name as it is stored: `Warranty claim` becomes `warranty_claim`. Raises `InvalidInput`."""
-    made = re.sub(r"[\s-]+", "_", name.strip().lower())
+    made = re.sub(r"[\s?!.,/&-]+", "_", name.strip().lower()).strip("_")
     if _NAME.fullmatch(made) is None:
-        raise InvalidInput("a name has 2 to 40 letters, digits and underscores, and begins with a letter")
+        raise InvalidInput("a name has 2 to 60 letters, digits and underscores, and begins with a letter")
     return made
 
 

@@ -17,11 +17,14 @@ from assistant.values import Label
 from models.base import Embedder, Vectors
 from models.heads.linear import Linear, calibrated
 
-__all__ = ["OTHER", "Intents", "Lessons", "Nearest", "Shipped"]
+__all__ = ["OTHER", "OUTSIDE", "Intents", "Lessons", "Nearest", "Shipped"]
 
 OTHER = "other"
 """What is outside every intent: no intent is claimed."""
+OUTSIDE = 0.02
+"""A text less familiar than all but this share of the examples is outside every intent."""
 _SHOWN = 5
+_NEIGHBOURS = 10
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,28 @@ class Nearest:
 
 
 @dataclass(frozen=True)
+class _Scope:
+    """How familiar a text is: the energy of its scores (Liu et al. 2020) and how near the nearest examples are, each
+    against what is usual for examples that were left out.
+    """
+
+    examples: Vectors
+    energy: tuple[float, float]
+    """Mean and spread for examples inside the intents; so is `nearness`."""
+    nearness: tuple[float, float]
+    usual: npt.NDArray[np.float32]
+    """What the examples themselves reach, ascending."""
+
+    def familiarity(self, vectors: Vectors, scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        near = _nearness(vectors @ self.examples.T)
+        return _standard(_energy(scores), self.energy) + _standard(near, self.nearness)
+
+    def share(self, familiarity: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """The share of examples that are no more familiar: near 0 for what is outside every intent."""
+        return np.asarray(np.searchsorted(self.usual, familiarity, side="right") / len(self.usual), dtype=np.float32)
+
+
+@dataclass(frozen=True)
 class _Trained:
     version: str
     names: tuple[str, ...]
@@ -62,6 +87,7 @@ class _Trained:
     texts: tuple[str, ...]
     accuracy: float
     """Share of texts whose label was found while they were left out of training."""
+    scope: _Scope
 
 
 @dataclass
@@ -85,13 +111,22 @@ class Intents:
         return self._trained.version if self._trained is not None else ""
 
     def label(self, vectors: Vectors) -> list[list[Label]]:
-        """The best intents of each vector, best first."""
+        """The best intents of each vector, best first, and `scope:in`: the share of examples no more familiar than it."""
         trained = self.trained()
         table = trained.head.probabilities(vectors)
+        scope = trained.scope.share(self.familiarity(vectors))
         return [
-            [Label(f"intent:{trained.names[i]}", float(row[i])) for i in np.argsort(-row, kind="stable")[:_SHOWN]]
-            for row in table
+            [
+                *[Label(f"intent:{trained.names[i]}", float(row[i])) for i in np.argsort(-row, kind="stable")[:_SHOWN]],
+                Label("scope:in", float(inside)),
+            ]
+            for row, inside in zip(table, scope, strict=True)
         ]
+
+    def familiarity(self, vectors: Vectors) -> npt.NDArray[np.float32]:
+        """A score that is low for texts outside every intent; its scale is the head's own."""
+        trained = self.trained()
+        return trained.scope.familiarity(vectors, trained.head.scores(vectors))
 
     def nearest(self, vector: Vectors, label: str) -> Nearest | None:
         """The example of `label` that is most like a vector, if its text is known."""
@@ -143,4 +178,30 @@ class Intents:
             labels=labels,
             texts=(*shipped.texts, *lessons.texts),
             accuracy=float((left_out.argmax(axis=1) == truth).mean()),
+            scope=_scope(vectors, left_out, np.array([label != OTHER for label in labels])),
         )
+
+
+def _scope(vectors: Vectors, left_out: npt.NDArray[np.float32], inside: npt.NDArray[np.bool_]) -> _Scope:
+    examples = vectors[inside]
+    alike = examples @ examples.T
+    np.fill_diagonal(alike, -1)  # a text is not its own neighbour
+    energy, near = _energy(left_out[inside]), _nearness(alike)
+    of_energy, of_near = ((float(one.mean()), float(one.std()) or 1.0) for one in (energy, near))
+    usual = np.sort(_standard(energy, of_energy) + _standard(near, of_near))
+    return _Scope(examples, of_energy, of_near, usual)
+
+
+def _energy(scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    top = scores.max(axis=1)
+    return np.asarray(top + np.log(np.exp(scores - top[:, None]).sum(axis=1)), dtype=np.float32)
+
+
+def _nearness(alike: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Mean similarity to the nearest examples."""
+    count = min(_NEIGHBOURS, alike.shape[1])
+    return np.asarray(np.partition(alike, -count, axis=1)[:, -count:].mean(axis=1), dtype=np.float32)
+
+
+def _standard(values: npt.NDArray[np.float32], usual: tuple[float, float]) -> npt.NDArray[np.float32]:
+    return np.asarray((values - usual[0]) / usual[1], dtype=np.float32)

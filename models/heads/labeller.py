@@ -59,6 +59,8 @@ class Labeller:
 
     def classify(self, texts: Sequence[str]) -> list[list[Label]]:
         """Labels of every head for each text, best first within a head. A text too short to tell has no language."""
+        if not texts:
+            return []
         vectors = self.embed(texts)
         intents = self.intents.label(vectors)
         spam = self.encoder.label(texts, vectors)

@@ -12,7 +12,7 @@ __all__ = ["Linear", "calibrated", "fit", "one_thread", "temperature_of"]
 
 Floats = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.int64]
-_ITERATIONS = 250
+_ITERATIONS = 60
 _FOLDS = 4
 _SEED = 7
 
@@ -38,8 +38,8 @@ class Linear:
 def fit(vectors: Floats, truth: Indices, classes: int, *, strength: float = 30.0) -> Linear:
     """Least log loss with classes weighted alike and the weights kept small; `strength` as scikit-learn's C.
 
-    Accelerated gradient with the step that the largest eigenvalue allows (Nesterov 1983): no line search, so the same
-    examples always give the same head.
+    Accelerated gradient, preconditioned by a bound on the curvature that holds everywhere (Boehning and Lindsay 1988): no
+    line search, so the same examples always give the same head.
     """
     one_thread()
     mean = vectors.mean(axis=0)
@@ -49,13 +49,12 @@ def fit(vectors: Floats, truth: Indices, classes: int, *, strength: float = 30.0
     wanted = np.eye(classes, dtype=np.float32)[truth]
     keep = np.full((centred.shape[1], 1), 1 / strength, dtype=np.float32)
     keep[-1] = 1e-4
-    largest = float(np.linalg.eigvalsh(centred.T @ (centred * share))[-1])
-    step = 1 / (0.5 * largest + 1 / strength)
+    bound = np.linalg.inv(0.5 * centred.T @ (centred * share) + np.diagflat(keep)).astype(np.float32)
     weights = ahead = np.zeros((centred.shape[1], classes), dtype=np.float32)
     pace = 1.0
     for _ in range(_ITERATIONS):
         slope = centred.T @ ((_softmax(centred @ ahead) - wanted) * share) + keep * ahead
-        moved = ahead - step * slope
+        moved = ahead - bound @ slope
         faster = (1 + np.sqrt(1 + 4 * pace * pace)) / 2
         ahead = moved + ((pace - 1) / faster) * (moved - weights)
         weights, pace = moved, faster

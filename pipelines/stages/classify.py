@@ -16,6 +16,7 @@ from assistant.services.rules import Rules
 from assistant.telemetry import METRICS
 from assistant.values import DecisionKind, Label, Turn
 from models.base import Classifier
+from models.heads.intents import OTHER, OUTSIDE
 from pipelines.stages.run import noted
 
 __all__ = ["OPT_OUT_SURE", "OPT_OUT_UNSURE", "Classify", "merged", "readable", "windows"]
@@ -97,13 +98,16 @@ class Classify:
         """Head -> its label, where it is sure enough; and the heads that abstain."""
         claims: dict[str, str] = {}
         abstained = []
+        outside = any(label.name == "scope:in" and label.score < OUTSIDE for label in labels)
         for head in ("intent", *_FURTHER_HEADS):
             found = [label for label in labels if label.head == head]
             if not found:
                 continue
             best = max(found, key=lambda label: label.score)
             default = self.intent_threshold if head == "intent" else FURTHER
-            sure = best.score >= rules.threshold(head, best.value, default=default)
+            sure = best.score >= rules.threshold(head, best.value, default=default) and not (
+                head == "intent" and (best.value == OTHER or outside)
+            )
             if sure and not rules.excepted(sender, head, best.value):
                 claims[head] = best.value
             else:
