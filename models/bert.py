@@ -110,6 +110,10 @@ class Encoder:
     def ready(self) -> bool:
         return self._ready
 
+    def facts(self) -> dict[str, Any]:
+        """What the manifest says of the weights: name, base, engine, licence, data."""
+        return dict(self._meta())
+
     def load(self) -> None:
         """Read and check the files now instead of on first use."""
         if self._ready:

@@ -1,0 +1,141 @@
+"""The models on a page: what they are worth, whether their probabilities hold, whether the mail has changed; and their thresholds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+from fastapi.responses import HTMLResponse, Response
+from sqlalchemy.orm import Session
+
+from api.deps import Id
+from api.inbox import charts
+from api.inbox.admin import Admin, settle, text_of
+from api.inbox.learning import choices, defaults
+from api.inbox.shell import Page, SignedIn, render
+from assistant.errors import InvalidInput, NotifyrError
+from assistant.services import access, learning, rules, verdicts
+
+__all__ = ["router"]
+
+router = APIRouter(include_in_schema=False)
+
+
+@router.get("/models")
+def models_page(page: SignedIn, head: str = "intent") -> HTMLResponse:
+    """Model card, live calibration, drift, shares of the stages."""
+    head = head if head in verdicts.HEADS else "intent"
+    with page.container.database.reading() as session:
+        bins = learning.calibration(session, head)
+        weeks = learning.drift(session, head)
+        shares = learning.stages(session)
+        silent = learning.abstentions(session)
+        reached = learning.reached(session, head)
+    card = _card(page)
+    return render(
+        "models.html",
+        page=page,
+        head=head,
+        heads=verdicts.HEADS,
+        card=card,
+        states=page.container.bus.models(),
+        bins=bins,
+        reached=reached,
+        dots=charts.dots([(one.claimed, one.right) for one in bins]),
+        diagonal=charts.diagonal(),
+        weeks=weeks,
+        shares=shares,
+        silent=silent,
+    )
+
+
+def _card(page: Page) -> dict[str, Any]:
+    """The facts of the weights, as their own manifests give them; `reason` says why there are none."""
+    try:
+        labeller = page.container.classifier
+        if labeller is None:
+            return {"reason": "the encoder is off (NOTIFYR_ENCODER)"}
+        _, manifest = labeller.weights.read()
+        encoder = labeller.encoder.facts()
+        return {"reason": "", "encoder": encoder, "labels": manifest, "intents": labeller.intents.version}
+    except NotifyrError as error:
+        return {"reason": error.message}
+
+
+# -- thresholds and exceptions
+
+
+def _labels(page: Page, *, problem: NotifyrError | None = None) -> HTMLResponse:
+    with page.container.database.reading() as session:
+        return render(
+            "label-rules.html",
+            status=problem.status if problem else 200,
+            page=page,
+            problem=problem,
+            heads=verdicts.HEADS,
+            defaults=defaults(page),
+            thresholds=rules.thresholds(session),
+            exceptions=rules.exceptions(session),
+            choices=choices(page, session),
+        )
+
+
+@router.get("/settings/labels")
+def labels_page(page: Admin) -> HTMLResponse:
+    return _labels(page)
+
+
+@router.post("/settings/labels")
+async def set_threshold(page: Admin) -> Response:
+    """From which probability a label is claimed; an empty one goes back to the default."""
+    form = await page.form()
+    head, label, typed = text_of(form, "head"), text_of(form, "label"), text_of(form, "threshold")
+
+    def do(session: Session) -> dict[str, Any]:
+        if head not in verdicts.HEADS or (label and label not in choices(page, session).get(head, ())):
+            raise InvalidInput("there is no such label")
+        rules.set_threshold(session, head=head, label=label, value=_share(typed), agent_id=page.agent.id)
+        subject = f"{head}:{label or '*'} {typed or 'default'}"
+        access.audit(session, page.agent.id, action="label.threshold", subject=subject)
+        return {}
+
+    return await settle(page, _labels, do, back="/settings/labels?did=saved")
+
+
+@router.post("/settings/labels/never")
+async def never(page: Admin) -> Response:
+    """A label that is never claimed for a sender."""
+    form = await page.form()
+    head, _, label = text_of(form, "label").partition(":")
+
+    def do(session: Session) -> dict[str, Any]:
+        rules.except_sender(session, sender=text_of(form, "sender"), head=head, label=label, agent_id=page.agent.id)
+        access.audit(session, page.agent.id, action="label.never", subject=f"{head}:{label}")
+        return {}
+
+    return await settle(page, _labels, do, back="/settings/labels?did=saved")
+
+
+@router.post("/settings/labels/{exception_id}/forget")
+async def forget(page: Admin, exception_id: Id) -> Response:
+    """The label may be claimed for that sender again."""
+    await page.form()
+
+    def do(session: Session) -> dict[str, Any]:
+        rules.forget_exception(session, exception_id)
+        access.audit(session, page.agent.id, action="label.again", subject=exception_id)
+        return {}
+
+    return await settle(page, _labels, do, back="/settings/labels")
+
+
+def _share(typed: str) -> float | None:
+    """`75`, `75 %` and `0.75` are the same; nothing is None. Raises `InvalidInput`."""
+    text = typed.removesuffix("%").strip().replace(",", ".")
+    if not text:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        raise InvalidInput("a threshold is a number of per cent, like 75") from None
+    return value / 100 if value > 1 else value
