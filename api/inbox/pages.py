@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from api.deps import Id, Parts
-from api.inbox import account, acts, admin, intents, knowledge, mailhtml
+from api.inbox import account, acts, admin, compose, intents, knowledge, learning, mailhtml, models, review
 from api.inbox.shell import SignedIn, go, static_file
 from api.inbox.views import show
 from assistant.db.messages import Message
@@ -19,10 +19,14 @@ __all__ = ["router"]
 
 router = APIRouter(include_in_schema=False)
 router.include_router(acts.router)
+router.include_router(review.router)
+router.include_router(compose.router)
 router.include_router(account.router)
 router.include_router(admin.router)
 router.include_router(knowledge.router)
 router.include_router(intents.router)
+router.include_router(learning.router)
+router.include_router(models.router)
 _INLINE_LIMIT = 3_000_000
 """Bytes of inline pictures that are put into the page of one message."""
 
@@ -45,7 +49,13 @@ def inbox(page: SignedIn, view: str = "inbox", sort: str = "newest", q: str = ""
 
 @router.get("/inbox/{thread_id}")
 def thread(
-    page: SignedIn, thread_id: Id, view: str = "inbox", sort: str = "newest", q: str = "", cursor: str = ""
+    page: SignedIn,
+    thread_id: Id,
+    view: str = "inbox",
+    sort: str = "newest",
+    q: str = "",
+    cursor: str = "",
+    compose: str = "",
 ) -> HTMLResponse:
     """A list with one thread open. Opening marks it read."""
     with page.container.database.reading() as session:
@@ -53,7 +63,7 @@ def thread(
     if unread and page.request.headers.get("purpose") != "prefetch":
         with page.container.database.transaction() as session:
             threads.mark_read(session, thread_id, agent_id=page.agent.id)
-    return show(page, thread_id=thread_id, view=view, sort=sort, q=q, cursor=cursor)
+    return show(page, thread_id=thread_id, view=view, sort=sort, q=q, cursor=cursor, compose=compose)
 
 
 # -- one message

@@ -24,9 +24,20 @@ from api.security import check_csrf
 from assistant.backends.coordination import RULES
 from assistant.clock import utcnow
 from assistant.db.access import Agent, AgentSession
-from assistant.errors import NotAuthenticated, NotFound
+from assistant.errors import NotAuthenticated, NotFound, NotifyrError
 
-__all__ = ["Page", "SignedIn", "Visitor", "asset", "form_of", "go", "next_step", "render", "render_problem", "static_file"]
+__all__ = [
+    "Page",
+    "SignedIn",
+    "Visitor",
+    "asset",
+    "form_of",
+    "go",
+    "next_step",
+    "render",
+    "render_problem",
+    "static_file",
+]
 
 _HERE = Path(__file__).parent
 _STATIC = _HERE / "static"
@@ -107,7 +118,11 @@ async def form_of(request: Request, opened: AgentSession) -> FormData:
     except Exception as error:
         raise BadRequest("the form cannot be read") from error
     presented = request.headers.get("x-csrf-token") or form.get("csrf_token", "")
-    check_csrf(opened, presented if isinstance(presented, str) else "")
+    try:
+        check_csrf(opened, presented if isinstance(presented, str) else "")
+    except NotifyrError:
+        await form.close()
+        raise
     return form
 
 

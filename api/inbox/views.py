@@ -10,12 +10,25 @@ from urllib.parse import urlencode
 from fastapi.responses import HTMLResponse
 from sqlalchemy.orm import Session
 
-from api.inbox import mailhtml, words
+from api.inbox import learning, mailhtml, words
 from api.inbox.shell import Page, render
+from api.inbox.times import PRESETS
 from assistant.clock import utcnow
+from assistant.db.inbox import Note
 from assistant.db.messages import Message, Suggestion, Thread
 from assistant.errors import NotFound
-from assistant.services import contacts, directory, drafts, threads
+from assistant.services import (
+    access,
+    composing,
+    contacts,
+    directory,
+    drafts,
+    labels,
+    notes,
+    saved_replies,
+    threads,
+    uploads,
+)
 from assistant.states import Delivery, Direction, SuggestionState
 
 __all__ = ["show"]
@@ -32,6 +45,7 @@ def show(
     sort: str = "newest",
     q: str = "",
     cursor: str = "",
+    compose: str = "",
     problem: Any = None,
 ) -> HTMLResponse:
     """The whole inbox page. `problem` is an error of the act that led here; it is shown and decides the status."""
@@ -48,7 +62,9 @@ def show(
             "rows": listed.items,
             "next_cursor": listed.next_cursor,
             "did": _did(session, page),
-            "open": _thread(session, page, thread_id) if thread_id else None,
+            "open": _thread(session, page, thread_id, compose) if thread_id else None,
+            "all_labels": labels.every(session),
+            "row_labels": labels.of_threads(session, [row.id for row in listed.items]),
         }
     query = {"view": view, "sort": sort, "q": q}
     tail = urlencode({name: value for name, value in query.items() if value and value != "newest"})
@@ -69,6 +85,7 @@ def show(
         views=words.VIEW_WORDS,
         sorts=threads.SORTS,
         marks=words.MARKS,
+        presets=PRESETS,
         **values,
     )
     if problem is not None:
@@ -77,12 +94,11 @@ def show(
     return answer
 
 
-def _thread(session: Session, page: Page, thread_id: str) -> dict[str, Any]:
+def _thread(session: Session, page: Page, thread_id: str, compose: str) -> dict[str, Any]:
     found = threads.get_thread(session, thread_id)
     messages = threads.messages_of(session, thread_id)
     drafted = threads.suggestions_of(session, thread_id)
     newest = next((m for m in reversed(messages) if m.direction == Direction.INBOUND), None)
-    mine = drafts.load(session, thread_id, agent_id=page.agent.id)
     editing = drafts.load(session, thread_id, agent_id=page.agent.id, kind="edit")
     current = _current(drafted)
     card = _card(found, newest, current)
@@ -95,14 +111,57 @@ def _thread(session: Session, page: Page, thread_id: str) -> dict[str, Any]:
         "suggestion": current,
         "earlier": [one for one in drafted if current is None or one.id != current.id],
         "card": card,
-        "reply": mine.text if mine else (editing.text if editing and card != "proposed" else ""),
+        "composer": _composer(session, page, found, compose, editing.text if editing and card != "proposed" else ""),
+        "notes": _notes(session, found, messages),
+        "agents": {one.id: one.name for one in access.agents(session)},
+        "labels": labels.of_threads(session, [thread_id])[thread_id],
         "edit": editing.text if editing and current and editing.suggestion_id == current.id else None,
         "contact": directory.get_contact(session, found.contact_id),
         "blocked": _blocked(session, found),
         "present": page.container.bus.who(thread_id),
         "held": [m for m in messages if m.status == Delivery.HELD],
+        "verdicts": learning.shown(page, session, newest),
         "images": {m.id: mailhtml.blocked_images(m.html) for m in messages if m.html},
     }
+
+
+def _composer(session: Session, page: Page, thread: Thread, kind: str, left: str) -> dict[str, Any]:
+    """What is being written: its kind, recipients, words and files. `left`: the words of an edit that has no card any more."""
+    kind = kind if kind in composing.KINDS else "reply"
+    kept = "reply" if kind == "reply-all" else kind
+    draft = drafts.load(session, thread.id, agent_id=page.agent.id, kind=kept)
+    start = composing.outline(session, thread.id, kind) if kind != "note" else composing.Outline(kind)
+    everyone = composing.outline(session, thread.id, "reply-all")
+    typed = draft.fields if draft is not None and draft.fields.get("mode") == kind else {}
+    values = {
+        "agent": page.agent.name,
+        "name": thread.contact.display_name,
+        "first_name": thread.contact.display_name.partition(" ")[0],
+        "subject": thread.subject,
+    }
+    return {
+        "kind": kind,
+        "to": typed.get("to", start.to),
+        "cc": typed.get("cc", start.cc),
+        "bcc": typed.get("bcc", ""),
+        "subject": typed.get("subject", start.subject),
+        "text": draft.text if draft is not None else (left if kept == "reply" and left else start.text),
+        "draft": draft is not None,
+        "along": start.files,
+        "uploads": uploads.of(session, agent_id=page.agent.id, thread_id=thread.id, kind=kept),
+        "others": len(composing.parse_addresses(f"{everyone.to},{everyone.cc}")) > 1,
+        "saved": [(one.name, saved_replies.fill(one.text, values)) for one in saved_replies.every(session)],
+    }
+
+
+def _notes(session: Session, thread: Thread, messages: Sequence[Message]) -> dict[str, list[Note]]:
+    """The notes of a thread by the message that they follow; those before the first one follow it too."""
+    found: dict[str, list[Note]] = {}
+    for note in notes.of_thread(session, thread.id):
+        before = [one for one in messages if one.created_at <= note.created_at] or messages[:1]
+        if before:
+            found.setdefault(before[-1].id, []).append(note)
+    return found
 
 
 def _current(drafted: Sequence[Suggestion]) -> Suggestion | None:

@@ -2,24 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from sqlalchemy import delete, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from assistant.clock import utcnow
+from assistant.db.inbox import NewDraft
 from assistant.db.messages import DraftText
 from assistant.errors import InvalidInput
 from assistant.services.threads import get_thread
 
-__all__ = ["LONGEST", "discard", "load", "others", "save"]
+__all__ = ["KINDS", "LONGEST", "discard", "load", "load_new", "others", "save", "save_new"]
 
 LONGEST = 100_000
+KINDS = ("reply", "edit", "forward", "note")
+_LONGEST_FIELD = 10_000
 
 
 def save(
-    session: Session, thread_id: str, *, agent_id: str, text: str, kind: str = "reply", suggestion_id: str | None = None
+    session: Session,
+    thread_id: str,
+    *,
+    agent_id: str,
+    text: str,
+    kind: str = "reply",
+    suggestion_id: str | None = None,
+    fields: Mapping[str, str] | None = None,
 ) -> DraftText | None:
-    """Keep what an agent has typed (`kind`: `reply` or `edit`); an empty text forgets it. Raises `NotFound`, `InvalidInput`."""
+    """Keep what an agent has typed (`kind`: one of `KINDS`); an empty text forgets it. Raises `NotFound`, `InvalidInput`.
+
+    `fields`: recipients and subject as typed; None leaves what is there.
+    """
+    if kind not in KINDS:
+        raise InvalidInput(f"a draft is one of {', '.join(KINDS)}")
     if len(text) > LONGEST:
         raise InvalidInput(f"a draft may have {LONGEST} characters")
     get_thread(session, thread_id)
@@ -39,6 +56,8 @@ def save(
                 raise
             draft = found
     draft.text, draft.suggestion_id, draft.updated_at = text, suggestion_id, utcnow()
+    if fields is not None:
+        draft.fields = {name: value[:_LONGEST_FIELD] for name, value in fields.items()}
     session.flush()
     return draft
 
@@ -56,6 +75,30 @@ def others(session: Session, thread_id: str, *, agent_id: str) -> list[DraftText
     return list(
         session.scalars(select(DraftText).where(DraftText.thread_id == thread_id, DraftText.agent_id != agent_id))
     )
+
+
+def load_new(session: Session, agent_id: str) -> dict[str, str]:
+    """An agent's unsent new message: `to`, `cc`, `bcc`, `subject`, `text`. Empty when there is none."""
+    found = session.get(NewDraft, agent_id)
+    return dict(found.fields) if found is not None else {}
+
+
+def save_new(session: Session, agent_id: str, fields: Mapping[str, str]) -> None:
+    """Keep an agent's new message as typed; nothing typed forgets it. Raises `InvalidInput`."""
+    if sum(map(len, fields.values())) > LONGEST:
+        raise InvalidInput(f"a draft may have {LONGEST} characters")
+    found = session.get(NewDraft, agent_id)
+    if not any(value.strip() for value in fields.values()):
+        if found is not None:
+            session.delete(found)
+        return
+    if found is None:
+        try:
+            with session.begin_nested():
+                session.add(found := NewDraft(agent_id=agent_id, fields=dict(fields)))
+        except IntegrityError:
+            found = session.get_one(NewDraft, agent_id, populate_existing=True)
+    found.fields = dict(fields)
 
 
 def discard(session: Session, thread_id: str, *, agent_id: str, kind: str = "reply") -> None:

@@ -164,13 +164,13 @@ def test_the_frame_may_do_nothing_but_show() -> None:
 def test_no_key_shadows_another_also_without_letters() -> None:
     assert keys.conflicts(keys.KEYS) == []
     assert len({key.act for key in keys.KEYS}) == len(keys.KEYS)
-    assert [key.act for key in keys.remapped({}, letters=False)] == ["send", "palette"]
+    assert [key.act for key in keys.remapped({}, letters=False)] == ["send", "send-done", "palette"]
 
 
 def test_a_changed_key_that_shadows_another_is_found() -> None:
     changed = keys.remapped({"done": "g"})
     assert {one for pair in keys.conflicts(changed) for one in pair} >= {"done", "go-inbox"}
-    assert keys.conflicts(keys.remapped({"done": "a"})) == []
+    assert keys.conflicts(keys.remapped({"done": "q"})) == []
 
 
 def test_the_overlay_shows_every_key_of_every_group(world: World) -> None:
@@ -185,18 +185,18 @@ def test_an_agent_changes_keys_and_switches_letters_off(world: World) -> None:
     admin = world.browser()
     token = re.search(r'name="csrf_token" value="([^"]+)"', admin.get("/settings").text)
     assert token is not None
-    form = {"csrf_token": token.group(1), "theme": "auto", "density": "comfortable", "letters": "on", "key-done": "a"}
+    form = {"csrf_token": token.group(1), "theme": "auto", "density": "comfortable", "letters": "on", "key-done": "q"}
     assert admin.post("/settings", data=form).status_code in {200, 303}
-    assert "|done=a|" in admin.get("/inbox").text
+    assert "|done=q|" in admin.get("/inbox").text
     clash = admin.post("/settings", data=form | {"key-done": "g"})
     assert clash.status_code == 422
     assert "share their keys" in clash.text
-    assert "|done=a|" in admin.get("/inbox").text
+    assert "|done=q|" in admin.get("/inbox").text
     del form["letters"]
     admin.post("/settings", data=form)
     told = re.search(r'<meta name="keys" content="([^"]*)"', admin.get("/inbox").text)
     assert told is not None
-    assert told.group(1) == "send=$mod+Enter|palette=$mod+k|"
+    assert told.group(1) == "send=$mod+Enter|send-done=$mod+Shift+Enter|palette=$mod+k|"
 
 
 def test_vendored_files_are_the_published_ones() -> None:

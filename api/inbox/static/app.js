@@ -1,5 +1,6 @@
 // Keys, live updates, drafts, toasts. Everything here only makes quicker what works as plain links and forms.
 import { tinykeys } from "./vendor/tinykeys.js";
+import { compose } from "./compose.js";
 
 const $ = (selector, root = document) => root.querySelector(selector);
 const $$ = (selector, root = document) => [...root.querySelectorAll(selector)];
@@ -64,7 +65,6 @@ const acts = {
     reasons.hidden = false;
     dismissing = setTimeout(() => { dismissing = 0; if (!$("[data-panel=reasons]")?.hidden) press("dismiss"); }, 2500);
   },
-  reply: () => $("#reply")?.focus(),
   "next-message": () => message(1),
   "previous-message": () => message(-1),
   context: () => app()?.classList.toggle("show-context"),
@@ -72,7 +72,8 @@ const acts = {
   palette: () => { const box = $("#palette"); if (box) { box.showModal(); $("#palette-input").value = ""; filter(""); } },
   send: () => {
     const form = document.activeElement?.closest("form");
-    (form && form.matches("#reply-form, [data-panel=edit]") ? form : $("#reply-form"))?.requestSubmit();
+    const wanted = form && form.matches("#reply-form, [data-panel=edit]") ? form : $("#reply-form");
+    wanted?.requestSubmit($("[data-key=send]", wanted) ?? undefined);
   },
 };
 function message(step) {
@@ -173,6 +174,7 @@ const timers = new Map();
 async function keep(box) {
   timers.delete(box);
   const body = new URLSearchParams({ text: box.value, kind: box.dataset.kind, suggestion_id: box.dataset.suggestion ?? "" });
+  for (const one of $$(`[data-with="#${box.id}"]`)) body.set(one.name, one.value);
   const state = $("#draft-state");
   try {
     const answer = await fetch(box.dataset.draft, { method: "POST", body, keepalive: box.value.length < 60000, headers: { "X-CSRF-Token": meta("csrf") } });
@@ -184,7 +186,7 @@ async function keep(box) {
   }
 }
 document.addEventListener("input", (event) => {
-  const box = event.target.closest("[data-draft]");
+  const box = event.target.closest("[data-draft]") ?? (event.target.dataset.with ? $(event.target.dataset.with) : null);
   if (!box) return;
   clearTimeout(timers.get(box));
   timers.set(box, setTimeout(() => keep(box), 400));
@@ -310,4 +312,5 @@ document.addEventListener("htmx:after:swap", () => {
 addEventListener("htmx:error", () => { const box = $("#offline"); if (box) { lostAt ||= Date.now(); } });
 panels();
 if (app() && meta("csrf")) connect();
+compose({ $, $$, acts, press, meta });
 document.documentElement.dataset.ready = "1";

@@ -1,0 +1,75 @@
+"""How every act of the inbox runs: one form post, one transaction, and the page after it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from urllib.parse import urlencode
+
+from anyio.to_thread import run_sync
+from fastapi.responses import Response
+from sqlalchemy.orm import Session
+from starlette.datastructures import FormData
+
+from api.inbox.shell import Page, go
+from api.inbox.views import show
+from assistant.errors import InvalidInput, NotifyrError
+from assistant.services import threads
+
+__all__ = ["act_on", "field", "number"]
+
+
+def field(form: FormData, name: str, default: str = "") -> str:
+    value = form.get(name, default)
+    return value if isinstance(value, str) else default
+
+
+def number(form: FormData, name: str) -> int:
+    try:
+        return int(field(form, name))
+    except ValueError:
+        raise InvalidInput(f"{name} is not a number") from None
+
+
+async def act_on(
+    page: Page,
+    form: FormData,
+    thread_id: str,
+    do: Callable[[Session], dict[str, str]],
+    *,
+    advance: frozenset[str] = frozenset(),
+    compose: str = "",
+) -> Response:
+    """Run `do` in a transaction and go to the page after it; on an error show this page with the reason.
+
+    `advance`: the views in which the next thread is opened, because this one leaves them. `compose`: what was being written.
+    """
+    query = {name: field(form, name) for name in ("view", "sort", "q") if field(form, name)}
+
+    def run() -> Response:
+        after = thread_id
+        if query.get("view") in advance:
+            after = _following(page, thread_id, query)
+        try:
+            with page.container.database.transaction() as session:
+                did = do(session)
+        except NotifyrError as error:
+            if error.status >= 500:
+                raise
+            return show(page, thread_id=thread_id, problem=error, compose=compose, **query)
+        path = f"/inbox/{after}" if after else "/inbox"
+        return go(f"{path}?{urlencode(query | did)}")
+
+    return await run_sync(run)
+
+
+def _following(page: Page, thread_id: str, query: dict[str, str]) -> str:
+    """The thread after this one in its list: where the agent goes next. The list itself when there is none."""
+    with page.container.database.reading() as session:
+        sort = query.get("sort", "newest")
+        listed = threads.list_threads(session, query["view"], sort=sort if sort in threads.SORTS else "newest").items
+    ids = [one.id for one in listed]
+    if thread_id in ids:
+        place = ids.index(thread_id)
+        rest = ids[place + 1 :] + ids[:place]
+        return rest[0] if rest else ""
+    return ids[0] if ids else ""

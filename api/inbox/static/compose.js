@@ -1,0 +1,100 @@
+// Writing: which kind of message, its files, saved replies, and the time zone of who types.
+export function compose({ $, $$, acts, press, meta }) {
+  const kind = () => $("#composer")?.dataset.compose ?? "";
+  let focus = "";
+
+  // The key of a kind opens it, or goes to the words when it is open already.
+  for (const wanted of ["reply", "reply-all", "forward", "note"]) {
+    acts[wanted] = () => {
+      if (kind() === wanted) return write();
+      focus = wanted;
+      if (!press(wanted)) focus = "";
+    };
+  }
+  acts.label = () => {
+    const panel = $("[data-panel=label]");
+    if (!panel) return;
+    panel.open = true;
+    $("input[name=add]", panel).focus();
+  };
+  acts["send-done"] = () => press("send-done");
+  function write() {
+    const box = kind() === "forward" && !$("#to").value ? $("#to") : $("#reply");
+    box?.focus();
+    if (box?.id === "reply") box.setSelectionRange(kind() === "forward" ? 0 : box.value.length, kind() === "forward" ? 0 : box.value.length);
+    $("#composer")?.scrollIntoView({ block: "nearest" });
+  }
+  document.addEventListener("htmx:after:swap", () => {
+    if (focus && kind() === focus) { focus = ""; write(); }
+  });
+  document.addEventListener("click", (event) => {
+    const mode = event.target.closest(".modes a");
+    if (mode) focus = mode.dataset.key;
+    const saved = event.target.closest("[data-insert]");
+    if (saved) insert(saved.dataset.insert);
+  });
+
+  // Saved replies: chosen by a button, or by `/` at the start of a line.
+  function insert(text) {
+    const box = $("#reply");
+    $("#saved")?.hidePopover();
+    box.focus();
+    const at = box.selectionStart;
+    const slash = box.value[at - 1] === "/" ? 1 : 0;
+    box.setRangeText(text, at - slash, box.selectionEnd, "end");
+    box.dispatchEvent(new Event("input", { bubbles: true }));
+  }
+  document.addEventListener("input", (event) => {
+    const box = event.target;
+    if (box.id !== "reply" || !$("#saved") || event.data !== "/") return;
+    const before = box.value.slice(0, box.selectionStart - 1);
+    if (before && !before.endsWith("\n")) return;
+    $("#saved").showPopover();
+    $("#saved button").focus();
+  });
+  document.addEventListener("keydown", (event) => {
+    const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+    if (!step || !event.target.matches?.("#saved button")) return;
+    event.preventDefault();
+    const all = $$("#saved button");
+    all[(all.indexOf(event.target) + step + all.length) % all.length].focus();
+  });
+
+  // Files: chosen, dropped or pasted, they go to the server at once and wait there with the words.
+  async function send(files) {
+    const box = $("#reply[data-files]");
+    if (!box || !files.length) return;
+    const body = new FormData();
+    body.set("kind", box.dataset.kind);
+    for (const file of files) body.append("files", file, file.name || "pasted.png");
+    const state = $("#draft-state");
+    state.textContent = "Keeping the file…";
+    try {
+      const answer = await fetch(box.dataset.files, { method: "POST", body, headers: { "X-CSRF-Token": meta("csrf"), Accept: "text/html" } });
+      const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+      const list = $("#uploads", page);
+      if (list) { $("#uploads").replaceWith(document.adoptNode(list)); htmx.process($("#uploads")); }
+      state.textContent = answer.ok ? "File kept" : "The file was not kept";
+    } catch {
+      state.textContent = "Offline: the file was not kept, try again";
+    }
+  }
+  document.addEventListener("change", (event) => {
+    if (!event.target.matches("[data-upload]")) return;
+    send([...event.target.files]);
+    event.target.value = "";
+  });
+  document.addEventListener("paste", (event) => {
+    if (event.target.id === "reply" && event.clipboardData?.files.length) { event.preventDefault(); send([...event.clipboardData.files]); }
+  });
+  for (const name of ["dragover", "drop"]) {
+    document.addEventListener(name, (event) => {
+      if (!event.target.closest?.("#composer, .new-message") || !event.dataTransfer?.types.includes("Files")) return;
+      event.preventDefault();
+      if (name === "drop") send([...event.dataTransfer.files]);
+    });
+  }
+  document.addEventListener("submit", (event) => {
+    for (const one of $$("[data-zone]", event.target)) one.value = Intl.DateTimeFormat().resolvedOptions().timeZone;
+  }, true);
+}

@@ -1,0 +1,105 @@
+"""Labels that agents put on threads. A label comes into being with its first use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from zlib import crc32
+
+from sqlalchemy import delete, func, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from assistant.db.inbox import Label, ThreadLabel
+from assistant.db.session import publish
+from assistant.errors import InvalidInput
+from assistant.services.threads import get_thread
+
+__all__ = ["add", "every", "name_of", "of_threads", "remove"]
+
+_LONGEST = 50
+_HUES = 8
+_MOST = 20
+
+
+def name_of(text: str) -> str:
+    """A label's name as it is kept: lower case, words joined by `-`. Raises `InvalidInput`."""
+    name = "-".join("".join(c if c.isalnum() or c in "-_" else " " for c in text.lower()).split())
+    if not name:
+        raise InvalidInput("a label needs a letter or a digit")
+    if len(name) > _LONGEST:
+        raise InvalidInput(f"a label has at most {_LONGEST} characters")
+    return name
+
+
+def every(session: Session) -> Sequence[tuple[Label, int]]:
+    """Every label by name, with how many threads have it."""
+    rows = session.execute(
+        select(Label, func.count(ThreadLabel.id))
+        .outerjoin(ThreadLabel, ThreadLabel.label_id == Label.id)
+        .group_by(Label.id)
+        .order_by(Label.name)
+    )
+    return [(label, count) for label, count in rows]
+
+
+def of_threads(session: Session, thread_ids: Iterable[str]) -> dict[str, list[Label]]:
+    """The labels of several threads in one query."""
+    found: dict[str, list[Label]] = {thread_id: [] for thread_id in thread_ids}
+    rows = session.execute(
+        select(ThreadLabel.thread_id, Label)
+        .join(Label, Label.id == ThreadLabel.label_id)
+        .where(ThreadLabel.thread_id.in_(found))
+        .order_by(Label.name)
+    )
+    for thread_id, label in rows:
+        found[thread_id].append(label)
+    return found
+
+
+def add(session: Session, thread_id: str, *, name: str, agent_id: str | None) -> bool:
+    """Put a label on a thread. False when it was there. Raises `NotFound`, `InvalidInput`."""
+    get_thread(session, thread_id)
+    label = _label(session, name_of(name))
+    if len(of_threads(session, [thread_id])[thread_id]) >= _MOST:
+        raise InvalidInput(f"a thread has at most {_MOST} labels")
+    try:
+        with session.begin_nested():
+            session.add(ThreadLabel(thread_id=thread_id, label_id=label.id, agent_id=agent_id))
+    except IntegrityError:
+        return False
+    publish(session, "thread.changed", thread_id=thread_id, reason="labels", agent_id=agent_id or "")
+    return True
+
+
+def remove(session: Session, thread_id: str, *, name: str, agent_id: str | None) -> bool:
+    """Take a label off a thread. False when it was not there. Raises `NotFound`. A label that nothing has goes away."""
+    get_thread(session, thread_id)
+    label = session.scalar(select(Label).where(Label.name == name))
+    if label is None:
+        return False
+    taken = session.scalar(
+        select(ThreadLabel.id).where(ThreadLabel.thread_id == thread_id, ThreadLabel.label_id == label.id)
+    )
+    if taken is None:
+        return False
+    session.execute(delete(ThreadLabel).where(ThreadLabel.id == taken))
+    if session.scalar(select(ThreadLabel.id).where(ThreadLabel.label_id == label.id).limit(1)) is None:
+        session.delete(label)
+    publish(session, "thread.changed", thread_id=thread_id, reason="labels", agent_id=agent_id or "")
+    return True
+
+
+def _label(session: Session, name: str) -> Label:
+    known = session.scalar(select(Label).where(Label.name == name))
+    if known is not None:
+        return known
+    label = Label(name=name, hue=crc32(name.encode()) % _HUES)
+    try:
+        with session.begin_nested():
+            session.add(label)
+    except IntegrityError:
+        found = session.scalar(select(Label).where(Label.name == name))
+        if found is None:
+            raise
+        return found
+    return label

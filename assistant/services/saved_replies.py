@@ -1,0 +1,69 @@
+"""Saved replies: words that agents use often, with a few names to fill in."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from assistant.db.inbox import SavedReply
+from assistant.errors import Conflict, InvalidInput, NotFound
+
+__all__ = ["NAMES", "every", "fill", "remove", "save"]
+
+NAMES = {
+    "first_name": "the contact's first name",
+    "name": "the contact's whole name",
+    "subject": "the thread's subject",
+    "agent": "your name",
+}
+"""What may stand in braces, and what it becomes. Nothing else is looked up: a saved reply is words, never a program."""
+_LONGEST = 20_000
+_HOLE = re.compile(r"\{([a-z_]{1,40})\}")
+
+
+def every(session: Session) -> Sequence[SavedReply]:
+    """Every saved reply, by name."""
+    return session.scalars(select(SavedReply).order_by(SavedReply.name)).all()
+
+
+def save(session: Session, *, name: str, text: str, agent_id: str, reply_id: str | None = None) -> SavedReply:
+    """Write a saved reply, or change the one with that id. Raises `InvalidInput`, `Conflict` for a name that is taken."""
+    name, text = " ".join(name.split())[:80], text.strip()
+    if not name or not text:
+        raise InvalidInput("a saved reply needs a name and a text")
+    if len(text) > _LONGEST:
+        raise InvalidInput(f"a saved reply has at most {_LONGEST:,} characters")
+    if unknown := sorted(set(_HOLE.findall(text)) - set(NAMES)):
+        raise InvalidInput(f"{{{unknown[0]}}} is not known; there are {', '.join(f'{{{one}}}' for one in NAMES)}")
+    try:
+        with session.begin_nested():
+            reply = _get(session, reply_id) if reply_id else SavedReply(agent_id=agent_id)
+            reply.name, reply.text = name, text
+            session.add(reply)
+            session.flush()
+    except IntegrityError:
+        raise Conflict(f"there is a saved reply with the name {name}") from None
+    return reply
+
+
+def remove(session: Session, reply_id: str) -> SavedReply:
+    """Raises `NotFound`."""
+    reply = _get(session, reply_id)
+    session.delete(reply)
+    return reply
+
+
+def fill(text: str, values: Mapping[str, str]) -> str:
+    """The words with their names filled in. What has no value stays as it is, so that it is seen before sending."""
+    return _HOLE.sub(lambda hole: values.get(hole[1]) or hole[0], text)
+
+
+def _get(session: Session, reply_id: str | None) -> SavedReply:
+    reply = session.get(SavedReply, reply_id or "")
+    if reply is None:
+        raise NotFound("there is no such saved reply")
+    return reply
