@@ -21,6 +21,7 @@ check: .venv/.ready-dev ## Lint, types, import floors, generated files up to dat
 	@$(PYTHON) scripts/settings_doc.py --check
 	@$(PYTHON) scripts/keys_doc.py --check
 	@$(PYTHON) scripts/openapi.py --check
+	@$(PYTHON) scripts/checklist_doc.py --check
 	@$(PYTHON) scripts/check_links.py
 
 bench: .venv/.ready-dev ## Measure triage and the API against named baselines, as ratios of one run
@@ -36,6 +37,7 @@ docs: .venv/.ready-dev ## Write the generated pages of docs/ and check every lin
 	@$(PYTHON) scripts/settings_doc.py
 	@$(PYTHON) scripts/keys_doc.py
 	@$(PYTHON) scripts/openapi.py
+	@$(PYTHON) scripts/checklist_doc.py
 	@$(PYTHON) scripts/check_links.py
 
 openapi: .venv/.ready-dev ## Write docs/openapi.json from the code

@@ -102,6 +102,7 @@ def test_nothing_prints_but_the_console() -> None:
     assert offenders(r"^print$|^sys\.(stdout|stderr)\.write$", allowed=("api/console.py",)) == []
 
 
+@pytest.mark.checklist(64)
 def test_one_outgoing_http_client() -> None:
     clients = {"httpx", "requests", "urllib.request", "aiohttp", "urllib3"}
     found = []
@@ -206,6 +207,7 @@ def test_relationships_never_load_by_themselves() -> None:
     assert found == []
 
 
+@pytest.mark.checklist(48)
 def test_templates_never_switch_escaping_off() -> None:
     templates = [p for p in ROOT.glob("api/**/*") if p.suffix in {".html", ".jinja", ".j2", ".xml", ".txt"}]
     found = [
@@ -236,6 +238,7 @@ def test_no_two_paths_differ_only_by_case() -> None:
     assert clashes == []
 
 
+@pytest.mark.checklist(61)
 def test_no_secret_is_committed() -> None:
     pattern = re.compile(
         rb"-----BEGIN (RSA |EC |OPENSSH )?PRIVATE KEY-----|\bAKIA[0-9A-Z]{16}\b|\bghp_[A-Za-z0-9]{36}\b|\bxox[bp]-[0-9]{8,}"

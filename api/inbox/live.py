@@ -31,7 +31,7 @@ IDLE = 90.0
 FRAMES = 30
 """Most frames a page may send in ten seconds."""
 SEND_SECONDS = 5.0
-CHECK_SECONDS = 1.0
+CHECK_SECONDS = 0.5
 _KINDS = {"presence", "absent", "ping"}
 
 

@@ -23,10 +23,19 @@ from assistant.db.contacts import Contact, Identity
 from assistant.db.messages import Attachment, Message, Suggestion, Thread
 from assistant.db.profiles import Profile
 from assistant.services import access
+from assistant.settings import Settings
 from assistant.states import Author, Delivery, Direction, SuggestionState, TriageState
 from pipelines.container import Container
 
 PASSWORD = "correct horse battery"
+BOTH = ("sqlite", "postgresql")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Each test of a module with `ENGINES = BOTH` runs once on each."""
+    engines = getattr(metafunc.module, "ENGINES", None)
+    if engines and "engine" in metafunc.fixturenames:
+        metafunc.parametrize("engine", engines, indirect=True)
 
 
 @dataclass
@@ -185,6 +194,22 @@ def _plain_logs() -> None:
             structlog.processors.KeyValueRenderer(),
         ]
     )
+
+
+@pytest.fixture
+def engine(request: pytest.FixtureRequest) -> str:
+    """Which database: SQLite, unless the module says `ENGINES = BOTH`."""
+    found: str = getattr(request, "param", "sqlite")
+    return found
+
+
+@pytest.fixture
+def full_settings(
+    request: pytest.FixtureRequest, engine: str, make_settings: Callable[..., Settings], valkey_url: str
+) -> Settings:
+    """Settings of a whole installation on `engine`: the embedded Valkey, no models."""
+    url = request.getfixturevalue(f"{engine}_url")
+    return make_settings(redis_url=valkey_url, database_url=url, encoder="off", generator="off")
 
 
 @pytest.fixture

@@ -182,11 +182,13 @@ def test_a_data_folder_that_cannot_be_written_is_a_problem_in_words(tmp_path: Pa
 # -- the start
 
 
+@pytest.mark.checklist(68)
 def test_this_interpreter_passes_every_behaviour_check() -> None:
     assert startup.interpreter() == []
     assert len(startup.INTERPRETER_CHECKS) >= 7
 
 
+@pytest.mark.checklist(68)
 def test_an_interpreter_without_assertions_is_refused(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-O", "-m", "api.cli", "config", "check"],
@@ -227,6 +229,7 @@ def test_migrate_brings_either_database_up_and_says_so(postgres: PostgresServer,
     postgres.execute("DROP DATABASE by_command WITH (FORCE)")
 
 
+@pytest.mark.checklist(57)
 def test_what_a_command_writes_is_for_this_user_only(tmp_path: Path) -> None:
     notifyr("migrate", env={"NOTIFYR_DATA_DIR": str(tmp_path / "var")})
     assert (tmp_path / "var" / "notifyr.db").stat().st_mode & 0o077 == 0

@@ -17,7 +17,9 @@ from assistant.db.messages import Message
 from assistant.errors import InvalidInput
 from assistant.services import attempts, composing, drafts, labels, notes, saved_replies, threads
 from assistant.states import Delivery, Direction, ThreadState
-from tests.api.conftest import World
+from tests.api.conftest import BOTH, World
+
+ENGINES = BOTH
 
 PNG = bytes.fromhex("89504e470d0a1a0a0000000d4948445200000001000000010806000000") + b"\x00" * 40
 
@@ -146,6 +148,7 @@ def test_what_is_no_address_is_named_and_nothing_is_lost(world: World, to: str) 
         composing.parse_addresses(to)
 
 
+@pytest.mark.checklist(38)
 def test_a_blind_copy_is_in_the_envelope_and_in_no_header(world: World) -> None:
     from assistant.values import Address, OutboundMessage
     from channels.email import compose

@@ -32,6 +32,7 @@ def changing(world: World) -> list[tuple[str, str]]:
     return found
 
 
+@pytest.mark.checklist(17)
 def test_every_change_refuses_a_foreign_origin(world: World) -> None:
     browser = world.browser()
     for method, path in changing(world):
@@ -45,6 +46,7 @@ def test_every_change_refuses_a_foreign_origin(world: World) -> None:
             assert (answer.status_code, answer.json()["code"]) == (403, "foreign-origin"), (method, path, headers)
 
 
+@pytest.mark.checklist(17)
 def test_every_change_by_a_browser_needs_the_page_token(world: World) -> None:
     browser = world.browser()
     right = browser.headers.pop("x-csrf-token")
@@ -60,6 +62,7 @@ def test_every_change_by_a_browser_needs_the_page_token(world: World) -> None:
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "", "application/jsonp"])
+@pytest.mark.checklist(17)
 def test_json_in_another_content_type_is_refused(world: World, kind: str) -> None:
     answer = world.client().post("/api/v1/auth/sign-in", content=b'{"email": "a@b.co"}', headers={"content-type": kind})
     assert (answer.status_code, answer.json()["code"]) == (415, "unsupported-media-type")
@@ -174,6 +177,7 @@ def test_every_answer_carries_the_security_headers(world: World) -> None:
         assert "server" not in answer.headers and len(answer.headers["x-request-id"]) == 36
 
 
+@pytest.mark.checklist(27)
 def test_every_error_is_a_problem_document_with_a_listed_code(world: World) -> None:
     client = world.browser()
     for answer in (
@@ -191,6 +195,7 @@ def test_every_error_is_a_problem_document_with_a_listed_code(world: World) -> N
         assert body["type"].endswith(body["code"]) and body["request_id"] == answer.headers["x-request-id"]
 
 
+@pytest.mark.checklist(27)
 def test_a_broken_route_tells_nothing_about_the_inside(world: World) -> None:
     def broken() -> None:
         raise RuntimeError("SELECT password FROM agents; /srv/notifyr/secret.py")
@@ -202,6 +207,7 @@ def test_a_broken_route_tells_nothing_about_the_inside(world: World) -> None:
         assert word not in answer.text
 
 
+@pytest.mark.checklist(27)
 def test_a_database_that_refuses_is_503_without_its_words(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     from sqlalchemy.exc import OperationalError
 
@@ -264,6 +270,7 @@ def test_a_forwarded_address_does_not_change_what_is_counted(world: World) -> No
     assert codes[-1] == 429
 
 
+@pytest.mark.checklist(66)
 def test_metrics_are_for_this_machine_or_a_key(world: World) -> None:
     assert world.client().get("/metrics").status_code == 200
     assert "notifyr_http_seconds" in world.client().get("/metrics").text
@@ -274,6 +281,7 @@ def test_metrics_are_for_this_machine_or_a_key(world: World) -> None:
     assert key.get("/metrics", headers={"x-forwarded-for": "8.8.8.8"}).status_code == 200
 
 
+@pytest.mark.checklist(66)
 def test_interactive_documentation_and_debug_pages_are_not_served(world: World) -> None:
     for path in ("/docs", "/redoc", "/openapi.json", "/debug", "/admin", "/.env", "/api/v1/openapi.json"):
         assert world.client().get(path).status_code in {401, 404}, path
@@ -282,6 +290,7 @@ def test_interactive_documentation_and_debug_pages_are_not_served(world: World) 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.one_of(st.binary(max_size=80), st.from_regex(rb"(Bearer|bearer|Basic) ntf_[a-z0-9_]{0,90}", fullmatch=True)))
+@pytest.mark.checklist(11)
 def test_no_authorization_header_breaks_anything(world: World, value: bytes) -> None:
     value = value.replace(b"\r", b"").replace(b"\n", b"").replace(b"\0", b"").strip()
     try:
@@ -291,6 +300,7 @@ def test_no_authorization_header_breaks_anything(world: World, value: bytes) -> 
     assert answer.status_code in {400, 401, 429}
 
 
+@pytest.mark.checklist(11)
 def test_two_authorization_headers_are_refused(world: World) -> None:
     key = world.program("threads:read").headers["authorization"]
     answer = world.client().get("/api/v1/threads", headers=[("authorization", key), ("authorization", key)])

@@ -110,6 +110,7 @@ def test_an_mbox_gives_back_the_bytes_of_its_mails(tmp_path: Path, end: bytes) -
     assert list(mails_in([path])) == [one.replace(b"\n", end) for one in expected]
 
 
+@pytest.mark.checklist(57)
 def test_links_out_of_the_folder_are_not_followed(tmp_path: Path) -> None:
     (tmp_path / "secret.eml").write_bytes(mail(1))
     folder = tmp_path / "folder"

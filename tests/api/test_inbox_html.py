@@ -100,11 +100,13 @@ def variants() -> list[str]:
     return made
 
 
+@pytest.mark.checklist(46)
 def test_no_hostile_variant_keeps_anything_that_acts() -> None:
     found = {html: wrong_in(mailhtml.sanitise(html, {"logo": "/inbox/parts/1"})) for html in variants()}
     assert {html: wrong for html, wrong in found.items() if wrong} == {}
 
 
+@pytest.mark.checklist(46)
 def test_cleaning_what_is_clean_changes_nothing_more() -> None:
     """A text that changes when it is read again is where mutation attacks live."""
     ordinary = "<p>Hello <b>Ana</b> &amp; <a href='https://shop.example/a?b=1&c=2'>shop.example</a></p>"
@@ -129,6 +131,7 @@ def test_ordinary_formatting_is_kept() -> None:
         assert part in shown
 
 
+@pytest.mark.checklist(45)
 def test_pictures_come_only_from_the_mail_itself() -> None:
     html = '<img src="cid:logo"><img src="cid:other"><img src="https://evil.example/p.gif" alt="a &amp; b"><img src="data:image/png;base64,AA">'
     shown = mailhtml.sanitise(html, {"logo": "/inbox/parts/1"})
@@ -147,6 +150,7 @@ def test_pictures_come_only_from_the_mail_itself() -> None:
         ("your order", "https://shop.example/", False),
     ],
 )
+@pytest.mark.checklist(49)
 def test_a_link_that_names_another_host_says_where_it_goes(words: str, target: str, warned: bool) -> None:
     shown = mailhtml.sanitise(f'<a href="{target}">{words}</a>')
     assert ("goes to" in shown) == warned
@@ -154,6 +158,7 @@ def test_a_link_that_names_another_host_says_where_it_goes(words: str, target: s
     assert 'target="_blank"' in shown
 
 
+@pytest.mark.checklist(45)
 def test_the_frame_may_do_nothing_but_show() -> None:
     assert "script-src" not in mailhtml.FRAME_POLICY
     assert mailhtml.FRAME_POLICY.startswith("default-src 'none'")
@@ -217,6 +222,7 @@ def test_scripts_and_styles_weigh_at_most_sixty_kilobytes() -> None:
 
 
 @pytest.mark.parametrize("path", ["/inbox", "/inbox?view=spam", "/knowledge", "/settings", "/sign-in", "/link"])
+@pytest.mark.checklist(47)
 def test_a_page_has_no_inline_code_and_names_no_other_host(world: World, path: str) -> None:
     client = world.browser() if path not in {"/sign-in", "/link"} else world.client()
     answer = client.get(path)

@@ -11,7 +11,9 @@ from api.deps import Access
 from api.openapi import PUBLIC, document, rules
 from assistant.clock import new_id
 from assistant.services import access
-from tests.api.conftest import World
+from tests.api.conftest import BOTH, World
+
+ENGINES = BOTH
 
 ROUTES: dict[str, str | None] = {
     # every operation -> the scope a key needs, "admin" for a signed-in admin, "browser" for a signed-in agent, "any", None: public
@@ -77,6 +79,7 @@ def call(client: httpx.Client, operation: str, ids: dict[str, str]) -> httpx.Res
     return client.request(method, path, json=BODIES.get(operation), headers=headers)
 
 
+@pytest.mark.checklist(19)
 def test_the_route_table_is_the_declared_one(world: World) -> None:
     found = {f"{method} {path}": rule for (method, path), rule in rules(world.app).items() if path.startswith("/api/")}
     assert set(found) == set(ROUTES)
@@ -99,6 +102,7 @@ def _said(rule: Access | None) -> str | None:
     return {None: "browser", Access.ANY: "any"}.get(rule.scope, rule.scope)
 
 
+@pytest.mark.checklist(20)
 def test_nobody_gets_in_without_signing_in(world: World) -> None:
     dead = world.program("threads:read")
     with world.container.database.transaction() as session:
@@ -125,6 +129,7 @@ def test_nobody_gets_in_without_signing_in(world: World) -> None:
 
 
 @pytest.mark.parametrize("scope", sorted(access.SCOPES))
+@pytest.mark.checklist(20)
 def test_a_key_does_what_its_scope_says_and_nothing_else(world: World, scope: str) -> None:
     key = world.program(scope)
     for operation, needed in ROUTES.items():
@@ -139,6 +144,7 @@ def test_a_key_does_what_its_scope_says_and_nothing_else(world: World, scope: st
             assert _same(own, absent), operation
 
 
+@pytest.mark.checklist(20)
 def test_an_agent_may_not_do_what_an_admin_may(world: World) -> None:
     agent = world.browser("agent@example.org")
     for operation, needed in ROUTES.items():
@@ -149,6 +155,7 @@ def test_an_agent_may_not_do_what_an_admin_may(world: World) -> None:
         assert own.status_code == absent.status_code == 403 and _same(own, absent), operation
 
 
+@pytest.mark.checklist(20)
 def test_an_absent_id_is_404_everywhere_and_so_is_the_id_of_another_kind(world: World) -> None:
     admin = world.browser()
     for operation in ROUTES:
@@ -166,6 +173,7 @@ def test_an_absent_id_is_404_everywhere_and_so_is_the_id_of_another_kind(world: 
         assert len(words) == 1, operation
 
 
+@pytest.mark.checklist(20)
 def test_a_malformed_id_is_refused_before_anything_is_looked_up(world: World) -> None:
     admin = world.browser()
     for operation in ROUTES:
@@ -177,6 +185,7 @@ def test_a_malformed_id_is_refused_before_anything_is_looked_up(world: World) ->
             assert call(admin, operation, {kind: bad}).status_code in {404, 422}, (operation, bad)
 
 
+@pytest.mark.checklist(22)
 def test_fields_that_only_the_server_sets_are_refused(world: World) -> None:
     admin = world.browser()
     for operation, body in BODIES.items():

@@ -80,6 +80,7 @@ def test_scopes_and_reasons_in_the_document_are_those_of_the_code(world: World) 
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("way", ["key", "cookie"])
+@pytest.mark.checklist(28)
 def test_schemathesis_finds_no_lie_in_the_document(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:

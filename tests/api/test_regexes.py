@@ -110,6 +110,7 @@ def _attacks(pattern: str | bytes) -> list[str]:
     ("where", "pattern", "flags", "way"), [pytest.param(*found, id=f"{found[0]}-{found[3]}") for found in _patterns()]
 )
 @pytest.mark.timeout(120)
+@pytest.mark.checklist(7)
 def test_a_hostile_text_costs_no_more_than_its_length(where: str, pattern: str | bytes, flags: int, way: str) -> None:
     compiled = re.compile(pattern, flags)
     for attack in _attacks(pattern):
@@ -131,5 +132,6 @@ def _spend(compiled: re.Pattern[Any], way: str, text: str) -> float:
     return time.thread_time() - started
 
 
+@pytest.mark.checklist(7)
 def test_the_list_is_not_empty() -> None:
     assert len(list(_patterns())) >= 30

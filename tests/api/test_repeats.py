@@ -15,7 +15,9 @@ from assistant.db.access import ApiKey, IdempotentAnswer
 from assistant.db.messages import Message
 from assistant.services import access, answers
 from assistant.states import Direction
-from tests.api.conftest import World
+from tests.api.conftest import BOTH, World
+
+ENGINES = BOTH
 
 REPLY = {"text": "Hello Ana, it is on its way."}
 
@@ -32,6 +34,7 @@ def send(client: httpx.Client, thread_id: str, key: str, text: str = REPLY["text
     return client.post(f"/api/v1/threads/{thread_id}/messages", json={"text": text}, headers={"idempotency-key": key})
 
 
+@pytest.mark.checklist(25)
 def test_the_same_key_and_body_get_the_same_bytes_and_one_message(world: World) -> None:
     client, thread = world.browser(), world.thread()
     first, second = send(client, thread, "k-1"), send(client, thread, "k-1")
@@ -41,6 +44,7 @@ def test_the_same_key_and_body_get_the_same_bytes_and_one_message(world: World) 
     assert sent(world, thread) == 1
 
 
+@pytest.mark.checklist(25)
 def test_the_same_key_with_another_body_is_refused(world: World) -> None:
     client, thread = world.browser(), world.thread()
     send(client, thread, "k-1")
@@ -76,6 +80,7 @@ def test_of_twins_at_once_one_acts_and_the_others_are_told_to_wait(world: World)
     assert sent(world, thread) == 1
 
 
+@pytest.mark.checklist(25)
 def test_a_twin_of_a_running_request_gets_409(world: World) -> None:
     client, thread = world.program("messages:send"), world.thread()
     with world.container.database.transaction() as session:
@@ -91,6 +96,7 @@ def test_a_twin_of_a_running_request_gets_409(world: World) -> None:
     assert again.json()["code"] == "idempotency-key-in-use" and again.headers["retry-after"] == "1"
 
 
+@pytest.mark.checklist(25)
 def test_a_failed_validation_stores_nothing(world: World) -> None:
     client, thread = world.browser(), world.thread()
     wrong = client.post(f"/api/v1/threads/{thread}/messages", json={"texxt": "x"}, headers={"idempotency-key": "k"})
@@ -144,6 +150,7 @@ def test_a_slow_request_whose_place_was_taken_is_rolled_back(world: World, monke
     assert sent(world, thread) == 0
 
 
+@pytest.mark.checklist(25)
 def test_answers_are_kept_for_more_than_a_day_and_then_purged(world: World) -> None:
     assert timedelta(hours=24) <= answers.KEEP
     client, thread = world.browser(), world.thread()

@@ -12,13 +12,16 @@ from assistant.clock import utcnow
 from assistant.db.messages import Message
 from assistant.services import threads
 from assistant.states import Direction
-from tests.api.conftest import World
+from tests.api.conftest import BOTH, World
+
+ENGINES = BOTH
 
 
 def accept(client, suggestion: str, version: int = 1, **body):  # type: ignore[no-untyped-def]
     return client.post(f"/api/v1/suggestions/{suggestion}/accept", json=body, headers={"if-match": f'"{version}"'})
 
 
+@pytest.mark.checklist(26)
 def test_the_list_takes_one_query_however_many_threads_there_are(
     world: World, statements: Callable[[], list[str]]
 ) -> None:
@@ -61,6 +64,7 @@ def test_pages_neither_repeat_nor_miss_a_thread_while_mail_arrives(world: World,
     assert len(seen) == len(set(seen)) and there <= set(seen)
 
 
+@pytest.mark.checklist(23)
 def test_a_cursor_of_another_list_or_a_made_up_one_is_refused(world: World) -> None:
     client = world.browser()
     for _ in range(3):
@@ -80,10 +84,12 @@ def test_a_cursor_of_another_list_or_a_made_up_one_is_refused(world: World) -> N
 @pytest.mark.parametrize(
     "query", ["limit=0", "limit=101", "limit=x", "view=secrets", "sort=password_hash", "sort=id;--"]
 )
+@pytest.mark.checklist(23, 26)
 def test_bounds_views_and_sorts_are_fixed_lists(world: World, query: str) -> None:
     assert world.browser().get(f"/api/v1/threads?{query}").status_code == 422
 
 
+@pytest.mark.checklist(24)
 def test_search_takes_percent_and_underscore_as_they_stand(world: World) -> None:
     client = world.browser()
     wanted = world.thread(subject="100% off_now")
@@ -216,6 +222,7 @@ def test_messages_come_old_to_new_with_attachments_and_events(
     assert [first["items"][0]["id"], second["items"][0]["id"]] == [item["id"] for item in listing]
 
 
+@pytest.mark.checklist(44)
 def test_an_attachment_is_only_ever_a_download(world: World) -> None:
     answer = world.browser().get(f"/api/v1/attachments/{world.ids['attachment']}")
     assert answer.status_code == 200 and answer.content.startswith(b"<script>")
@@ -237,6 +244,7 @@ def test_an_attachment_is_only_ever_a_download(world: World) -> None:
         ("x" * 500, "x" * 150),
     ],
 )
+@pytest.mark.checklist(57)
 def test_no_filename_leaves_its_place(name: str, shown: str) -> None:
     from api.routers.attachments import disposition
 

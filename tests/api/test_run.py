@@ -128,6 +128,7 @@ def test_an_installation_runs_once(environment: dict[str, str]) -> None:
         assert facts["url"] in json.loads(second.stderr.splitlines()[-1])["error"]["message"]
 
 
+@pytest.mark.checklist(60, 61, 66)
 def test_every_socket_is_declared_and_on_loopback_and_no_secret_is_in_the_process_list(
     environment: dict[str, str], tmp_path: Path
 ) -> None:

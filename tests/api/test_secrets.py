@@ -30,6 +30,7 @@ def log(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
     structlog.reset_defaults()
 
 
+@pytest.mark.checklist(61)
 def test_no_canary_leaves_its_place(world: World, log: io.StringIO) -> None:
     canary = "canary-7f3a9c"
     with world.container.database.transaction() as session:
@@ -89,6 +90,7 @@ def test_no_canary_leaves_its_place(world: World, log: io.StringIO) -> None:
     assert "division by zero" in lines  # the cause of a failure is there all the same
 
 
+@pytest.mark.checklist(61)
 def test_secrets_are_stored_only_as_hashes(world: World) -> None:
     browser = world.browser()
     made = browser.post(
@@ -123,6 +125,7 @@ def test_an_object_that_holds_a_hash_does_not_print_it(world: World) -> None:
         "write to ana@example.org",
     ],
 )
+@pytest.mark.checklist(61)
 def test_redaction_takes_secrets_and_addresses_out(line: str) -> None:
     shown = redact(line)
     for word in ("abcdef0123456789", "hunter22", "0" * 64, "ana@example.org"):

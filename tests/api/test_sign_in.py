@@ -11,6 +11,7 @@ from assistant.services import access
 from tests.api.conftest import PASSWORD, World
 
 
+@pytest.mark.checklist(15)
 def test_the_cookie_is_bound_to_this_host_and_hidden_from_scripts(world: World) -> None:
     answer = world.client().post("/api/v1/auth/sign-in", json={"email": "Admin@Example.org ", "password": PASSWORD})
     cookie = answer.headers["set-cookie"].lower()
@@ -18,6 +19,7 @@ def test_the_cookie_is_bound_to_this_host_and_hidden_from_scripts(world: World) 
     assert "httponly" in cookie and "samesite=lax" in cookie and "path=/" in cookie and "domain" not in cookie
 
 
+@pytest.mark.checklist(15)
 def test_over_https_the_cookie_is_secure_and_has_the_host_prefix(world: World) -> None:
     from starlette.responses import Response
 
@@ -29,6 +31,7 @@ def test_over_https_the_cookie_is_secure_and_has_the_host_prefix(world: World) -
     assert cookie.startswith("__Host-notifyr=") and "Secure" in cookie and "Domain" not in cookie
 
 
+@pytest.mark.checklist(8)
 def test_an_unknown_address_a_wrong_password_and_a_disabled_account_get_the_same_answer(world: World) -> None:
     with world.container.database.transaction() as session:
         access.disable_agent(session, world.ids["agent"], actor="test")
@@ -44,6 +47,7 @@ def test_an_unknown_address_a_wrong_password_and_a_disabled_account_get_the_same
     assert bodies[0] == bodies[1] == bodies[2]
 
 
+@pytest.mark.checklist(8)
 def test_an_unknown_address_takes_as_long_as_a_known_one(world: World) -> None:
     """Welch's t over 250 interleaved checks each: |t| < 4.5, the bound that dudect uses for "no difference seen"."""
     with world.container.database.reading() as session:
@@ -62,6 +66,7 @@ def test_an_unknown_address_takes_as_long_as_a_known_one(world: World) -> None:
     assert 0.8 < statistics.median(one) / statistics.median(two) < 1.25
 
 
+@pytest.mark.checklist(15)
 def test_signing_in_again_gives_a_new_session_and_ends_the_old_one(world: World) -> None:
     client = world.browser()
     old = client.cookies["notifyr"]
@@ -70,6 +75,7 @@ def test_signing_in_again_gives_a_new_session_and_ends_the_old_one(world: World)
     assert world.client(cookie=f"notifyr={old}").get("/api/v1/auth/me").status_code == 401
 
 
+@pytest.mark.checklist(15)
 def test_a_chosen_session_id_is_never_taken_over(world: World) -> None:
     client = world.client()
     client.cookies.set("notifyr", "chosen-by-somebody-else")
@@ -77,6 +83,7 @@ def test_a_chosen_session_id_is_never_taken_over(world: World) -> None:
     assert "chosen-by-somebody-else" not in answer.headers["set-cookie"]
 
 
+@pytest.mark.checklist(16)
 def test_signing_out_ends_the_session(world: World) -> None:
     client = world.browser()
     token = client.cookies["notifyr"]
@@ -84,6 +91,7 @@ def test_signing_out_ends_the_session(world: World) -> None:
     assert world.client(cookie=f"notifyr={token}").get("/api/v1/auth/me").status_code == 401
 
 
+@pytest.mark.checklist(10, 16)
 def test_a_password_change_signs_every_browser_out_within_a_second(world: World) -> None:
     here, there = world.browser(), world.browser()
     with world.container.database.transaction() as session:
@@ -103,6 +111,7 @@ def test_a_password_change_needs_the_current_password(world: World) -> None:
     assert answer.status_code == 401
 
 
+@pytest.mark.checklist(16)
 def test_disabling_an_agent_ends_their_browsers_and_keys_at_once(world: World) -> None:
     browser, program = world.browser("agent@example.org"), world.program("threads:read", agent="agent")
     assert browser.get("/api/v1/threads").status_code == program.get("/api/v1/threads").status_code == 200
@@ -121,6 +130,7 @@ def test_an_expired_session_is_no_session(world: World, monkeypatch: pytest.Monk
     assert client.get("/api/v1/auth/me").status_code == 401
 
 
+@pytest.mark.checklist(10)
 def test_a_link_signs_in_once(world: World) -> None:
     made = world.browser().post("/api/v1/agents", json={"email": "new@example.org", "name": "New"})
     assert made.status_code == 201
@@ -134,6 +144,7 @@ def test_a_link_signs_in_once(world: World) -> None:
     world.browser("new@example.org", "a long enough password")
 
 
+@pytest.mark.checklist(10)
 def test_of_two_uses_of_a_link_at_once_one_wins(world: World) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
@@ -146,6 +157,7 @@ def test_of_two_uses_of_a_link_at_once_one_wins(world: World) -> None:
     assert sorted(answers) == [200] + [401] * 7
 
 
+@pytest.mark.checklist(10)
 def test_a_newer_link_ends_the_older_one_and_links_expire(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     from datetime import timedelta
 
@@ -160,6 +172,7 @@ def test_a_newer_link_ends_the_older_one_and_links_expire(world: World, monkeypa
     assert world.client().post("/api/v1/auth/link", json={"token": new}).status_code == 401
 
 
+@pytest.mark.checklist(9)
 def test_guessing_is_limited_per_account_and_says_when_to_come_back(world: World) -> None:
     client = world.client()
     body = {"email": "admin@example.org", "password": "wrong"}
@@ -169,6 +182,7 @@ def test_guessing_is_limited_per_account_and_says_when_to_come_back(world: World
     assert answers[-1].json()["code"] == "rate-limited"
 
 
+@pytest.mark.checklist(9)
 def test_guessing_many_accounts_from_one_network_is_limited(world: World) -> None:
     client = world.client()
     codes = [
@@ -178,6 +192,7 @@ def test_guessing_many_accounts_from_one_network_is_limited(world: World) -> Non
     assert codes == [401] * 60 + [429]
 
 
+@pytest.mark.checklist(9)
 def test_strangers_cannot_lock_out_somebody_who_signed_in_from_here_before(world: World) -> None:
     from assistant.backends.coordination import RULES
     from assistant.errors import RateLimited

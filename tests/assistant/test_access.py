@@ -37,6 +37,7 @@ def test_what_is_not_an_address_is_refused(database: Database, email: str) -> No
         )
 
 
+@pytest.mark.checklist(8)
 def test_passwords_are_argon2id_and_long_enough(database: Database) -> None:
     who = agent(database)
     with database.transaction() as session:
@@ -58,6 +59,7 @@ def test_an_agent_without_a_password_cannot_sign_in_with_an_empty_one(database: 
         assert not access.password_matches(access.credentials_of(session, "bo@example.org"), "")
 
 
+@pytest.mark.checklist(11)
 def test_a_key_works_until_it_is_revoked_expires_or_is_rotated(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -108,6 +110,7 @@ def test_an_agent_cannot_disable_themselves(database: Database) -> None:
         access.disable_agent(session, who, actor=who)
 
 
+@pytest.mark.checklist(10)
 def test_a_disabled_agent_gets_no_link_and_uses_none(database: Database) -> None:
     who = agent(database)
     with database.transaction() as session:
@@ -121,6 +124,7 @@ def test_a_disabled_agent_gets_no_link_and_uses_none(database: Database) -> None
 
 
 @given(st.text(max_size=120))
+@pytest.mark.checklist(11)
 def test_no_text_is_taken_for_a_key(sqlite_shared: Database, presented: str) -> None:
     with sqlite_shared.reading() as session:
         assert access.verify_key(session, presented) is None

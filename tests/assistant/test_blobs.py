@@ -90,6 +90,7 @@ def test_bytes_that_are_there_are_synced_before_anybody_relies_on_them(
     "key",
     ["", "/etc/passwd", "../x", "a/../../x", "a/..", "a\x00b", "a\\b", "a//b", "~x", ".hidden", "a b", "é", "a" * 300, "C:x", "a\n"],
 )  # fmt: skip
+@pytest.mark.checklist(57)
 def test_a_key_that_could_leave_the_store_is_refused(store: Blobs, key: str) -> None:
     for act in (store.get, store.exists, store.delete, lambda one: store.put(one, b"x")):
         with pytest.raises(InvalidInput):
@@ -104,6 +105,7 @@ def test_many_writers_of_one_key_leave_one_whole_content(store: Blobs) -> None:
     assert list(store.list()) == ["same"]
 
 
+@pytest.mark.checklist(57)
 def test_the_folder_is_for_its_owner_only(settings: Settings) -> None:
     Blobs.open(settings).put("raw/x", b"x")
     assert settings.path("blobs").stat().st_mode & 0o077 == 0

@@ -13,6 +13,7 @@ from assistant.errors import RateLimited, StorageError
 RULE = Rule("test", 5, 60, closed=True)
 
 
+@pytest.mark.checklist(9)
 def test_a_limit_counts_exactly_even_when_many_come_at_once(redis_url: str) -> None:
     limiter = Limiter(redis_url)
 
@@ -32,6 +33,7 @@ def test_a_limit_counts_exactly_even_when_many_come_at_once(redis_url: str) -> N
     limiter.close()
 
 
+@pytest.mark.checklist(60)
 def test_keys_in_redis_expire_and_carry_no_address(redis_url: str) -> None:
     limiter = Limiter(redis_url)
     limiter.hit(RULE, "ana@example.org", "192.0.2.7")

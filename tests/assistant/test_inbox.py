@@ -155,6 +155,7 @@ def test_a_forward_starts_a_thread_of_its_own(database: Database, profile: str, 
     assert receive(database, profile, reply(subject=subject)).thread_id != first.thread_id
 
 
+@pytest.mark.checklist(42)
 def test_a_stranger_who_knows_an_id_gets_a_thread_of_his_own_and_a_mark(database: Database, profile: str) -> None:
     first = receive(database, profile, message())
     eve = Address("email", "eve@example.net", "Ann")

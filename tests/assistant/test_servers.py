@@ -26,6 +26,7 @@ def test_redis_answers_and_asks_for_its_password(redis_url: str) -> None:
         stranger.ping()
 
 
+@pytest.mark.checklist(60)
 def test_the_embedded_valkey_keeps_its_password_out_of_the_process_list(valkey_url: str) -> None:
     password = valkey_url.partition("redis://:")[2].partition("@")[0]
     assert len(password) == 48

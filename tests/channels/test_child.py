@@ -56,6 +56,7 @@ def test_the_time_of_arrival_is_kept(parser: ParserChild) -> None:
     assert parser.parse(b"From: a@example.com\n\nhi", received_at=now).received_at == now
 
 
+@pytest.mark.checklist(3)
 def test_the_child_has_limits_and_sees_no_secret(parser: ParserChild, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NOTIFYR_SECRET_KEY", "canary" * 6)
     other = ParserChild()
@@ -82,6 +83,7 @@ BREAKING = {
 
 
 @pytest.mark.parametrize("how", BREAKING)
+@pytest.mark.checklist(3)
 def test_whatever_breaks_the_child_gives_a_quarantined_message_and_a_new_child(
     how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,6 +116,7 @@ def test_whatever_breaks_the_child_gives_a_quarantined_message_and_a_new_child(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="seccomp is Linux's")
 @pytest.mark.parametrize("family", ["AF_INET", "AF_INET6", "AF_UNIX"])
+@pytest.mark.checklist(3)
 def test_the_child_has_no_network(family: str) -> None:
     code = (
         "import socket, sys, channels.support.child as c, channels.support.mime as m\n"

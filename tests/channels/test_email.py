@@ -84,6 +84,7 @@ def test_long_threads_keep_every_header_line_under_998_octets() -> None:
     assert tuple(found) == ids, "ids are folded between each other, never encoded or cut"
 
 
+@pytest.mark.checklist(36)
 def test_no_bare_carriage_return_or_line_feed_leaves_the_house() -> None:
     message = replace(MESSAGE, text="a\rb\nc\r\nd\x0be\x85f\u2028g\x00h", html="<p>x\ry</p>", subject="é" * 400)
     content = compose(message)
@@ -95,6 +96,7 @@ def test_no_bare_carriage_return_or_line_feed_leaves_the_house() -> None:
 @pytest.mark.parametrize(
     "place", ["subject", "sender name", "recipient name", "recipient", "id", "reply", "reference", "file"]
 )
+@pytest.mark.checklist(38)
 def test_header_injection_is_refused_everywhere(place: str, separator: str) -> None:
     evil = f"x{separator}Bcc: victim@example.net"
     threads = MESSAGE.thread_headers
@@ -117,6 +119,7 @@ def test_header_injection_is_refused_everywhere(place: str, separator: str) -> N
 @given(
     subject=st.text(max_size=200), name=st.text(max_size=80), text=st.text(max_size=400), filename=st.text(max_size=60)
 )
+@pytest.mark.checklist(38)
 def test_any_text_is_either_refused_or_adds_no_header(subject: str, name: str, text: str, filename: str) -> None:
     message = replace(
         MESSAGE,
@@ -178,6 +181,7 @@ def test_a_mail_program_that_read_the_folder_does_not_make_it_write_again(tmp_pa
     assert list((tmp_path / "new").iterdir()) == []
 
 
+@pytest.mark.checklist(38)
 def test_only_the_profiles_own_address_may_send(tmp_path: Path) -> None:
     channel = folder_channel(tmp_path)
     with pytest.raises(NotAllowed):

@@ -120,11 +120,13 @@ URLS = [
 ]
 
 
+@pytest.mark.checklist(64)
 def test_there_are_at_least_200_forms() -> None:
     assert len(set(URLS)) >= 200
 
 
 @pytest.mark.parametrize("url", sorted(set(URLS)))
+@pytest.mark.checklist(64)
 def test_a_target_that_may_not_be_contacted_is_refused_before_any_look_up(url: str) -> None:
     def never(host: str, port: int) -> list[str]:
         raise AssertionError(f"looked {host} up")
@@ -135,6 +137,7 @@ def test_a_target_that_may_not_be_contacted_is_refused_before_any_look_up(url: s
 
 
 @pytest.mark.parametrize("address", [*INSIDE_4, *INSIDE_6])
+@pytest.mark.checklist(64)
 def test_a_name_that_leads_inside_is_refused(address: str) -> None:
     for answer in ([address], ["93.184.216.34", address], ["2606:2800:220:1::1", address]):
         client = SafeClient(resolve=lambda _h, _p, answer=answer: answer)  # type: ignore[misc]
@@ -248,6 +251,7 @@ def test_an_answer_comes_back_and_the_name_reaches_the_server(port: int) -> None
     assert Tricks.hosts == [f"images.example.org:{port}"]
 
 
+@pytest.mark.checklist(64)
 def test_the_name_is_looked_up_once_and_the_connection_goes_to_that_address(port: int) -> None:
     """A second answer, however fast it changes, is never asked for."""
     answers = iter([["127.0.0.1"], ["169.254.169.254"]])
@@ -255,6 +259,7 @@ def test_the_name_is_looked_up_once_and_the_connection_goes_to_that_address(port
     assert anyio.run(made.get, f"http://rebind.example.org:{port}/ok").status == 200
 
 
+@pytest.mark.checklist(64)
 def test_the_connected_peer_is_checked_once_more(port: int) -> None:
     asked: list[str] = []
 
@@ -283,6 +288,7 @@ def test_a_redirect_to_what_may_not_be_contacted_is_refused(port: int, target: s
         get(client(port), port, f"hop?{target}")
 
 
+@pytest.mark.checklist(64)
 def test_three_redirects_are_followed_and_a_fourth_is_not(port: int) -> None:
     assert get(client(port), port, "chain?2").status == 200  # type: ignore[attr-defined]
     with pytest.raises(UnsafeTarget):
@@ -290,6 +296,7 @@ def test_three_redirects_are_followed_and_a_fourth_is_not(port: int) -> None:
 
 
 @pytest.mark.parametrize("path", ["big", "endless"])
+@pytest.mark.checklist(64)
 def test_more_bytes_than_allowed_are_not_read(port: int, path: str) -> None:
     with pytest.raises(TooLarge):
         get(client(port), port, path)
@@ -326,6 +333,7 @@ def test_a_name_without_an_address_is_a_temporary_failure() -> None:
             anyio.run(SafeClient(resolve=resolve).get, "http://nowhere.example.org/")
 
 
+@pytest.mark.checklist(64)
 def test_a_proxy_in_the_environment_is_not_used(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")

@@ -120,6 +120,7 @@ def test_hidden_text_is_told_also_when_a_plain_part_is_there() -> None:
     assert "hidden-text" in found.defects
 
 
+@pytest.mark.checklist(44, 57)
 def test_attachments_are_typed_by_their_bytes_and_named_harmlessly() -> None:
     written = EmailMessage(policy=SMTP)
     written["From"] = "a@example.com"
@@ -170,6 +171,7 @@ def test_an_attached_mail_is_one_attachment_and_its_parts_are_not_ours() -> None
         ("utf-7", b"+ADw-script+AD4-", "<script>"),
     ],
 )
+@pytest.mark.checklist(4)
 def test_text_is_valid_unicode_whatever_the_charset_says(charset: str, body: bytes, text: str) -> None:
     head = f"From: a@example.com\r\nContent-Type: text/plain; charset={charset}\r\n\r\n".encode()
     found = parse(head + body)
@@ -258,6 +260,7 @@ BOMBS = {
 
 
 @pytest.mark.parametrize("name", BOMBS)
+@pytest.mark.checklist(2)
 def test_a_bomb_is_known_by_its_bytes_and_kept_out_of_the_parser(name: str) -> None:
     raw, defect = BOMBS[name]
     started = time.perf_counter()
@@ -286,6 +289,7 @@ def test_large_but_honest_mail_is_no_bomb(raw: bytes) -> None:
     assert "quarantine" not in parse(raw).defects
 
 
+@pytest.mark.checklist(2)
 def test_more_parts_than_allowed_are_a_quarantine_also_behind_the_caps() -> None:
     raw = b"From: a@example.com\nContent-Type: multipart/mixed; boundary=b\n\n" + b"--b\n\nx\n" * 20 + b"--b--"
     assert "quarantine" in parse(raw, limits=Limits(parts=10)).defects
@@ -299,6 +303,7 @@ def test_html_as_deep_as_a_well_is_read_without_a_parser() -> None:
     assert found.text == "hello"
 
 
+@pytest.mark.checklist(1)
 def test_the_mail_of_32_bytes_is_read() -> None:
     found = parse(b"Content-Type: text/plain; x*\n\nhi")
     assert found.text == "hi"
@@ -313,6 +318,7 @@ def test_equal_bytes_are_equal_messages_and_no_id_is_no_obstacle() -> None:
 
 
 @pytest.mark.parametrize("path", sorted(CORPUS.iterdir()), ids=lambda path: path.name)
+@pytest.mark.checklist(1)
 def test_the_corpus_of_odd_mails_is_read(path: Path) -> None:
     started = time.perf_counter()
     assert_sound(parse(path.read_bytes()))

@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 from email.message import EmailMessage
 
+import pytest
 from playwright.sync_api import Page
 
 from tests.support.installation import Installation
@@ -44,6 +45,7 @@ def hostile(number: int, dice: random.Random) -> str:
     return f"<html><body><p>mail {number}</p>{wrap.format(body)}</body></html>"
 
 
+@pytest.mark.checklist(45)
 def test_no_request_leaves_and_nothing_runs(server: Installation, new_page: Callable[..., Page]) -> None:
     dice = random.Random(SEED)
     bodies = [hostile(number, dice) for number in range(COUNT)]

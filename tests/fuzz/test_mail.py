@@ -56,6 +56,7 @@ many = settings(max_examples=400, deadline=None, suppress_health_check=[HealthCh
 @many
 @given(st.one_of(mails, st.binary(max_size=400)))
 @example(b"Content-Type: text/plain; x*")
+@pytest.mark.checklist(1, 4)
 def test_any_mail_is_read(raw: bytes) -> None:
     message = parse(raw)
     assert_sound(message)
@@ -109,6 +110,7 @@ def test_references_fit_into_a_line_and_keep_their_ends(ids: list[str]) -> None:
         assert found[0] == ids[0]
 
 
+@pytest.mark.checklist(1)
 def test_the_fuzzer_runs(tmp_path: Path) -> None:
     if importlib.util.find_spec("atheris") is None:
         pytest.fail("atheris is not installed: make setup", pytrace=False)

@@ -93,6 +93,7 @@ def test_a_failure_leaves_no_row_and_the_next_try_none_twice(
     assert len(list(blobs.list("raw"))) == 1
 
 
+@pytest.mark.checklist(1)
 def test_odd_mails_and_samples_are_all_stored_and_a_second_time_known(
     receiver: Receiver, database: Database, profile: str
 ) -> None:
@@ -104,6 +105,7 @@ def test_odd_mails_and_samples_are_all_stored_and_a_second_time_known(
     assert count(database) == len(raws)
 
 
+@pytest.mark.checklist(2)
 def test_a_mail_larger_than_the_parser_takes_is_kept_and_quarantined(
     receiver: Receiver, database: Database, blobs: Blobs, profile: str
 ) -> None:

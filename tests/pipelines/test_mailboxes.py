@@ -204,6 +204,7 @@ def test_the_null_sender_marks_a_machine(listen: Callable[..., Listening]) -> No
 # -- refusals
 
 
+@pytest.mark.checklist(2, 39)
 def test_a_mail_that_is_too_large_is_refused_before_and_after_its_bytes(listen: Callable[..., Listening]) -> None:
     listener = listen(max_mail_bytes=20_000)
     with listener.connect() as wire:
@@ -224,6 +225,7 @@ def _greeting(wire: Wire) -> str:
     return "".join(lines)
 
 
+@pytest.mark.checklist(39)
 def test_a_line_without_an_end_is_cut_off(listen: Callable[..., Listening]) -> None:
     listener = listen(max_mail_bytes=20_000)
     with listener.connect() as wire:
@@ -248,6 +250,7 @@ def test_a_line_longer_than_any_program_writes_is_refused_and_the_next_mail_is_t
         assert wire.say(mail() + b"x" * 50_000 + b"\r\n.").startswith("250")
 
 
+@pytest.mark.checklist(2)
 def test_too_many_recipients_are_put_off(listen: Callable[..., Listening]) -> None:
     listener = listen(max_recipients=3)
     with listener.connect() as wire:
@@ -270,6 +273,7 @@ def test_beyond_loopback_only_our_own_addresses_are_taken(
         assert wire.say(b"RCPT TO:<Support@Example.ORG>").startswith("250")
 
 
+@pytest.mark.checklist(39)
 def test_ten_thousand_commands_end_the_connection_not_the_listener(listen: Callable[..., Listening]) -> None:
     listener = listen()
     with listener.connect() as wire:
@@ -282,6 +286,7 @@ def test_ten_thousand_commands_end_the_connection_not_the_listener(listen: Calla
     assert listener.count() == 1
 
 
+@pytest.mark.checklist(39)
 def test_connections_are_capped_and_freed(listen: Callable[..., Listening], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mailboxes, "CONNECTIONS", 5)
     listener = listen()
@@ -302,6 +307,7 @@ def _accepts(listener: Listening) -> bool:
         return probe.recv(3) == b"220"
 
 
+@pytest.mark.checklist(39)
 def test_a_silent_client_is_hung_up_on(listen: Callable[..., Listening], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mailboxes, "IDLE_SECONDS", 0.3)
     listener = listen()
@@ -314,6 +320,7 @@ def test_a_silent_client_is_hung_up_on(listen: Callable[..., Listening], monkeyp
     assert listener.count() == 0
 
 
+@pytest.mark.checklist(39)
 def test_a_slow_client_may_take_longer_than_one_pause(
     listen: Callable[..., Listening], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -327,6 +334,7 @@ def test_a_slow_client_may_take_longer_than_one_pause(
         assert wire.say(b"").startswith("250")
 
 
+@pytest.mark.checklist(39)
 def test_a_drip_of_bytes_does_not_hold_a_place_for_ever(
     listen: Callable[..., Listening], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -358,6 +366,7 @@ def test_a_client_that_leaves_at_any_step_leaves_nothing(listen: Callable[..., L
     assert listener.only().external_id == "<2@example.com>"
 
 
+@pytest.mark.checklist(39)
 def test_reset_and_pipelining_work(listen: Callable[..., Listening]) -> None:
     listener = listen()
     with listener.connect() as wire:
@@ -412,6 +421,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory, sqlite_template: Any) -> It
 
 
 @pytest.mark.parametrize(("before", "after"), _MARKS, ids=repr)
+@pytest.mark.checklist(36)
 def test_nothing_but_the_right_mark_ends_a_mail(shared: Callable[..., Listening], before: bytes, after: bytes) -> None:
     listener = shared()
     stored = listener.count()
@@ -428,11 +438,13 @@ def test_nothing_but_the_right_mark_ends_a_mail(shared: Callable[..., Listening]
         assert "<smuggled@example.com>" not in session.scalars(select(Message.external_id)).all()
 
 
+@pytest.mark.checklist(36)
 def test_there_are_enough_smugglers() -> None:
     assert len(_MARKS) >= 60
 
 
 @pytest.mark.parametrize("piece", [b"a\nb", b"a\rb", b"\n", b"\r", b"a\r\r\nb", b"\n\r\n"], ids=repr)
+@pytest.mark.checklist(36)
 def test_bare_line_ends_are_refused(shared: Callable[..., Listening], piece: bytes) -> None:
     listener = shared()
     stored = listener.count()
