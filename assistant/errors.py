@@ -5,13 +5,14 @@
     ├── NotAllowed       403      │   ├── TemporaryChannelError   retryable, optional delay
     ├── NotFound         404      │   ├── UncertainDelivery       the other side may have accepted: never resent alone
     ├── Conflict         409      │   └── PermanentChannelError
-    │   └── StaleSuggestion       │       ├── RecipientRefused    suppresses the address
-    ├── PreconditionFailed 412    │       ├── UnsupportedFeature
-    ├── TooLarge         413      │       └── CredentialsRefused  blocks the profile
-    ├── InvalidInput     422      ├── ModelError 503
-    │   ├── InvalidSignature 401  │   ├── ModelTimeout            retryable
-    │   └── UnsafeTarget          │   └── ModelUnavailable
-    ├── RateLimited      429      └── StorageError 503            retryable
+    │   ├── StaleSuggestion       │       ├── RecipientRefused    suppresses the address
+    │   └── Unsupported           │       ├── UnsupportedFeature
+    ├── PreconditionFailed 412    │       └── CredentialsRefused  blocks the profile
+    ├── TooLarge         413      ├── ModelError 503
+    ├── InvalidInput     422      │   ├── ModelTimeout            retryable
+    │   ├── InvalidSignature 401  │   └── ModelUnavailable
+    │   └── UnsafeTarget          └── StorageError 503            retryable
+    ├── RateLimited      429
     │
     ConfigurationError            outside the root, so that nothing swallows it
 
@@ -47,6 +48,7 @@ __all__ = [
     "TooLarge",
     "UncertainDelivery",
     "UnsafeTarget",
+    "Unsupported",
     "UnsupportedFeature",
 ]
 
@@ -96,6 +98,12 @@ class StaleSuggestion(Conflict):
     """The thread moved on after the suggestion was drafted."""
 
     code, title = "stale-suggestion", "The thread has a newer message"
+
+
+class Unsupported(Conflict):
+    """A text still holds something that no source says. `detail["unsupported"]` names each."""
+
+    code, title = "unsupported", "Not everything has a source"
 
 
 class PreconditionFailed(NotifyrError):

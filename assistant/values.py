@@ -11,17 +11,20 @@ __all__ = [
     "Address",
     "Attachment",
     "Check",
+    "CitedLine",
     "Decision",
     "DecisionKind",
     "Draft",
     "InboundMessage",
     "Label",
+    "Mark",
     "MessageClass",
     "OutboundMessage",
     "Passage",
     "Prompt",
     "Receipt",
     "Refusal",
+    "Span",
     "StoredAttachment",
     "ThreadHeaders",
     "TraceStep",
@@ -204,6 +207,35 @@ class Prompt:
 
 
 @dataclass(frozen=True, slots=True)
+class Mark:
+    """A citation in a draft: number `number` stands behind character `at`; `start` to `end` of the source say the same."""
+
+    at: int
+    number: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class CitedLine:
+    """A line of an earlier message that a draft repeats a fact from; numbered after the passages. `line` counts from 1."""
+
+    message_id: str
+    line: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Characters of a draft that no source supports: a `sentence`, or one `number`, `link`, `name` ... in it."""
+
+    start: int
+    end: int
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Draft:
     text: str
     model: str
@@ -213,6 +245,9 @@ class Draft:
     cached: bool = False
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    marks: tuple[Mark, ...] = ()
+    spans: tuple[Span, ...] = ()
+    lines: tuple[CitedLine, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import unicodedata
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import asdict
 from typing import Any, Protocol
 
@@ -66,10 +67,11 @@ class Cached:
 
         def compute() -> tuple[str, bool]:
             pieces = []
-            for piece in self._generator.stream(prompt, limit=limit):
-                pieces.append(piece)
-                if on_delta is not None:
-                    on_delta(piece)
+            with closing(self._generator.stream(prompt, limit=limit)) as stream:  # type: ignore[type-var]
+                for piece in stream:
+                    pieces.append(piece)
+                    if on_delta is not None:
+                        on_delta(piece)
             return "".join(pieces), getattr(self._generator, "finish_reason", "stop") == "stop"
 
         if prompt.temperature > 0:

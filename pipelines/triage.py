@@ -24,6 +24,7 @@ from assistant.states import TriageState
 from assistant.telemetry import METRICS
 from assistant.values import Passage, Turn
 from models.base import Classifier, Embedder, Generator
+from models.heads.language import Languages
 from pipelines.library import Library
 from pipelines.stages.classify import Classify
 from pipelines.stages.decide import Decide
@@ -38,6 +39,9 @@ __all__ = ["Parts", "Triage"]
 _log = structlog.get_logger(__name__)
 DELTA_SECONDS = 0.05
 """Pieces of a draft are published together this often: a page needs no more."""
+SURE = 0.9
+"""Probability from which a language counts as told."""
+_LANGUAGES = Languages()
 MOST_WAITING = 50
 """Drafts in the queue beyond which the approved answer is offered as it is: overload sheds suggestions, never mail."""
 
@@ -129,21 +133,27 @@ class Triage:
             version = knowledge.knowledge_version(session)
             crowded = suggestions.waiting_drafts(session) > MOST_WAITING
             instruction, thread_id = suggestion.instruction, suggestion.thread_id
-        deltas = _Deltas(self._parts.database, thread_id=thread_id, suggestion_id=suggestion_id)
+        deltas = _Deltas(self._parts, thread_id=thread_id, suggestion_id=suggestion_id)
         failpoint("suggest.before_generate")
-        turn = run(
-            with_passages(turn, passages),
-            (
-                Rephrase(
-                    model=None if crowded else self._generator(),
-                    limit=self._settings.draft_tokens,
-                    knowledge_version=version,
-                    instruction=instruction,
-                    on_delta=deltas.add,
-                ),
-                Guard(floor=self._settings.retrieval_floor, sign_off=sign_off(self._settings.mail_name)),
+        stages = (
+            Rephrase(
+                model=None if crowded else self._generator(),
+                limit=self._settings.draft_tokens,
+                knowledge_version=version,
+                instruction=instruction,
+                on_delta=deltas.add,
+            ),
+            Guard(
+                floor=self._settings.retrieval_floor,
+                sign_off=sign_off(self._settings.mail_name),
+                asked=bool(instruction.strip()),
+                same_language=_same_language,
             ),
         )
+        try:
+            turn = run(with_passages(turn, passages), stages)
+        except _Stopped:
+            return  # the one who stopped it has stored what was written
         failpoint("suggest.after_generate")
         deltas.flush()
         with self._parts.database.transaction() as session:
@@ -235,28 +245,50 @@ class Triage:
             return triage.own_addresses(session)
 
 
+class _Stopped(Exception):  # no error: an agent pressed stop
+    """Unwinds a generation that is no longer wanted; on its way the generator is closed and free for the next draft."""
+
+
 @dataclass
 class _Deltas:
-    """Collects the pieces of one draft and publishes them in few events."""
+    """Collects the pieces of one draft and publishes them in few events. Raises `_Stopped` once an agent asked for it."""
 
-    database: Database
+    parts: Parts
     thread_id: str
     suggestion_id: str
-    text: str = ""
-    seq: int = 0
+    whole: str = ""
+    sent: int = 0
     last: float = 0.0
 
     def add(self, piece: str) -> None:
-        self.text += piece
+        self.whole += piece
         if monotonic() - self.last >= DELTA_SECONDS:
             self.flush()
 
     def flush(self) -> None:
-        if not self.text:
+        piece = self.whole[self.sent :]
+        if not piece:
             return
-        payload = {"thread_id": self.thread_id, "suggestion_id": self.suggestion_id, "text": self.text, "seq": self.seq}
-        _announce(self.database, Event("draft.delta", payload))
-        self.text, self.seq, self.last = "", self.seq + 1, monotonic()
+        if not self._wanted():
+            raise _Stopped
+        payload = {
+            "thread_id": self.thread_id,
+            "suggestion_id": self.suggestion_id,
+            "text": piece,
+            "at": self.sent,
+        }
+        _announce(self.parts.database, Event("draft.delta", payload))
+        self.sent, self.last = len(self.whole), monotonic()
+
+    def _wanted(self) -> bool:
+        if not self.parts.redis_url:
+            return True
+        from redis.exceptions import RedisError
+
+        try:
+            return self.parts.bus.write_draft(self.suggestion_id, self.whole)
+        except RedisError:
+            return True  # as for live text: a bus that is down costs speed only
 
 
 def _announce(database: Database, event: Event) -> None:
@@ -265,6 +297,13 @@ def _announce(database: Database, event: Event) -> None:
         database.announce(event)
     except Exception:  # noqa: BLE001  # whatever the bus raises, the draft goes on; it is logged
         _log.warning("not_announced", kind=event.kind, exc_info=True)
+
+
+def _same_language(text: str, source: str) -> bool:
+    """Whether both are surely not in two languages; short texts count as one."""
+    one, other = _LANGUAGES.label([text, source])
+    unsure = one is None or other is None or min(one.score, other.score) < SURE
+    return unsure or (one is not None and other is not None and one.name == other.name)
 
 
 def with_passages(turn: Turn, passages: tuple[Passage, ...]) -> Turn:

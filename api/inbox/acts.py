@@ -98,7 +98,7 @@ async def undo(page: SignedIn, thread_id: Id) -> Response:
 
     def do(session: Session) -> dict[str, str]:
         threads.change(session, thread_id, agent_id=page.agent.id, state=ThreadState(state), snoozed_until=None)
-        return {"did": "undone", "thread": thread_id}
+        return {"did": "undone", "thread": thread_id, "redo": field(form, "redo")}
 
     return await act_on(page, form, thread_id, do)
 
@@ -156,16 +156,18 @@ async def cancel(page: SignedIn, message_id: Id) -> Response:
             found = threads.get_suggestion(session, message.suggestion_id)
             edited = found.final_text if found.state == SuggestionState.EDITED else ""
             session.flush()
-            suggestions.restore(session, message.suggestion_id)
-            if edited:
-                drafts.save(
-                    session,
-                    message.thread_id,
-                    agent_id=page.agent.id,
-                    text=edited,
-                    kind="edit",
-                    suggestion_id=message.suggestion_id,
-                )
+            again = suggestions.restore(session, message.suggestion_id)
+            if not edited:
+                version = str(again.version)
+                return {"did": "taken-back", "suggestion": again.id, "version": version, "thread": again.thread_id}
+            drafts.save(
+                session,
+                message.thread_id,
+                agent_id=page.agent.id,
+                text=edited,
+                kind="edit",
+                suggestion_id=message.suggestion_id,
+            )
         else:
             drafts.save(session, message.thread_id, agent_id=page.agent.id, text=message.text)
         return {"did": "taken-back"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -22,12 +23,12 @@ class Key:
     @property
     def single(self) -> bool:
         """One plain character: can be switched off and remapped (WCAG 2.1.4)."""
-        return len(self.keys) == 1 or self.keys.startswith("Shift+") or " " in self.keys
+        return len(self.keys) == 1 or self.keys.startswith("Shift+") or " " in self.keys or "…" in self.keys
 
     @property
     def shown(self) -> str:
         """As people read it."""
-        return self.keys.replace("$mod", "Ctrl").replace("Shift+?", "?").replace("Shift+!", "!").replace("Shift+#", "#")
+        return re.sub(r"Shift\+([?!#<>])", r"\1", self.keys.replace("$mod", "Ctrl"))
 
 
 KEYS: tuple[Key, ...] = (
@@ -41,6 +42,11 @@ KEYS: tuple[Key, ...] = (
     Key("edit", "i", "Edit the suggestion", "Suggestion"),
     Key("dismiss", "d", "Dismiss the suggestion (then 1 to 6 for the reason)", "Suggestion"),
     Key("regenerate", "Shift+R", "Draft again", "Suggestion"),
+    Key("stop", "Shift+S", "Stop the draft that is being written", "Suggestion"),
+    Key("older", "Shift+<", "Earlier draft", "Suggestion"),
+    Key("newer", "Shift+>", "Later draft", "Suggestion"),
+    Key("cite", "1…9", "Open citation 1 to 9 (Esc goes back)", "Suggestion"),
+    Key("override", "Shift+Y", "Send although somebody else is replying", "Suggestion"),
     Key("reply", "r", "Reply", "Write"),
     Key("reply-all", "a", "Reply to all", "Write"),
     Key("forward", "f", "Forward", "Write"),
@@ -57,6 +63,7 @@ KEYS: tuple[Key, ...] = (
     Key("previous-message", "p", "Previous message", "Thread"),
     Key("context", "w", "Who is this (context)", "Thread"),
     Key("undo", "z", "Undo", "Anywhere"),
+    Key("redo", "Shift+Z", "Redo", "Anywhere"),
     Key("send", "$mod+Enter", "Send what you wrote", "Write"),
     Key("send-done", "$mod+Shift+Enter", "Send and done", "Write"),
     Key("palette", "$mod+k", "Command palette", "Anywhere"),

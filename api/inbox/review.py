@@ -1,6 +1,8 @@
-"""Deciding on suggestions: accept, edit, dismiss, bring back, draft again."""
+"""Deciding on suggestions: stop, accept, edit, dismiss, bring back, draft again; and taking over from who writes."""
 
 from __future__ import annotations
+
+from functools import partial
 
 from anyio.to_thread import run_sync
 from fastapi import APIRouter
@@ -12,11 +14,21 @@ from api.inbox.acting import act_on, field, number
 from api.inbox.diff import word_diff
 from api.inbox.shell import Page, SignedIn, render
 from assistant.backends.coordination import RULES
+from assistant.db.messages import Suggestion
+from assistant.db.session import after_commit
+from assistant.errors import Conflict, NotFound
 from assistant.services import drafts, suggestions, threads
+from assistant.states import SuggestionState
 
-__all__ = ["router"]
+__all__ = ["Replying", "router"]
 
 router = APIRouter(include_in_schema=False)
+
+
+class Replying(Conflict):
+    """Another agent is writing: sending needs one deliberate press more."""
+
+    code, title = "replying", "Somebody else is replying"
 
 
 def _keep(page: Page, thread_id: str, text: str, suggestion_id: str) -> None:
@@ -24,6 +36,16 @@ def _keep(page: Page, thread_id: str, text: str, suggestion_id: str) -> None:
     if text:
         with page.container.database.transaction() as session:
             drafts.save(session, thread_id, agent_id=page.agent.id, text=text, kind="edit", suggestion_id=suggestion_id)
+
+
+def _unlocked(page: Page, thread_id: str) -> None:
+    """Raises `Replying` while another agent types in this thread."""
+    crowd = page.container.bus.who(thread_id)
+    name = next(
+        (one["name"] for agent, one in crowd.items() if agent != page.agent.id and one["state"] == "typing"), ""
+    )
+    if name:
+        raise Replying(f"{name} is replying in this thread", detail={"replying": name})
 
 
 @router.post("/suggestions/{suggestion_id}/accept")
@@ -35,9 +57,12 @@ async def accept(page: SignedIn, suggestion_id: Id) -> Response:
     if text is not None:
         await run_sync(_keep, page, thread_id, text, suggestion_id)
     await run_sync(page.container.limiter.hit, RULES["send"], page.agent.id)
+    override = bool(field(form, "override"))
 
     def do(session: Session) -> dict[str, str]:
         found = threads.get_suggestion(session, suggestion_id)
+        if not override and found.state == SuggestionState.PROPOSED:
+            _unlocked(page, found.thread_id)
         message = suggestions.accept(
             session,
             suggestion_id,
@@ -50,6 +75,64 @@ async def accept(page: SignedIn, suggestion_id: Id) -> Response:
         return {"did": "sending", "message": message.id, "suggestion": suggestion_id, "thread": found.thread_id}
 
     return await act_on(page, form, thread_id, do, advance=frozenset({"review"}))
+
+
+@router.post("/suggestions/{suggestion_id}/stop")
+async def stop(page: SignedIn, suggestion_id: Id) -> Response:
+    """Stop the model; what it has written stays on the card."""
+    form = await page.form()
+    bus = page.container.bus
+
+    def do(session: Session) -> dict[str, str]:
+        suggestions.stop(session, suggestion_id, agent_id=page.agent.id, text=bus.read_draft(suggestion_id))
+        after_commit(session, partial(bus.stop_draft, suggestion_id))
+        return {}
+
+    return await act_on(page, form, field(form, "thread_id"), do)
+
+
+@router.post("/suggestions/{suggestion_id}/throw-away")
+async def throw_away(page: SignedIn, suggestion_id: Id) -> Response:
+    """Forget what a stopped draft had written."""
+    form = await page.form()
+
+    def do(session: Session) -> dict[str, str]:
+        suggestions.throw_away(session, suggestion_id)
+        return {}
+
+    return await act_on(page, form, field(form, "thread_id"), do)
+
+
+@router.post("/suggestions/{suggestion_id}/take")
+async def take(page: SignedIn, suggestion_id: Id) -> Response:
+    """Write on from a stopped draft: its words become the agent's own reply, behind what is there already."""
+    form = await page.form()
+
+    def do(session: Session) -> dict[str, str]:
+        found = threads.get_suggestion(session, suggestion_id)
+        drafts.append(session, found.thread_id, agent_id=page.agent.id, text=found.text)
+        suggestions.throw_away(session, suggestion_id)
+        return {"compose": "reply"}
+
+    return await act_on(page, form, field(form, "thread_id"), do)
+
+
+@router.post("/inbox/{thread_id}/take-over")
+async def take_over(page: SignedIn, thread_id: Id) -> Response:
+    """Put another agent's unsent words behind one's own. Theirs stay where they are."""
+    form = await page.form()
+    wanted = field(form, "draft")
+
+    def do(session: Session) -> dict[str, str]:
+        found = next(
+            (one for one in drafts.others(session, thread_id, agent_id=page.agent.id) if one.id == wanted), None
+        )
+        if found is None:
+            raise NotFound("those words are no longer there: they were sent or thrown away")
+        drafts.append(session, thread_id, agent_id=page.agent.id, text=found.text)
+        return {"did": "taken-over", "compose": "reply"}
+
+    return await act_on(page, form, thread_id, do)
 
 
 @router.post("/suggestions/{suggestion_id}/reject")
@@ -70,14 +153,20 @@ async def reject(page: SignedIn, suggestion_id: Id) -> Response:
     return await act_on(page, form, field(form, "thread_id"), do)
 
 
+def _again(found: Suggestion) -> dict[str, str]:
+    """What the toast needs to offer the act once more."""
+    return {"suggestion": found.id, "thread": found.thread_id, "version": str(found.version)}
+
+
 @router.post("/suggestions/{suggestion_id}/restore")
 async def restore(page: SignedIn, suggestion_id: Id) -> Response:
     """Undo a dismissal."""
     form = await page.form()
 
     def do(session: Session) -> dict[str, str]:
-        suggestions.restore(session, suggestion_id)
-        return {"did": "undone"}
+        reason = threads.get_suggestion(session, suggestion_id).reject_reason
+        found = suggestions.restore(session, suggestion_id)
+        return {"did": "undone", "redo": "dismiss", "state": reason, **_again(found)}
 
     return await act_on(page, form, field(form, "thread_id"), do)
 
@@ -87,10 +176,14 @@ async def diff(page: SignedIn, suggestion_id: Id) -> Response:
     """What an edit changed so far, word by word."""
     form = await page.form()
     with page.container.database.reading() as session:
-        before = threads.get_suggestion(session, suggestion_id).text
-    after = field(form, "text")
+        found = threads.get_suggestion(session, suggestion_id)
+    before, after = found.text, field(form, "text")
     return render(
-        "diff.html", id=suggestion_id, parts=word_diff(before, after), share=suggestions.edit_share(before, after)
+        "diff.html",
+        id=suggestion_id,
+        parts=word_diff(before, after),
+        share=suggestions.edit_share(before, after),
+        left=suggestions.unsupported(found, after),
     )
 
 
@@ -98,7 +191,7 @@ async def diff(page: SignedIn, suggestion_id: Id) -> Response:
 async def regenerate(page: SignedIn, message_id: Id) -> Response:
     """Draft again, with an instruction when one is given."""
     form = await page.form()
-    instruction = field(form, "instruction")[:500]
+    instruction = (field(form, "wish") or field(form, "instruction"))[:500]
 
     def do(session: Session) -> dict[str, str]:
         suggestions.regenerate(session, message_id, instruction=instruction)

@@ -11,6 +11,7 @@ from fastapi.responses import HTMLResponse
 from sqlalchemy.orm import Session
 
 from api.inbox import learning, mailhtml, words
+from api.inbox.card import card_of, chosen
 from api.inbox.shell import Page, render
 from api.inbox.times import PRESETS
 from assistant.clock import utcnow
@@ -65,6 +66,7 @@ def show(
             "open": _thread(session, page, thread_id, compose) if thread_id else None,
             "all_labels": labels.every(session),
             "row_labels": labels.of_threads(session, [row.id for row in listed.items]),
+            "crowds": container.bus.crowds([row.id for row in listed.items]),
         }
     query = {"view": view, "sort": sort, "q": q}
     tail = urlencode({name: value for name, value in query.items() if value and value != "newest"})
@@ -100,7 +102,7 @@ def _thread(session: Session, page: Page, thread_id: str, compose: str) -> dict[
     drafted = threads.suggestions_of(session, thread_id)
     newest = next((m for m in reversed(messages) if m.direction == Direction.INBOUND), None)
     editing = drafts.load(session, thread_id, agent_id=page.agent.id, kind="edit")
-    current = _current(drafted)
+    current = chosen(page, drafted)
     card = _card(found, newest, current)
     # An edit whose suggestion is gone (decided by another agent, made stale by a newer mail) goes on as a reply.
     return {
@@ -109,8 +111,8 @@ def _thread(session: Session, page: Page, thread_id: str, compose: str) -> dict[
         "folded": max(0, len(messages) - _UNFOLDED) if len(messages) > _UNFOLDED + 2 else 0,
         "newest": newest,
         "suggestion": current,
-        "earlier": [one for one in drafted if current is None or one.id != current.id],
         "card": card,
+        "review": card_of(session, page, current, drafted, messages),
         "composer": _composer(session, page, found, compose, editing.text if editing and card != "proposed" else ""),
         "notes": _notes(session, found, messages),
         "agents": {one.id: one.name for one in access.agents(session)},
@@ -164,22 +166,18 @@ def _notes(session: Session, thread: Thread, messages: Sequence[Message]) -> dic
     return found
 
 
-def _current(drafted: Sequence[Suggestion]) -> Suggestion | None:
-    """The suggestion the card is about: the newest one."""
-    return drafted[0] if drafted else None
-
-
 def _card(thread: Thread, newest: Message | None, suggestion: Suggestion | None) -> str:
-    """Which face the card shows: `proposed`, `drafting`, `stale`, `failed`, `rejected`, `sent`, `none` or nothing at all."""
+    """Which face: `proposed`, `drafting`, `stopped`, `stale`, `failed`, `rejected`, `sent`, `none` or nothing at all."""
     if newest is None:
         return ""
     if suggestion is None or suggestion.message_id != newest.id:
         return "stale" if suggestion is not None and suggestion.state == SuggestionState.EXPIRED else "none"
+    reason = suggestion.reject_reason
     faces = {
         SuggestionState.PROPOSED: "proposed",
         SuggestionState.DRAFTING: "drafting",
         SuggestionState.EXPIRED: "stale",
-        SuggestionState.REJECTED: "failed" if suggestion.reject_reason == "failed" else "rejected",
+        SuggestionState.REJECTED: reason if reason in {"failed", "stopped"} else "rejected",
     }
     return faces.get(suggestion.state, "sent")
 
@@ -195,7 +193,7 @@ def _blocked(session: Session, thread: Thread) -> str:
 
 def _did(session: Session, page: Page) -> dict[str, str]:
     """What the last act did, from the query: the toast offers to undo it. Nothing here is trusted, only shown."""
-    names = ("did", "thread", "message", "suggestion", "state", "version")
+    names = ("did", "thread", "message", "suggestion", "state", "version", "redo")
     did = {name: page.request.query_params.get(name, "")[:64] for name in names}
     did["left"] = str(_seconds_left(session, did["message"])) if did["did"] == "sending" else "0"
     return did

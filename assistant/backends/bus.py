@@ -6,7 +6,7 @@ Losing it costs speed only: a page whose last id is gone is told `reset` and rea
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import redis.asyncio
@@ -20,9 +20,12 @@ __all__ = ["Bus"]
 
 _STREAM = "notifyr:live"
 _PRESENCE = "notifyr:presence:"
+_DRAFT = "notifyr:draft:"
+_STOP = "notifyr:draft-stop:"
+_DRAFT_SECONDS = 600
 _MODELS = "notifyr:models"
 _KEPT = 10_000
-_PRESENCE_SECONDS = 10
+_PRESENCE_SECONDS = 9
 _WAIT_MS = 5_000
 
 
@@ -83,7 +86,7 @@ class Bus:
     # -- who is where
 
     def present(self, thread_id: str, agent_id: str, *, name: str, state: str) -> None:
-        """Note that an agent views (`viewing`) or types in (`typing`) a thread; forgotten after 10 s without a repeat."""
+        """Note that an agent views (`viewing`) or types in (`typing`) a thread; forgotten after 9 s without a repeat."""
         key = _PRESENCE + thread_id
         now = utcnow().timestamp()
         value = json.dumps({"name": name, "state": state, "until": now + _PRESENCE_SECONDS})
@@ -101,9 +104,39 @@ class Bus:
             found: Any = self._redis.hgetall(_PRESENCE + thread_id)
         except RedisError:
             return {}
-        now = utcnow().timestamp()
-        rows = {agent: json.loads(value) for agent, value in found.items()}
-        return {agent: row for agent, row in rows.items() if row["until"] > now}
+        return _alive(found)
+
+    def crowds(self, thread_ids: Sequence[str]) -> dict[str, dict[str, dict[str, Any]]]:
+        """`who` of many threads in one round trip; threads with nobody are left out."""
+        try:
+            with self._redis.pipeline(transaction=False) as pipe:
+                for thread_id in thread_ids:
+                    pipe.hgetall(_PRESENCE + thread_id)
+                found: Any = pipe.execute()
+        except RedisError:
+            return {}
+        crowds = {one: _alive(rows) for one, rows in zip(thread_ids, found, strict=True)}
+        return {one: agents for one, agents in crowds.items() if agents}
+
+    # -- drafts while they are written
+
+    def write_draft(self, suggestion_id: str, text: str) -> bool:
+        """Keep what a model has written so far, for pages that open later. False when somebody asked it to stop."""
+        with self._redis.pipeline(transaction=False) as pipe:
+            pipe.set(_DRAFT + suggestion_id, text, ex=_DRAFT_SECONDS)
+            pipe.exists(_STOP + suggestion_id)
+            return not pipe.execute()[1]
+
+    def read_draft(self, suggestion_id: str) -> str:
+        """What is written so far; empty when nothing is, or when the server is away."""
+        try:
+            return str(self._redis.get(_DRAFT + suggestion_id) or "")
+        except RedisError:
+            return ""
+
+    def stop_draft(self, suggestion_id: str) -> None:
+        """Ask whoever writes this draft to stop with its next piece. Raises `redis.RedisError`."""
+        self._redis.set(_STOP + suggestion_id, "1", ex=_DRAFT_SECONDS)
 
     # -- models, as the processes that load them say
 
@@ -121,6 +154,12 @@ class Bus:
 
     def close(self) -> None:
         self._redis.close()
+
+
+def _alive(found: dict[str, str]) -> dict[str, dict[str, Any]]:
+    now = utcnow().timestamp()
+    rows = {agent: json.loads(value) for agent, value in found.items()}
+    return {agent: row for agent, row in rows.items() if row["until"] > now}
 
 
 def _entries(found: Any) -> list[tuple[str, dict[str, str]]]:

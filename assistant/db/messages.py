@@ -194,6 +194,18 @@ class Suggestion(Timestamps, Base):
     """`[{"source", "text", "document_id", "version", "score"}]` in order of their numbers."""
     checks: Mapped[list[Any]] = mapped_column(default=list)
     """`[{"name", "passed", "detail"}]` of the guard."""
+    marks: Mapped[list[Any]] = mapped_column(default=list)
+    """`[{"at", "number", "start", "end"}]`: citations behind characters of `text`, and the characters of the source."""
+    lines: Mapped[list[Any]] = mapped_column(default=list)
+    """`[{"message_id", "line", "text"}]`: lines of the thread that are cited, numbered after `citations`."""
+    spans: Mapped[list[Any]] = mapped_column(default=list)
+    """`[{"start", "end", "kind", "text"}]`: what no source says. It cannot be sent while one is left."""
+    trace: Mapped[list[Any]] = mapped_column(default=list)
+    """The steps of the drafting, as in `Message.trace`."""
+    intent: Mapped[str] = mapped_column(String(80), default="")
+    """Of the thread when the draft was made: what outcomes are counted by."""
+    estimate: Mapped[float | None]
+    """The probability of needing no edit that was shown; None while there were too few outcomes to say one."""
     cached: Mapped[bool] = mapped_column(default=False)
     milliseconds: Mapped[float] = mapped_column(default=0.0)
     prompt_tokens: Mapped[int] = mapped_column(default=0)
@@ -213,6 +225,7 @@ class Suggestion(Timestamps, Base):
         Index("ix_suggestions_thread", "thread_id", "created_at"),
         Index("ix_suggestions_message", "message_id"),
         Index("ix_suggestions_state", "state", "created_at"),
+        Index("ix_suggestions_decided", "decided_at"),
     )
 
 

@@ -14,7 +14,7 @@ from assistant.db.messages import DraftText
 from assistant.errors import InvalidInput
 from assistant.services.threads import get_thread
 
-__all__ = ["KINDS", "LONGEST", "discard", "load", "load_new", "others", "save", "save_new"]
+__all__ = ["KINDS", "LONGEST", "append", "discard", "load", "load_new", "others", "save", "save_new"]
 
 LONGEST = 100_000
 KINDS = ("reply", "edit", "forward", "note")
@@ -62,6 +62,13 @@ def save(
     return draft
 
 
+def append(session: Session, thread_id: str, *, agent_id: str, text: str) -> None:
+    """Put a text behind the agent's unsent reply, a line between."""
+    own = load(session, thread_id, agent_id=agent_id)
+    before = f"{own.text.rstrip()}\n\n" if own is not None and own.text.strip() else ""
+    save(session, thread_id, agent_id=agent_id, text=before + text)
+
+
 def load(session: Session, thread_id: str, *, agent_id: str, kind: str = "reply") -> DraftText | None:
     return session.scalar(
         select(DraftText).where(
@@ -71,9 +78,15 @@ def load(session: Session, thread_id: str, *, agent_id: str, kind: str = "reply"
 
 
 def others(session: Session, thread_id: str, *, agent_id: str) -> list[DraftText]:
-    """Unsent words of other agents in the same thread: shown when one takes over, never lost."""
+    """Unsent words of other agents to the contact of this thread: offered to who takes over, never lost."""
     return list(
-        session.scalars(select(DraftText).where(DraftText.thread_id == thread_id, DraftText.agent_id != agent_id))
+        session.scalars(
+            select(DraftText)
+            .where(
+                DraftText.thread_id == thread_id, DraftText.agent_id != agent_id, DraftText.kind.in_(("reply", "edit"))
+            )
+            .order_by(DraftText.updated_at.desc())
+        )
     )
 
 

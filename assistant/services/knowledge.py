@@ -19,6 +19,7 @@ from assistant.values import Passage
 __all__ = [
     "LiveChunk",
     "add",
+    "by_ids",
     "chunk",
     "disable",
     "enable",
@@ -102,6 +103,12 @@ def get(session: Session, document_id: str) -> Document:
     if document is None:
         raise NotFound(f"there is no document {document_id}")
     return document
+
+
+def by_ids(session: Session, ids: Iterable[str]) -> dict[str, Document]:
+    """The documents that are still there, disabled ones too, by id."""
+    found = session.scalars(select(Document).where(Document.id.in_({one for one in ids if one})))
+    return {document.id: document for document in found}
 
 
 def list_documents(session: Session, *, disabled: bool = False) -> Sequence[Document]:

@@ -6,6 +6,7 @@ Lock order: the thread row first, then the suggestion (PostgreSQL); SQLite has o
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -17,8 +18,8 @@ from assistant.clock import utcnow
 from assistant.db.access import Agent
 from assistant.db.messages import Message, Suggestion, Thread
 from assistant.db.session import after_commit, committing, enqueue, publish
-from assistant.errors import Conflict, InvalidInput, NotFound, StaleSuggestion
-from assistant.services import outbox
+from assistant.errors import Conflict, InvalidInput, NotFound, StaleSuggestion, Unsupported
+from assistant.services import calibration, outbox
 from assistant.services.autopilot import word_of
 from assistant.states import (
     Author,
@@ -48,6 +49,9 @@ __all__ = [
     "reject",
     "restore",
     "start",
+    "stop",
+    "throw_away",
+    "unsupported",
     "waiting_drafts",
 ]
 
@@ -77,6 +81,7 @@ def begin(session: Session, message_id: str, *, passages: Sequence[Passage] = ()
         message_id=message_id,
         state=SuggestionState.DRAFTING,
         instruction=instruction[:500],
+        intent=thread.intent,
         citations=[asdict(passage) for passage in passages],
     )
     session.add(suggestion)
@@ -110,6 +115,8 @@ def propose(session: Session, suggestion_id: str, *, turn: Turn, milliseconds: f
     found = get(session, suggestion_id)
     thread = _lock_thread(session, found.thread_id)
     draft = turn.draft
+    estimate = calibration.estimate(calibration.outcomes(session), draft.confidence, intent=found.intent)
+    word = word_of(draft.confidence if estimate is None else estimate)
     done = session.execute(
         update(Suggestion)
         .where(Suggestion.id == suggestion_id, Suggestion.state == SuggestionState.DRAFTING)
@@ -117,8 +124,13 @@ def propose(session: Session, suggestion_id: str, *, turn: Turn, milliseconds: f
             state=SuggestionState.PROPOSED,
             version=Suggestion.version + 1,
             text=draft.text,
-            word=word_of(draft.confidence),
+            word="check" if word == "ready" and draft.spans else word,
             confidence=draft.confidence,
+            estimate=estimate,
+            marks=[asdict(mark) for mark in draft.marks],
+            lines=[asdict(line) for line in draft.lines],
+            spans=[asdict(span) for span in draft.spans],
+            trace=[asdict(step) for step in turn.trace],
             model=draft.model,
             prompt_version=draft.prompt_version,
             cached=draft.cached,
@@ -154,6 +166,42 @@ def fail(session: Session, suggestion_id: str, reason: str) -> None:
         _changed(session, suggestion, "failed")
 
 
+def stop(session: Session, suggestion_id: str, *, agent_id: str, text: str) -> Suggestion:
+    """End a drafting; `text` is what was written so far, to be taken over or thrown away. Raises `Conflict` when it is done."""
+    thread = _lock_thread(session, get(session, suggestion_id).thread_id)
+    done = session.execute(
+        update(Suggestion)
+        .where(Suggestion.id == suggestion_id, Suggestion.state == SuggestionState.DRAFTING)
+        .values(
+            state=SuggestionState.REJECTED,
+            version=Suggestion.version + 1,
+            text=text[:MAX_TEXT],
+            reject_reason="stopped",
+            agent_id=agent_id,
+        )
+    )
+    suggestion = _fresh(session, suggestion_id)
+    if not _one(done):
+        raise Conflict("the draft is no longer being written", detail={"state": suggestion.state.value})
+    refresh_thread(session, thread)
+    _changed(session, suggestion, "stopped")
+    return suggestion
+
+
+def throw_away(session: Session, suggestion_id: str) -> Suggestion:
+    """Forget what a stopped draft had written. Twice is once."""
+    thread = _lock_thread(session, get(session, suggestion_id).thread_id)
+    suggestion = _fresh(session, suggestion_id)
+    if suggestion.reject_reason not in ("stopped", "thrown away"):
+        raise Conflict("only a stopped draft can be thrown away", detail={"state": suggestion.state.value})
+    suggestion.text, suggestion.reject_reason = "", "thrown away"
+    suggestion.version += 1
+    session.flush()
+    refresh_thread(session, thread)
+    _changed(session, suggestion, "thrown away")
+    return suggestion
+
+
 def regenerate(session: Session, message_id: str, *, instruction: str = "") -> Suggestion:
     """Draft once more from the same passages; the earlier draft stays to compare with. `NotFound` without a source."""
     message = session.get(Message, message_id)
@@ -182,6 +230,17 @@ def passages_of(suggestion: Suggestion) -> tuple[Passage, ...]:
     return tuple(Passage(**citation) for citation in suggestion.citations)
 
 
+def unsupported(suggestion: Suggestion, text: str) -> list[str]:
+    """What no source says and `text` still holds, each once and in order."""
+    words = " ".join(text.split())
+    left = []
+    for span in suggestion.spans:
+        said = " ".join(str(span["text"]).split())
+        if re.search(rf"(?<!\w){re.escape(said)}(?!\w)", words):
+            left.append(said)
+    return list(dict.fromkeys(left))
+
+
 # -- a person decides
 
 
@@ -191,7 +250,8 @@ def accept(
     """Send a suggestion, as it is or as edited, exactly once.
 
     Raises `Conflict` (its detail names the agent and the state) when somebody decided first, `StaleSuggestion` when a
-    newer message arrived, `NotAllowed` when the contact may not be written to.
+    newer message arrived, `Unsupported` while something in it has no source, `NotAllowed` when the contact may not be
+    written to.
     """
     committing("review", session)
     thread = _lock_thread(session, get(session, suggestion_id).thread_id)
@@ -201,6 +261,11 @@ def accept(
     final = suggestion.text if text is None else text.strip()
     if not final or len(final) > MAX_TEXT:
         raise InvalidInput(f"a reply needs 1 to {MAX_TEXT} characters")
+    if left := unsupported(suggestion, final):
+        raise Unsupported(
+            f"no source says {', '.join(f'“{one[:60]}”' for one in left[:3])}: edit it out, then send",
+            detail={"unsupported": left},
+        )
     share = edit_share(suggestion.text, final)
     state = SuggestionState.ACCEPTED if share == 0 else SuggestionState.EDITED
     if _newer_inbound(session, suggestion) and suggestion.state not in DECIDED:
@@ -359,7 +424,7 @@ def _asks(message: Message, suggestion: Suggestion | None) -> bool:
     if suggestion is None or suggestion.message_id != message.id:
         return any(step.get("stage") == "decide" and step.get("outcome") == "handoff" for step in message.trace)
     return suggestion.state == SuggestionState.PROPOSED or (
-        suggestion.state == SuggestionState.REJECTED and suggestion.reject_reason == "failed"
+        suggestion.state == SuggestionState.REJECTED and suggestion.reject_reason in ("failed", "stopped")
     )
 
 

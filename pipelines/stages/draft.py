@@ -96,7 +96,16 @@ class Rephrase:
             completion_tokens=0 if cached else self.model.count(text),
         )
         reason = f"{'from the cache' if cached else 'generated'} with {PROMPT_VERSION}"
-        return noted(replace(turn, draft=draft), self.name, "ok", reason, cached=cached, tokens=draft.completion_tokens)
+        return noted(
+            replace(turn, draft=draft),
+            self.name,
+            "ok",
+            reason,
+            cached=cached,
+            prompt_version=PROMPT_VERSION,
+            prompt_tokens=draft.prompt_tokens,
+            tokens=draft.completion_tokens,
+        )
 
     def _generate(self, model: Generator, prompt: Prompt) -> tuple[str, bool]:
         if isinstance(model, Remembering):

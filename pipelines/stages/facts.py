@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["Facts", "facts", "sentences", "stems"]
+__all__ = ["Facts", "Token", "facts", "placed", "sentences", "stems", "tokens"]
 
 _URL = re.compile(
     r"(?:https?://|www\.)[^\s<>\"'()\[\]]+"
@@ -63,6 +63,16 @@ class Facts:
     """Words that bound a promise: before, within, only, free ..., sorted."""
 
 
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One checkable thing of a text and where it stands: `link`, `address`, `identifier`, `number`, `date` or `name`."""
+
+    kind: str
+    start: int
+    end: int
+    value: str
+
+
 def facts(text: str, *, known: Sequence[str] = ()) -> Facts:
     """Everything in `text` that a rephrasing must keep. `known` are words (lower case) that are no names."""
     addresses, rest = _taken(_MAIL, text)
@@ -91,6 +101,42 @@ def _taken(pattern: re.Pattern[str], text: str) -> tuple[tuple[str, ...], str]:
 
 def sentences(text: str) -> list[str]:
     return [part for part in _SENTENCE_END.split(text) if part.strip()]
+
+
+def placed(text: str) -> list[tuple[int, str]]:
+    """Every sentence with its place in the text."""
+    found, start = [], 0
+    for gap in (*_SENTENCE_END.finditer(text), None):
+        end = gap.start() if gap else len(text)
+        sentence = text[start:end]
+        if sentence.strip():
+            found.append((start + len(sentence) - len(sentence.lstrip()), sentence.strip()))
+        start = gap.end() if gap else end
+    return found
+
+
+def tokens(text: str) -> tuple[Token, ...]:
+    """What can be looked up in a source, with places. A name is a capital inside a sentence: the first word has one anyway."""
+    found: list[Token] = []
+    rest = text
+    for kind, pattern in (("address", _MAIL), ("link", _URL), ("identifier", _IDENTIFIER)):
+        for match in pattern.finditer(rest):
+            value = match.group().rstrip(".,;:!?")
+            found.append(Token(kind, match.start(), match.start() + len(value), value))
+        rest = pattern.sub(lambda match: " " * len(match.group()), rest)
+    for match in re.finditer(rf"{_NUMBER.pattern}|[A-Za-z]+", rest):
+        word = _NUMBER_WORDS.get(match.group().casefold())
+        if word is not None or not match.group().isalpha():
+            found.append(Token("number", match.start(), match.end(), word or "".join(match.group().split())))
+    for start, sentence in placed(rest):
+        for position, match in enumerate(_WORD.finditer(sentence)):
+            word, at = match.group(), start + match.start()
+            plain = word.casefold().replace("’", "'")
+            if plain in _DATES:
+                found.append(Token("date", at, at + len(word), plain))
+            elif position and word[0].isupper() and plain.partition("'")[0] not in _STARTERS | {"i"}:
+                found.append(Token("name", at, at + len(word), plain))
+    return tuple(sorted(found, key=lambda token: token.start))
 
 
 def stems(text: str) -> frozenset[str]:

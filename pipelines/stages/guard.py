@@ -7,13 +7,14 @@ answer must survive, none may be new, and nothing of the sender's words or of ou
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from assistant.services.autopilot import confidence_of, word_of
 from assistant.values import Check, Draft, Turn
 from pipelines.stages.draft import APPROVED, PROMPT_VERSION, SYSTEM, compose
 from pipelines.stages.facts import Facts, facts, sentences, stems
+from pipelines.stages.ground import POLITE, ground
 from pipelines.stages.run import noted
 
 __all__ = ["Guard", "verify"]
@@ -30,11 +31,6 @@ _KEPT = 0.6
 """Share of a sentence's content words that must survive in the rewriting."""
 _RUN = 5
 """So many words in a row from the sender's mail are a quotation."""
-POLITE = stems(
-    "thank thanks question questions asking message mail email request writing contacting getting touch help happy glad"
-    " sorry hear understand inconvenience note know let hope this answers hello dear regards"
-)
-"""What a rewriting may add of its own."""
 _FIELDS = (
     ("numbers", "numbers"),
     ("dates", "dates"),
@@ -45,14 +41,22 @@ _FIELDS = (
     ("negations", "negations"),
     ("limits", "limits"),
 )
+_HARD = frozenset({"plain text", "sender's words", "instructions", "length"})
+"""Checks that no wish of an agent excuses."""
 
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """Checks the draft of the turn and puts the approved answer in its place when one check fails."""
+    """Checks the draft of the turn and puts the approved answer in its place when one check fails.
+
+    With `asked` a person wished for another wording: it is shown, and what no source supports is marked in it, so that it
+    cannot be sent before it is edited out. `same_language(text, source)` says whether sentences can be compared.
+    """
 
     floor: float
     sign_off: str
+    asked: bool = False
+    same_language: Callable[[str, str], bool] = lambda text, source: True
     name: str = "guard"
 
     def __call__(self, turn: Turn) -> Turn:
@@ -62,10 +66,12 @@ class Guard:
         rivals = [passage.score for passage in turn.passages[1:] if passage.document_id != approved.document_id]
         confidence = confidence_of(approved.score, rival=max(rivals, default=None), floor=self.floor)
         draft = turn.draft or Draft("", APPROVED, PROMPT_VERSION, 0.0)
-        checks = verify(draft.text, approved.text, inbound=turn.new_text) if draft.text else ()
+        checks = self._checks(draft.text, approved.text, turn) if draft.text else ()
         refused = [check for check in checks if not check.passed]
-        if draft.text and not refused:
-            body, reason = draft.text, f"rephrased by {draft.model}: every number, link, name and negation kept"
+        stands = bool(draft.text) and not [check for check in refused if not self.asked or check.name in _HARD]
+        if stands:
+            said = "as you asked" if refused else "every number, link, name and negation kept"
+            body, reason = draft.text, f"rephrased by {draft.model}: {said}"
         else:
             why = refused[0].name + (f" ({refused[0].detail})" if refused[0].detail else "") if refused else ""
             reason = f"approved answer unchanged: the rewriting failed on {why}" if why else "approved answer unchanged"
@@ -73,6 +79,13 @@ class Guard:
             draft = replace(draft, model=APPROVED)
         text = compose(body, contact_name=turn.contact_name, sign_off=self.sign_off)
         finished = replace(draft, text=text, confidence=confidence, citations=(approved.source,))
+        comparable = not stands or not refused or self.same_language(body, approved.text)
+        finished = ground(finished, turn, body=body.strip(), sentences=comparable)
+        if not comparable:
+            checks = (
+                *checks,
+                Check("language", False, "not the language of its sources: compare the sentences yourself"),
+            )
         return noted(
             replace(turn, draft=finished, checks=checks),
             self.name,
@@ -81,7 +94,16 @@ class Guard:
             score=confidence,
             word=word_of(confidence),
             refused=[check.name for check in refused],
+            unsupported=len(finished.spans),
         )
+
+    def _checks(self, text: str, approved: str, turn: Turn) -> tuple[Check, ...]:
+        checks = verify(text, approved, inbound=turn.new_text)
+        if not self.asked:
+            return checks
+        # "Shorter" may be much shorter.
+        fits = 20 <= len(text) <= len(approved) * 2 + 300
+        return tuple(replace(check, passed=fits) if check.name == "length" else check for check in checks)
 
 
 def verify(draft: str, approved: str, *, inbound: str = "") -> tuple[Check, ...]:

@@ -317,7 +317,9 @@ def test_the_real_generator_drafts_streams_and_is_guarded(parts: Parts, generato
     assert thread.suggestion_mark in ("ready", "check")
     assert thread.needs_review
     deltas = [event.payload for event in parts.events if event.kind == "draft.delta"]
-    assert [delta["seq"] for delta in deltas] == list(range(len(deltas)))
+    assert [delta["at"] for delta in deltas] == [
+        sum(len(one["text"]) for one in deltas[:place]) for place in range(len(deltas))
+    ]
     assert {delta["suggestion_id"] for delta in deltas} == {suggestion.id}
 
 

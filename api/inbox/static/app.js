@@ -1,6 +1,7 @@
 // Keys, live updates, drafts, toasts. Everything here only makes quicker what works as plain links and forms.
 import { tinykeys } from "./vendor/tinykeys.js";
 import { compose } from "./compose.js";
+import { review } from "./review.js";
 
 const $ = (selector, root = document) => root.querySelector(selector);
 const $$ = (selector, root = document) => [...root.querySelectorAll(selector)];
@@ -49,7 +50,6 @@ const press = (key) => {
   if (button) button.click();
   return Boolean(button);
 };
-let dismissing = 0;
 const acts = {
   next: () => move(1),
   previous: () => move(-1),
@@ -58,13 +58,6 @@ const acts = {
   select: () => { const box = $("input[type=checkbox]", rowHere() ?? document.body); if (box) { box.checked = !box.checked; selection(); } },
   search: () => $("#search")?.focus(),
   edit: () => press("edit"),
-  dismiss: () => {
-    const reasons = $("[data-panel=reasons]");
-    if (!reasons) return;
-    if (dismissing) return press("dismiss");
-    reasons.hidden = false;
-    dismissing = setTimeout(() => { dismissing = 0; if (!$("[data-panel=reasons]")?.hidden) press("dismiss"); }, 2500);
-  },
   "next-message": () => message(1),
   "previous-message": () => message(-1),
   context: () => app()?.classList.toggle("show-context"),
@@ -85,6 +78,7 @@ const table = {};
 const links = {};
 for (const entry of meta("keys").split("|").filter(Boolean)) {
   const [act, keys, href] = entry.split("=");
+  if (keys.includes("…")) continue; // a row of digits: review.js
   if (href) links[act] = entry.slice(act.length + keys.length + 2);
   table[keys] = (event) => {
     const typing = event.target.closest?.("input:not([type=checkbox]), textarea, select");
@@ -100,15 +94,8 @@ function run(act) {
 tinykeys(window, table, { timeout: 900 });
 document.addEventListener("keydown", (event) => {
   if ($("dialog[open]")) return;
-  const strip = $("[data-panel=reasons]");
-  if (strip && !strip.hidden && /^[1-6]$/.test(event.key)) {
-    event.preventDefault();
-    clearTimeout(dismissing);
-    dismissing = 0;
-    $(`[data-reason="${event.key}"]`, strip)?.click();
-  } else if (event.key === "Escape") {
-    if (strip && !strip.hidden) { strip.hidden = true; clearTimeout(dismissing); dismissing = 0; }
-    else if (event.target.matches?.("input, textarea")) event.target.blur();
+  if (event.key === "Escape") {
+    if (event.target.matches?.("input, textarea")) event.target.blur();
     else press("back");
   } else if (event.key === "ArrowDown" && event.target.closest?.("#rows")) { event.preventDefault(); move(1); }
   else if (event.key === "ArrowUp" && event.target.closest?.("#rows")) { event.preventDefault(); move(-1); }
@@ -215,14 +202,15 @@ function forgetAct() {
 
 // -- live: one socket, resumed by the last id; polling while it is gone
 let busy = 0, userActs = 0, stamp = 0;
-let socket, last = app()?.dataset.place || (sessionStorage.getItem("last") ?? ""), tries = 0, lostAt = 0, fresh = 0, pending = 0, stopped = 0;
+let socket, last = app()?.dataset.place || (sessionStorage.getItem("last") ?? ""), tries = 0, lostAt = 0, pending = 0, stopped = 0, whole = false;
+const held = new Set(); // threads that changed and wait behind the pill: rows never move under a pointer
 const typed = () => { const box = document.activeElement; return box?.matches?.("textarea, input[type=search]") && box.value; };
 function refresh(all) {
   clearTimeout(pending);
   pending = setTimeout(() => {
     if (!app() || $("dialog[open]")) return;
     if (busy) return refresh(all);
-    fresh = all ? 0 : fresh;
+    whole ||= Boolean(all);
     stamp = userActs;
     htmx.ajax("GET", location.pathname + location.search, { source: "#announce", target: "#app", select: "#app", swap: "outerMorph" });
   }, 120);
@@ -234,6 +222,7 @@ document.addEventListener("htmx:before:request", (event) => {
   if (ours(event)) return;
   busy += 1;
   userActs += 1;
+  held.clear();
   if (event.detail?.ctx?.target?.id !== "app") return;
   clearTimeout(slow);
   slow = setTimeout(() => { document.body.classList.add("waiting"); $("#thread")?.setAttribute("aria-busy", "true"); }, 150);
@@ -247,33 +236,51 @@ document.addEventListener("htmx:finally:request", (event) => {
 document.addEventListener("htmx:before:swap", (event) => {
   if (!ours(event)) return;
   if (event.detail.ctx.response?.status >= 400) return event.preventDefault();
-  if (stamp !== userActs) { event.preventDefault(); refresh(); }
+  if (stamp !== userActs) { event.preventDefault(); return refresh(); }
+  if (whole) held.clear();
+  else hold(event.detail.tasks.map((task) => task.fragment?.querySelector?.("#rows")).find(Boolean));
+  whole = false;
 });
+// A page read again keeps the order of the rows that are shown. What is new above the last of them waits behind the pill.
+function hold(list) {
+  const shown = rows().map((row) => row.dataset.id);
+  if (!list || !shown.length) return;
+  const there = new Map([...list.children].map((row) => [row.dataset.id, row]));
+  const end = Math.max(-1, ...[...there.keys()].map((id, place) => (shown.includes(id) ? place : -1)));
+  const below = [...there.keys()].filter((id, place) => !shown.includes(id) && place > end);
+  for (const [id, row] of there) {
+    const before = document.getElementById(`row-${id}`);
+    if (!before ? !below.includes(id) : row.classList.contains("unread") && !before.classList.contains("unread")) held.add(id);
+  }
+  list.replaceChildren(...shown.filter((id) => there.has(id)).map((id) => there.get(id)), ...below.map((id) => there.get(id)));
+}
+function pill() {
+  const box = $("#pill");
+  if (!box) return;
+  box.hidden = !held.size;
+  box.textContent = held.size ? `${held.size} new` : "";
+}
 function heard(frame) {
   if (frame.id) sessionStorage.setItem("last", (last = frame.id));
   if (frame.kind === "draft.delta") {
-    const stream = $("#stream");
-    if (stream && stream.dataset.suggestion === frame.suggestion_id) stream.textContent += frame.text;
-    else if (frame.thread_id === thread()) refresh();
+    if (!card.delta(frame) && frame.thread_id === thread()) refresh();
     return;
   }
-  if (frame.kind === "presence" && frame.thread_id !== thread()) return;
-  const known = frame.kind === "reset" || frame.kind === "models" || frame.thread_id === thread() || $(`#row-${CSS.escape(frame.thread_id ?? "none")}`) || !rows().length;
-  if (known) return refresh();
+  const listed = $(`#row-${CSS.escape(frame.thread_id ?? "none")}`);
+  if (frame.kind === "reset" || frame.kind === "models" || frame.thread_id === thread() || listed || !rows().length) return refresh();
   if (frame.reason !== "received") return;
-  fresh += 1;
-  const pill = $("#pill");
-  if (pill) { pill.hidden = false; pill.textContent = `${fresh} new`; }
+  held.add(frame.thread_id);
+  pill();
   const announce = $("#announce");
-  if (announce) announce.textContent = `${fresh} new thread${fresh === 1 ? "" : "s"}`;
+  if (announce) announce.textContent = `${held.size} new thread${held.size === 1 ? "" : "s"}`;
 }
 function connect() {
   if (!meta("csrf") || document.hidden && stopped) return;
   socket = new WebSocket(`${location.origin.replace("http", "ws")}/live?after=${last}`);
-  socket.onopen = () => { tries = lostAt = 0; $("#offline").hidden = true; present("viewing"); };
+  socket.onopen = () => { tries = lostAt = 0; $("#offline").hidden = true; present("viewing"); catchUp(); };
   socket.onmessage = (event) => heard(JSON.parse(event.data));
   socket.onclose = (event) => {
-    if (event.code === 1008) return location.reload();
+    if (event.code === 1008) return signedOut();
     lostAt ||= Date.now();
     tries += 1;
     setTimeout(connect, Math.min(15000, 300 * 2 ** tries) * (0.5 + Math.random()));
@@ -281,15 +288,18 @@ function connect() {
 }
 function present(state) {
   if (socket?.readyState !== 1) return;
+  if (document.hidden) return socket.send('{"kind":"absent"}');
   socket.send(JSON.stringify(thread() ? { kind: "presence", thread_id: thread(), state } : { kind: "ping" }));
 }
 setInterval(() => {
   present(typed() ? "typing" : "viewing");
+  if (acted.length) catchUp();
   if (lostAt && Date.now() - lostAt > 3000) { $("#offline").hidden = false; if (tries > 2 && !typed() && !document.hidden) refresh(); }
 }, 4000);
 let hiddenTimer;
 document.addEventListener("visibilitychange", () => {
   clearTimeout(hiddenTimer);
+  present("viewing");
   if (document.hidden) hiddenTimer = setTimeout(() => { stopped = 1; socket?.close(); }, 300000);
   else if (stopped) { stopped = 0; tries = 0; connect(); }
 });
@@ -306,10 +316,62 @@ document.addEventListener("htmx:after:swap", () => {
   paintCursor(false);
   selection();
   present("viewing");
-  const pill = $("#pill");
-  if (pill && fresh) { pill.hidden = false; pill.textContent = `${fresh} new`; }
+  pill();
 });
-addEventListener("htmx:error", () => { const box = $("#offline"); if (box) { lostAt ||= Date.now(); } });
+document.addEventListener("htmx:error", (event) => {
+  if (!$("#offline") || event.detail?.ctx?.response) return;
+  lostAt ||= Date.now();
+  if (!ours(event) && event.detail?.ctx?.request?.method === "POST") say("Not sent: there is no connection. What you typed is kept.");
+});
+// -- without a connection: acts wait and are done when it is back, in order; sends are refused, a person decides again
+const acted = JSON.parse(sessionStorage.getItem("acted") ?? "[]");
+const WAITS = /^\/inbox\/[^/]+\/(act|undo|labels)$|^\/inbox-bulk$|^\/suggestions\/[^/]+\/(reject|restore)$/;
+document.addEventListener("submit", (event) => {
+  const form = event.target;
+  if (form.method !== "post" || !app() || (navigator.onLine && !lostAt)) return;
+  const path = new URL(event.submitter?.getAttribute("formaction") ?? form.getAttribute("action"), location).pathname;
+  const waits = WAITS.test(path);
+  if (!waits && navigator.onLine) return; // only the live updates are away, perhaps: try it
+  event.preventDefault();
+  event.stopImmediatePropagation();
+  if (!waits) return say("Not sent: there is no connection. What you typed is kept.");
+  acted.push([path, new URLSearchParams(new FormData(form, event.submitter)).toString()]);
+  sessionStorage.setItem("acted", JSON.stringify(acted));
+  say(`Offline: ${acted.length} act${acted.length === 1 ? " waits" : "s wait"} and will be done when the connection is back.`);
+}, true);
+let catching = false;
+async function catchUp() {
+  if (catching || !acted.length || !navigator.onLine) return;
+  catching = true;
+  let done = 0;
+  try {
+    for (; acted.length; done += 1) {
+      const [path, body] = acted[0];
+      await fetch(path, { method: "POST", body, redirect: "manual", headers: { "Content-Type": "application/x-www-form-urlencoded" } });
+      acted.shift();
+      sessionStorage.setItem("acted", JSON.stringify(acted));
+    }
+  } catch { /* still away: the next try is in 4 s */ }
+  catching = false;
+  if (!done) return;
+  say(`Connected again: ${done} act${done === 1 ? "" : "s"} done that waited.`);
+  refresh(true);
+}
+function say(words) {
+  const toast = document.createElement("div");
+  toast.className = "toast";
+  toast.textContent = words;
+  $("#toasts")?.replaceChildren(toast);
+}
+function signedOut() {
+  const box = $("#offline");
+  const link = document.createElement("a");
+  link.href = `/sign-in?next=${encodeURIComponent(location.pathname + location.search)}`;
+  link.textContent = "Sign in again";
+  box.replaceChildren("You are signed out. What you typed is kept. ", link);
+  box.hidden = false;
+}
+const card = review({ $, $$, acts, press, refresh });
 panels();
 if (app() && meta("csrf")) connect();
 compose({ $, $$, acts, press, meta });
