@@ -85,9 +85,7 @@ async def correct(page: SignedIn, message_id: Id) -> Response:
             if label not in choices(page, session).get(head, ()):
                 raise InvalidInput(f"{head} has no such label")
             made = verdicts.correct(session, message_id, head=head, label=label, agent_id=page.agent.id)
-        return go(
-            _back(form, message.thread_id, {"did": "corrected", "state": made.id, "thread": message.thread_id})
-        )
+        return go(_back(form, message.thread_id, {"did": "corrected", "state": made.id, "thread": message.thread_id}))
 
     return await run_sync(run)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -19,7 +20,7 @@ from models.heads.language import Languages
 from models.heads.linear import calibrated
 from models.heads.weights import Weights
 from models.heads.wording import folded, may_ask_out, optout_lexicon, sentences
-from models.training import labels
+from models.training import figures, labels
 from pipelines.stages.classify import OPT_OUT_SURE, OPT_OUT_UNSURE
 
 FOLDER = ROOT / "deploy/weights/encoder"
@@ -182,3 +183,28 @@ def test_words_are_compared_without_accents_and_case() -> None:
     assert "desabonnement" in optout_lexicon().whole
     assert sentences("One. Two!\nThree。四") == ["One.", "Two!", "Three。", "四"]
     assert Encoder(FOLDER).dimensions == 384
+
+
+# -- what `notifyr evaluate` says
+
+
+def test_the_area_under_roc_counts_equal_scores_half() -> None:
+    assert figures.area_under_roc(np.array([0.9, 0.8]), np.array([0.1, 0.2])) == 1.0
+    assert figures.area_under_roc(np.array([0.5, 0.5]), np.array([0.5, 0.5])) == 0.5
+    assert figures.area_under_roc(np.array([0.1, 0.9]), np.array([0.5])) == 0.5
+
+
+def test_intents_are_measured_on_texts_left_out_and_outside(labeller: Labeller, tmp_path: Path) -> None:
+    """A small set of our own in the shapes of BANKING77 and CLINC150; the real ones stay outside the project."""
+    pairs = [(text, label) for label, text in labels._intent_pairs() if label != "other"]
+    table = tmp_path / "train.csv"
+    with table.open("w", newline="", encoding="utf-8") as lines:
+        csv.writer(lines).writerows([("text", "category"), *pairs])
+    found = figures.banking(labeller.encoder, table)
+    assert found["classes"] == 14 and found["accuracy_cross_validated"] > 0.75
+    assert found["accuracy_at_10_examples"] > 0.6
+    outside = [text for label, text in labels._intent_pairs() if label == "other"]
+    parts = {"train": pairs[::2], "val": pairs[1::2], "oos_val": [(text, "oos") for text in outside]}
+    (tmp_path / "clinc.json").write_text(json.dumps(parts), encoding="utf-8")
+    measured = figures.clinc(labeller.encoder, tmp_path / "clinc.json")
+    assert measured["out_of_scope_auroc"] > 0.8 and measured["accuracy"] > 0.7
