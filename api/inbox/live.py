@@ -28,6 +28,8 @@ __all__ = ["router"]
 router = APIRouter()
 LIFETIME = 3600.0
 IDLE = 90.0
+SILENCE = 9.0
+"""A page says every 4 s that somebody is there; one that says nothing for so long is gone, whatever its connection does."""
 FRAMES = 30
 """Most frames a page may send in ten seconds."""
 SEND_SECONDS = 5.0
@@ -37,7 +39,7 @@ _KINDS = {"presence", "absent", "ping"}
 
 @router.websocket("/live")
 async def live(socket: WebSocket) -> None:
-    """Close codes: 1008 not signed in (any more), 1009 too large, 4029 too many frames, 1012 come back, 1013 too slow."""
+    """Close codes: 1003 bytes, 1008 not signed in (any more), 1009 too large, 4029 too many frames, 1012 come back, 1013 too slow."""
     container = container_of(socket)
     caller = await run_sync(caller_of, socket)
     if caller is None or caller.opened is None or caller.agent is None:
@@ -92,9 +94,15 @@ async def _hear(socket: WebSocket, container: Container, caller: Caller) -> int:
     try:
         while True:
             try:
-                text = await asyncio.wait_for(socket.receive_text(), IDLE)
+                text = await asyncio.wait_for(socket.receive_text(), SILENCE if here else IDLE)
             except TimeoutError:
-                return 1012
+                if not here:
+                    return 1012
+                await run_sync(_leave, container, caller, here)
+                here = ""
+                continue
+            except KeyError:
+                return 1003  # bytes, where only text is spoken
             if monotonic() - window > 10:
                 window, count = monotonic(), 0
             count += 1

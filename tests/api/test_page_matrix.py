@@ -1,0 +1,252 @@
+"""Who may open and post what: every page and act of the inbox, by every kind of caller. Generated from the route table.
+
+A new route fails the first test until it is declared in `PAGES`; the others then try it by themselves.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from fastapi.routing import APIRoute, iter_route_contexts
+from starlette.routing import BaseRoute, WebSocketRoute
+
+from assistant.clock import new_id
+from tests.api.conftest import BOTH, World
+
+ENGINES = BOTH
+PAGES: dict[str, str] = {
+    # every page and act -> who may: "public", "machine" (this machine, or a key), "agent" (anybody signed in), "admin"
+    "GET /": "public",
+    "GET /livez": "public",
+    "GET /readyz": "public",
+    "GET /metrics": "machine",
+    "GET /static/{name:path}": "public",
+    "GET /sign-in": "public",
+    "POST /sign-in": "public",
+    "GET /link": "public",
+    "POST /link": "public",
+    "POST /sign-out": "agent",
+    "GET /inbox": "agent",
+    "GET /inbox/{thread_id}": "agent",
+    "POST /inbox/{thread_id}/act": "agent",
+    "POST /inbox/{thread_id}/undo": "agent",
+    "POST /inbox/{thread_id}/draft": "agent",
+    "POST /inbox/{thread_id}/files": "agent",
+    "POST /inbox/{thread_id}/reply": "agent",
+    "POST /inbox/{thread_id}/note": "agent",
+    "POST /inbox/{thread_id}/labels": "agent",
+    "POST /inbox-bulk": "agent",
+    "POST /first-mail": "agent",
+    "GET /messages/{message_id}/frame": "agent",
+    "GET /messages/{message_id}/raw": "agent",
+    "POST /messages/{message_id}/cancel": "agent",
+    "POST /messages/{message_id}/send-now": "agent",
+    "POST /messages/{message_id}/settle": "agent",
+    "POST /messages/{message_id}/regenerate": "agent",
+    "POST /messages/{message_id}/verdict": "agent",
+    "POST /corrections/{correction_id}/undo": "agent",
+    "POST /suggestions/{suggestion_id}/accept": "agent",
+    "POST /suggestions/{suggestion_id}/reject": "agent",
+    "POST /suggestions/{suggestion_id}/restore": "agent",
+    "POST /suggestions/{suggestion_id}/diff": "agent",
+    "POST /suggestions/{suggestion_id}/stop": "agent",
+    "POST /suggestions/{suggestion_id}/take": "agent",
+    "POST /suggestions/{suggestion_id}/throw-away": "agent",
+    "POST /inbox/{thread_id}/take-over": "agent",
+    "POST /files/{upload_id}/remove": "agent",
+    "POST /notes/{note_id}/remove": "agent",
+    "GET /compose": "agent",
+    "POST /compose": "agent",
+    "POST /compose/draft": "agent",
+    "POST /compose/files": "agent",
+    "GET /knowledge": "agent",
+    "POST /knowledge": "agent",
+    "POST /knowledge/{document_id}/{switch}": "agent",
+    "GET /learning": "agent",
+    "POST /learning/{message_id}": "agent",
+    "GET /models": "agent",
+    "GET /settings": "agent",
+    "POST /settings": "agent",
+    "POST /settings/password": "agent",
+    "GET /settings/agents": "admin",
+    "POST /settings/agents": "admin",
+    "POST /settings/agents/{agent_id}/link": "admin",
+    "POST /settings/agents/{agent_id}/{change}": "admin",
+    "GET /settings/keys": "admin",
+    "POST /settings/keys": "admin",
+    "POST /settings/keys/{key_id}/rotate": "admin",
+    "POST /settings/keys/{key_id}/revoke": "admin",
+    "GET /settings/server": "admin",
+    "GET /settings/audit": "admin",
+    "GET /settings/intents": "admin",
+    "POST /settings/intents": "admin",
+    "POST /settings/intents/try": "admin",
+    "POST /settings/intents/{intent_id}": "admin",
+    "POST /settings/intents/{intent_id}/{switch}": "admin",
+    "GET /settings/labels": "admin",
+    "POST /settings/labels": "admin",
+    "POST /settings/labels/never": "admin",
+    "POST /settings/labels/{exception_id}/forget": "admin",
+}
+OWN = {
+    # a path's name -> which of the world's ids it is; every other name is tried with ids of other kinds only
+    "thread_id": "thread",
+    "message_id": "message",
+    "suggestion_id": "suggestion",
+    "agent_id": "agent",
+    "key_id": "key",
+}
+WORDS = {"switch": "on", "change": "disable", "name": "app.css"}
+CHANGES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+
+
+def table(world: World) -> Iterator[tuple[str, BaseRoute]]:
+    """Every operation outside /api, as `METHOD path`."""
+    for context in iter_route_contexts(world.app.routes):
+        route, path = context.original_route, str(context.path)
+        if isinstance(route, APIRoute) and not path.startswith("/api/"):
+            for method in sorted(route.methods):
+                yield f"{method} {path}", route
+
+
+def filled(operation: str, ids: dict[str, str]) -> tuple[str, str]:
+    method, path = operation.split()
+    for name in re.findall(r"\{(\w+)(?::path)?\}", path):
+        path = re.sub(r"\{" + name + r"(?::path)?\}", ids.get(name, WORDS.get(name, "")) or new_id(), path)
+    return method, path
+
+
+FORMS: dict[str, dict[str, str]] = {
+    # a form that is right in itself, for acts that read it before they look for what they act on
+    "POST /inbox/{thread_id}/undo": {"state": "open"},
+    "POST /inbox/{thread_id}/note": {"text": "hello"},
+    "POST /inbox/{thread_id}/labels": {"name": "hello", "label": "hello"},
+    "POST /inbox/{thread_id}/reply": {"text": "hello", "kind": "reply"},
+    "POST /messages/{message_id}/settle": {"outcome": "sent"},
+    "POST /suggestions/{suggestion_id}/accept": {"version": "1"},
+    "POST /suggestions/{suggestion_id}/reject": {"version": "1"},
+    "POST /learning/{message_id}": {"label": "other"},
+}
+NEEDS_MORE = {"POST /learning/{message_id}", "POST /inbox/{thread_id}/files"}
+"""What wants more than a form (a model, a file): tried for who may call, not for what is absent."""
+
+
+def call(client: httpx.Client, operation: str, ids: dict[str, str], **headers: str) -> httpx.Response:
+    method, path = filled(operation, ids)
+    form = FORMS.get(operation, {}) if method in CHANGES else None
+    return client.request(method, path, data=form, headers=headers)
+
+
+def own(world: World) -> dict[str, str]:
+    return {name: world.ids[kind] for name, kind in OWN.items()}
+
+
+def guarded(*who: str) -> list[str]:
+    return [operation for operation, rule in PAGES.items() if rule in (who or ("agent", "admin"))]
+
+
+def same(one: httpx.Response, two: httpx.Response, *ids: str) -> bool:
+    """Equal but for the request's own id, the form's own token and the id that was asked for."""
+    texts = []
+    for answer in (one, two):
+        text = answer.text.replace(answer.headers["x-request-id"], "")
+        for identity in ids:
+            text = text.replace(identity, "")
+        texts.append(re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}", "", text))
+    return one.status_code == two.status_code and texts[0] == texts[1]
+
+
+@pytest.mark.checklist(19)
+def test_every_page_and_act_is_declared(world: World) -> None:
+    found = {operation for operation, _ in table(world)}
+    new, gone = sorted(found - set(PAGES)), sorted(set(PAGES) - found)
+    assert not new, (
+        f"{', '.join(new)}: declare each in PAGES of tests/api/test_page_matrix.py as "
+        '"agent", "admin" or "public"; the other tests here then try it by themselves'
+    )
+    assert not gone, f"{', '.join(gone)}: no such route any more, take it off PAGES"
+    sockets = {
+        str(context.path)
+        for context in iter_route_contexts(world.app.routes)
+        if isinstance(context.original_route, WebSocketRoute)
+    }
+    assert sockets == {"/live"}, "a new websocket: give it the tests of tests/api/test_live_limits.py"
+
+
+@pytest.mark.checklist(19, 20, 21)
+def test_nobody_and_no_key_opens_a_page_or_acts_on_one(world: World) -> None:
+    out = world.browser()
+    token = out.cookies["notifyr"]
+    assert out.post("/sign-out").status_code == 303
+    callers = [
+        world.client(),
+        world.program(),
+        world.client(cookie=f"notifyr={token}"),
+        world.client(cookie="notifyr=" + "0" * 43),
+        world.client(**{"x-forwarded-user": world.ids["admin"]}),
+    ]
+    for operation in guarded():
+        for number, client in enumerate(callers):
+            world.clear_limits()
+            here, absent = call(client, operation, own(world)), call(client, operation, {})
+            assert here.status_code == absent.status_code == 401, (operation, number, here.status_code)
+            assert same(here, absent), (operation, number)
+            page = call(client, operation, own(world), accept="text/html")
+            assert page.status_code == 303 and page.headers["location"].startswith("/sign-in"), (operation, number)
+
+
+@pytest.mark.checklist(17)
+def test_every_act_of_a_page_needs_the_token_of_its_form(world: World) -> None:
+    browser = world.browser()
+    right = browser.headers.pop("x-csrf-token")
+    other = world.browser("agent@example.org").headers["x-csrf-token"]
+    for operation in guarded():
+        method, path = filled(operation, own(world))
+        if method not in CHANGES:
+            continue
+        for token in ("", "wrong", right[:-1], right + "x", other):
+            for way in (
+                {"data": {"csrf_token": token}},
+                {"headers": {"x-csrf-token": token}},
+                {"params": {"csrf_token": right}},
+            ):
+                world.clear_limits()
+                answer = browser.request(method, path, **way)
+                assert (answer.status_code, answer.json()["code"]) == (403, "csrf-token"), (operation, way)
+    assert browser.get("/inbox").status_code == 200, "signing out needed the token, too"
+
+
+@pytest.mark.checklist(20)
+def test_an_agent_sees_nothing_of_the_admins_pages(world: World) -> None:
+    agent = world.browser("agent@example.org")
+    for operation in guarded("admin"):
+        world.clear_limits()
+        here, absent = call(agent, operation, own(world)), call(agent, operation, {})
+        assert here.status_code == absent.status_code == 403 and same(here, absent), operation
+
+
+@pytest.mark.checklist(20)
+def test_what_is_absent_and_what_is_another_kind_look_the_same(world: World) -> None:
+    browsers = {"admin": world.browser(), "agent": world.browser("agent@example.org")}
+    tried = 0
+    for operation in guarded():
+        names = re.findall(r"\{(\w+_id)\}", operation)
+        if not names or operation in NEEDS_MORE:
+            continue
+        for client in [browsers["admin"]] if PAGES[operation] == "admin" else browsers.values():
+            world.clear_limits()
+            gone, other = new_id(), world.ids["contact"]
+            absent, foreign = (call(client, operation, dict.fromkeys(names, one)) for one in (gone, other))
+            assert absent.status_code == 404, (
+                f"{operation} answers {absent.status_code} for an id that does not exist: look the id up first, or give "
+                "FORMS a form that is right in itself"
+            )
+            assert same(absent, foreign, gone, other), operation
+            for bad in ("1", "..%2f..%2fetc", "%27%20OR%201=1", "A" * 300, "0" * 36):
+                answer = call(client, operation, dict.fromkeys(names, bad))
+                assert answer.status_code in {404, 422}, (operation, bad, answer.status_code)
+            tried += 1
+    assert tried >= 40
