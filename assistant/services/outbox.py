@@ -92,10 +92,7 @@ def queue_message(
     thread = session.get(Thread, thread_id)
     if thread is None:
         raise NotFound("there is no such thread")
-    if not text.strip() and not html.strip():
-        raise InvalidInput("the message is empty")
-    if len(text) > _MAX_TEXT or len(html) > _MAX_TEXT:
-        raise InvalidInput(f"a message has at most {_MAX_TEXT:,} characters")
+    _check_text(text, html)
     parent = newest_inbound(session, thread_id)
     recipients = clean(to) if to is not None else reply_targets(thread, parent)
     copies, blind = clean(cc), clean(bcc)
@@ -144,6 +141,13 @@ def queue_message(
         enqueue(session, "deliver", message_id, delay=float(hold_seconds))
     announce(session, message)
     return message
+
+
+def _check_text(text: str, html: str) -> None:
+    if not text.strip() and not html.strip():
+        raise InvalidInput("the message is empty")
+    if len(text) > _MAX_TEXT or len(html) > _MAX_TEXT:
+        raise InvalidInput(f"a message has at most {_MAX_TEXT:,} characters")
 
 
 def _attach(session: Session, message_id: str, attachments: Sequence[StoredAttachment]) -> None:

@@ -208,7 +208,7 @@ const typed = () => { const box = document.activeElement; return box?.matches?.(
 function refresh(all) {
   clearTimeout(pending);
   pending = setTimeout(() => {
-    if (!app() || $("dialog[open]")) return;
+    if (!$("#announce") || $("dialog[open]")) return;
     if (busy) return refresh(all);
     whole ||= Boolean(all);
     stamp = userActs;
