@@ -485,7 +485,9 @@ class SuggestionOut(_Out):
     version: int = Field(description="The ETag: send it back as `If-Match`.")
     text: str
     word: str = Field(description="`ready`, `check` or `weak`.")
-    confidence: float
+    confidence: float = Field(description="A score between 0 and 1, not a probability.")
+    estimate: float | None = Field(description="Measured probability of needing no edit; null while too few are decided.")
+    unsupported: list[str] = Field(description="What no source says: it cannot be sent before this is edited out.")
     model: str
     prompt_version: str
     instruction: str
@@ -507,9 +509,10 @@ class SuggestionOut(_Out):
             **{
                 name: getattr(suggestion, name)
                 for name in cls.model_fields
-                if name not in {"reasons", "citations", "checks"}
+                if name not in {"reasons", "citations", "checks", "unsupported"}
             },
             reasons=[str(reason) for reason in suggestion.reasons],
+            unsupported=[str(span["text"]) for span in suggestion.spans],
             citations=[
                 CitationOut(source=c.get("source", ""), text=c.get("text", ""), score=c.get("score", 0.0))
                 for c in suggestion.citations

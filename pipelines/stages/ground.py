@@ -110,7 +110,7 @@ def _mark(at: int, best: _Source, turn: Turn, lines: list[CitedLine]) -> Mark:
 
 def _thinned(marks: Sequence[Mark]) -> list[Mark]:
     """One mark for neighbours that cite the same sentence: the last of them."""
-    following = [*marks[1:], None]
+    following = [*marks[1:], None][: len(marks)]
     return [
         mark
         for mark, after in zip(marks, following, strict=True)
