@@ -105,6 +105,11 @@ class METRICS:
     received = Counter("notifyr_received_total", "Inbound messages", ["channel", "outcome"])
     triaged = Counter("notifyr_triaged_total", "Messages through triage", ["outcome"])
     stage_seconds = Histogram("notifyr_stage_seconds", "Time of one triage stage", ["stage"], buckets=_SECONDS)
+    batch_texts = Histogram(
+        "notifyr_encoder_batch_texts",
+        "Texts of several requests encoded together",
+        buckets=(1, 2, 4, 8, 16, 32, 64, 128),
+    )
     labels = Counter("notifyr_labels_total", "Labels claimed and abstained from", ["head", "outcome"])
     triage_seconds = Histogram("notifyr_triage_seconds", "Triage of one message without generation", buckets=_SECONDS)
     generation_seconds = Histogram("notifyr_generation_seconds", "One generated draft", ["model"], buckets=_SECONDS)

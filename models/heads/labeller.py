@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from assistant.values import Label
 from models.base import Vectors
+from models.batching import Batches
 from models.bert import Encoder
 from models.heads.intents import Intents, Lessons, Nearest
 from models.heads.language import Languages
@@ -32,6 +33,7 @@ class Labeller:
         self.weights = Weights(encoder.folder)
         self.intents = Intents(encoder, self.weights.shipped, taught or _nothing)
         self.languages = Languages()
+        self._batches = Batches(encoder.embed)
         self._mixed: tuple[Mixed, ...] = ()
 
     @property
@@ -55,7 +57,8 @@ class Labeller:
         self.languages.label(["warm up, please"])
 
     def embed(self, texts: Sequence[str]) -> Vectors:
-        return self.encoder.embed(texts)
+        """As the encoder's, together with what other threads ask for at the same moment."""
+        return self._batches(texts)
 
     def classify(self, texts: Sequence[str]) -> list[list[Label]]:
         """Labels of every head for each text, best first within a head. A text too short to tell has no language."""
