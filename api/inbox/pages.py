@@ -8,7 +8,20 @@ from fastapi import APIRouter
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from api.deps import Id, Parts
-from api.inbox import account, acts, admin, compose, intents, knowledge, learning, mailhtml, models, review, trust
+from api.inbox import (
+    account,
+    acts,
+    admin,
+    compose,
+    intents,
+    knowledge,
+    learning,
+    mailhtml,
+    models,
+    replies,
+    review,
+    trust,
+)
 from api.inbox.shell import SignedIn, go, static_file
 from api.inbox.views import show
 from assistant.db.messages import Message
@@ -28,6 +41,7 @@ router.include_router(intents.router)
 router.include_router(learning.router)
 router.include_router(models.router)
 router.include_router(trust.router)
+router.include_router(replies.router)
 _INLINE_LIMIT = 3_000_000
 """Bytes of inline pictures that are put into the page of one message."""
 

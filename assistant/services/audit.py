@@ -24,6 +24,8 @@ AREAS = {
     "password": "Passwords",
     "knowledge": "Knowledge",
     "quarantine": "Quarantine",
+    "reply": "Saved replies",
+    "thread": "Threads",
 }
 """First part of an action -> its name; a trail can be narrowed to one."""
 _ORDER = (

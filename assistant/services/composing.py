@@ -14,7 +14,7 @@ from assistant.clock import new_id
 from assistant.db.messages import Message, Thread
 from assistant.db.profiles import Profile
 from assistant.errors import Conflict, InvalidInput
-from assistant.services import contacts, notes, profiles
+from assistant.services import contacts, notes, profiles, saved_replies
 from assistant.services.addressing import newest_inbound, reply_subject, reply_targets
 from assistant.services.threads import get_thread, messages_of
 from assistant.states import Direction, ProfileState, ThreadState
@@ -125,6 +125,8 @@ def questions(
     own_words = text.partition("---------- Forwarded message")[0]
     if not files and (said := _ATTACHED.search(own_words)):
         found.append(f"You wrote “{said[0]}”, but no file is attached")
+    if hole := saved_replies.left_open(text):
+        found.append(f"{hole} of a saved reply is not filled in")
     if line := notes.quoted(notes.of_thread(session, thread_id), text):
         found.append(f"These words stand in an internal note: “{line[:80]}”")
     if outsiders and (new := _outsiders(session, thread_id, recipients)):

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from assistant.db.inbox import SavedReply
 from assistant.errors import Conflict, InvalidInput, NotFound
 
-__all__ = ["NAMES", "every", "fill", "remove", "save"]
+__all__ = ["NAMES", "every", "fill", "left_open", "remove", "save"]
 
 NAMES = {
     "first_name": "the contact's first name",
@@ -60,6 +60,11 @@ def remove(session: Session, reply_id: str) -> SavedReply:
 def fill(text: str, values: Mapping[str, str]) -> str:
     """The words with their names filled in. What has no value stays as it is, so that it is seen before sending."""
     return _HOLE.sub(lambda hole: values.get(hole[1]) or hole[0], text)
+
+
+def left_open(text: str) -> str:
+    """The first name in braces that nothing was filled in for; empty when there is none. For the question before sending."""
+    return next((hole[0] for hole in _HOLE.finditer(text) if hole[1] in NAMES), "")
 
 
 def _get(session: Session, reply_id: str | None) -> SavedReply:

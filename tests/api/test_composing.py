@@ -409,3 +409,30 @@ def test_saved_replies_are_filled_in_and_only_with_what_is_known(world: World) -
         == "{first_name} {name.__class__} {{x}}"
     )
     assert re.search(r"Saved replies", page)
+
+
+def test_saved_replies_are_written_changed_and_deleted_on_a_page(world: World) -> None:
+    client = world.browser("agent@example.org")
+    assert "Write the first one" in client.get("/settings/replies").text
+    assert post(client, "/settings/replies", name="Thanks", text="Dear {first_name}").status_code == 303
+    again = post(client, "/settings/replies", name="Thanks", text="Other words")
+    assert again.status_code == 409 and "Other words" in again.text
+    unknown = post(client, "/settings/replies", name="Odd", text="{password}")
+    assert unknown.status_code == 422 and "{password} is not known" in unescape(unknown.text)
+    with world.container.database.reading() as session:
+        reply_id = saved_replies.every(session)[0].id
+    assert post(client, f"/settings/replies/{reply_id}", name="Thank you", text="Hi {agent}").status_code == 303
+    page = unescape(client.get(f"/inbox/{world.ids['thread']}").text)
+    assert 'data-insert="Hi Agent"' in page and "Thank you" in page
+    assert post(client, f"/settings/replies/{reply_id}/remove").status_code == 303
+    assert post(client, f"/settings/replies/{reply_id}/remove").status_code == 404
+    trail = world.browser().get("/settings/audit?area=reply").text
+    assert all(f"reply.{act}" in trail for act in ("written", "changed", "removed"))
+
+
+def test_a_name_that_nothing_was_filled_in_for_is_asked_about(world: World) -> None:
+    thread_id, client = world.thread(), world.browser()
+    fields = {"kind": "reply", "text": "Dear {first_name}, {else}", "form_id": "h1"}
+    asked = post(client, f"/inbox/{thread_id}/reply", **fields)
+    assert asked.status_code == 409 and "{first_name} of a saved reply is not filled in" in asked.text
+    assert post(client, f"/inbox/{thread_id}/reply", **fields, confirmed="yes").status_code == 303

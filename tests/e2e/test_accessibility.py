@@ -20,6 +20,7 @@ PAGES = (
     "/settings",
     "/settings/agents",
     "/settings/keys",
+    "/settings/replies",
     "/settings/server",
     "/settings/audit",
     "/inbox/019a0000-0000-7000-8000-000000000000",

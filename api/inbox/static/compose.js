@@ -50,7 +50,7 @@ export function compose({ $, $$, acts, press, meta }) {
     const before = box.value.slice(0, box.selectionStart - 1);
     if (before && !before.endsWith("\n")) return;
     $("#saved").showPopover();
-    $("#saved button").focus();
+    $("#saved button, #saved a").focus();
   });
   document.addEventListener("keydown", (event) => {
     const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
