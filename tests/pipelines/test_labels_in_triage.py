@@ -1,0 +1,115 @@
+"""What the heads find changes the thread: an opt-out stops sends, an unsure one asks a person, own intents are claimed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from assistant.db.messages import Message, Thread
+from assistant.services import contacts, corrections, intents, rules
+from assistant.settings import ROOT, Settings
+from pipelines.container import Container, build
+from tests.assistant.rows import a_thread, an_inbound
+
+
+@pytest.fixture
+def wired(make_settings: Callable[..., Settings], sqlite_url: str) -> Iterator[Container]:
+    settings = make_settings(
+        database_url=sqlite_url, encoder=f"onnx:{ROOT / 'deploy/weights/encoder'}", generator="off"
+    )
+    built = build(settings)
+    yield built
+    built.close()
+
+
+def triaged(wired: Container, text: str, *, address: str = "ana@mail.example") -> tuple[Thread, Message, str | None]:
+    """A mail through triage: its thread, its row, and why its sender may not be written to."""
+    with wired.database.transaction() as session:
+        thread = a_thread(session, address=address)
+        message = an_inbound(session, thread, text, from_address=address, subject="Hello")
+        thread_id, message_id = thread.id, message.id
+    wired.triage.triage(message_id)
+    with wired.database.reading() as session:
+        found, read = session.get_one(Thread, thread_id), session.get_one(Message, message_id)
+        reason = contacts.may_write(session, contact_id=found.contact_id, channel="email", address=address)
+    return found, read, reason
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Ich möchte Ihren Newsletter nicht mehr erhalten. Bitte nehmen Sie mich aus dem Verteiler.",
+        "Por favor, no me manden más mensajes.",
+        "Je ne souhaite plus recevoir votre newsletter, merci.",
+        "もうメッセージを送らないでください",
+        "Stop",
+    ],
+)
+def test_an_opt_out_in_any_language_stops_what_we_send(wired: Container, text: str) -> None:
+    thread, message, reason = triaged(wired, text)
+    assert reason == "the contact asked not to be written to"
+    assert thread.needs_review
+    assert any("recorded" in step["reason"] for step in message.trace)
+
+
+def test_a_near_miss_stops_nothing(wired: Container) -> None:
+    for number, text in enumerate(
+        (
+            "I will stop by tomorrow to pick up the parcel.",
+            "I can't stop smiling, thank you so much for the cake!",
+            "Please don't stop the order, I still want it.",
+            "Bitte stornieren Sie meine Bestellung 5512.",
+        )
+    ):
+        _, _, reason = triaged(wired, text, address=f"person{number}@mail.example")
+        assert reason is None, text
+
+
+def test_an_unsure_opt_out_is_shown_to_a_person_and_not_recorded(wired: Container) -> None:
+    with wired.database.transaction() as session:
+        rules.set_threshold(session, head="optout", label="yes", value=0.999)
+    thread, message, reason = triaged(wired, "By the way, please do not send me your newsletter any more, thank you.")
+    assert reason is None and thread.needs_review
+    assert message.trace[1]["detail"]["opt_out"] == "unsure"
+    assert "please look" in message.trace[1]["reason"]
+
+
+def test_kind_urgency_sentiment_and_language_reach_the_thread(wired: Container) -> None:
+    thread, message, _ = triaged(
+        wired, "I am very disappointed, the table arrived broken again. Fix this immediately, it is urgent!"
+    )
+    assert (thread.reply_intent, thread.urgency, thread.sentiment, thread.language) == (
+        "complaint",
+        "high",
+        "negative",
+        "en",
+    )
+    heads = {str(one["name"]).partition(":")[0] for one in message.labels}
+    assert heads >= {"spam", "intent", "reply_intent", "urgency", "sentiment", "language", "optout", "scope"}
+
+
+def test_a_correction_teaches_the_next_mail_of_its_kind(wired: Container) -> None:
+    asks = [
+        f"Do you engrave {thing} with a name?" for thing in ("watches", "pens", "rings", "spoons", "knives", "cups")
+    ]
+    with wired.database.transaction() as session:
+        intents.define(session, name="engraving", examples=asks)
+        taught = 0
+        for number in range(40):
+            message = an_inbound(session, a_thread(session), f"monogram on shirt number {number} please", subject="")
+            if taught < corrections.CAP and not corrections.is_held_out(message.id):
+                corrections.record(session, message.id, head="intent", label="engraving")
+                taught += 1
+    _, message, _ = triaged(wired, "could I have a monogram on a shirt please")
+    assert message.trace[1]["detail"]["claims"]["intent"] == "engraving"
+    assert message.trace[1]["detail"]["because"][0].startswith("like ")
+
+
+def test_a_label_is_never_claimed_for_an_excepted_sender(wired: Container) -> None:
+    with wired.database.transaction() as session:
+        rules.except_sender(session, sender="@mail.example", head="intent", label="refund")
+    thread, message, _ = triaged(wired, "I want my money back, please refund my order.")
+    assert thread.intent == "" and "intent" in message.trace[1]["detail"]["abstained"]
+    other, _, _ = triaged(wired, "I want my money back, please refund my order.", address="bo@other.example")
+    assert other.intent == "refund"
