@@ -150,7 +150,7 @@ def _by_key(headers: list[str], network: str, container: Container) -> Caller | 
         key = None
         if len(headers) == 1 and scheme.lower() == "bearer":
             key = access.verify_key(session, secret.strip())
-        agent = session.get(Agent, key.agent_id) if key is not None and key.agent_id is not None else None
+        agent = access.find_agent(session, key.agent_id) if key is not None else None
     if key is None:
         container.limiter.hit(RULES["key-wrong"], network)
         return None

@@ -42,6 +42,7 @@ __all__ = [
     "credentials_of",
     "disable_agent",
     "enable_agent",
+    "find_agent",
     "get_agent",
     "is_fresh",
     "link_url",
@@ -134,6 +135,11 @@ def get_agent(session: Session, agent_id: str) -> Agent:
     if agent is None:
         raise NotFound("there is no such agent")
     return agent
+
+
+def find_agent(session: Session, agent_id: str | None) -> Agent | None:
+    """The agent with that id, who may be disabled; None when there is none."""
+    return session.get(Agent, agent_id) if agent_id is not None else None
 
 
 def disable_agent(session: Session, agent_id: str, *, actor: str) -> Agent:
