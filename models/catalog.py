@@ -1,4 +1,4 @@
-"""Names to models: `onnx:FOLDER`, `llama:PACKAGE`, `llama:PATH.gguf`, `off`. Nothing heavy is imported or read here."""
+"""Names to models: `onnx:FOLDER`, `torch:BASE`, `llama:PACKAGE`, `llama:PATH.gguf`, `off`. Nothing heavy is imported here."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from pathlib import Path
 
 from assistant.errors import ConfigurationError
 from models.bert import Encoder
+from models.bert_torch import TorchEncoder
 from models.heads.intents import Lessons
 from models.heads.labeller import Labeller
 from models.llama import Llama
 
 __all__ = ["load_classifier", "load_embedder", "load_generator"]
 
+SHIPPED = "deploy/weights/encoder"
 _ROOT = Path(__file__).resolve().parent.parent
 _encoders: dict[tuple[str, int], Encoder] = {}
 _untaught: dict[tuple[str, int], Labeller] = {}
@@ -23,8 +25,10 @@ def load_embedder(spec: str, *, threads: int) -> Encoder | None:
     if spec == "off":
         return None
     kind, _, name = spec.partition(":")
-    if kind != "onnx" or not name:
-        raise ConfigurationError([f"NOTIFYR_ENCODER: {spec!r} is not onnx:FOLDER or off"])
+    if kind not in {"onnx", "torch"} or not name:
+        raise ConfigurationError([f"NOTIFYR_ENCODER: {spec!r} is not onnx:FOLDER, torch:BASE or off"])
+    if kind == "torch":
+        return _encoders.setdefault((spec, threads), TorchEncoder(_ROOT / SHIPPED, name, threads=threads))
     folder = Path(name) if Path(name).is_absolute() else _ROOT / name
     return _encoders.setdefault((str(folder), threads), Encoder(folder, threads=threads))
 
