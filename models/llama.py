@@ -99,6 +99,7 @@ class Llama:
             if expected and self._checksum != expected:
                 raise ModelUnavailable(f"{path.name} is not the file we know (truncated or altered): install it again")
             from llama_cpp import Llama as Engine
+            from llama_cpp import llama_supports_gpu_offload
 
             try:
                 self._model = Engine(
@@ -106,6 +107,7 @@ class Llama:
                     n_ctx=_CONTEXT,
                     n_threads=self._threads,
                     n_threads_batch=self._threads,
+                    n_gpu_layers=-1 if llama_supports_gpu_offload() else 0,
                     seed=0,
                     verbose=False,
                 )
