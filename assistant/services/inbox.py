@@ -146,18 +146,21 @@ def _candidates(
     found: dict[str, Thread] = {}
     ids = named + listed
     parents: dict[str, Thread] = {}
+    subjects: dict[str, str] = {}
     if ids:
         rows = session.execute(
-            select(Message.external_id, Thread)
+            select(Message.external_id, Thread, Message.subject)
             .join(Thread, Thread.id == Message.thread_id)
             .where(Message.profile_id == profile_id, Message.external_id.in_(ids))
         ).all()
         parents = {row[0]: row[1] for row in rows}
+        subjects = {row[0]: base_subject(row[2]) for row in rows}
     for one in named:
         if one in parents:
             found.setdefault(parents[one].id, parents[one])
     for one in listed:
-        if one in parents and parents[one].base_subject == base:
+        # The subject of the message too: an agent may have moved it into a thread with another one.
+        if one in parents and base in (parents[one].base_subject, subjects[one]):
             found.setdefault(parents[one].id, parents[one])
     # Arrived out of order: an answer to this message, or to the same missing parent, is here already.
     children = session.scalars(

@@ -326,12 +326,12 @@ def restore(session: Session, suggestion_id: str) -> Suggestion:
     return suggestion
 
 
-def expire_open(session: Session, thread_id: str) -> int:
-    """A newer message arrived: what was drafted before it is stale. Returns how many were open."""
+def expire_open(session: Session, thread_id: str, *, but: str = "") -> int:
+    """A newer message arrived: what was drafted before it is stale. Returns how many were open. `but`: the newest message."""
     thread = _lock_thread(session, thread_id)
     done = session.execute(
         update(Suggestion)
-        .where(Suggestion.thread_id == thread_id, _is_open())
+        .where(Suggestion.thread_id == thread_id, Suggestion.message_id != but, _is_open())
         .values(state=SuggestionState.EXPIRED, version=Suggestion.version + 1)
     )
     count = int(done.rowcount)  # type: ignore[attr-defined]  # an UPDATE returns a CursorResult

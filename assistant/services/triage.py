@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
@@ -15,9 +15,9 @@ from assistant.errors import NotFound
 from assistant.services import contacts, suggestions
 from assistant.states import Direction, ThreadState, TriageState
 from assistant.telemetry import METRICS
-from assistant.values import Address, DecisionKind, InboundMessage, Turn, TurnMessage
+from assistant.values import Address, DecisionKind, InboundMessage, Label, TraceStep, Turn, TurnMessage
 
-__all__ = ["MAX_ATTEMPTS", "own_addresses", "park", "read_turn", "save", "start"]
+__all__ = ["MAX_ATTEMPTS", "describe", "own_addresses", "park", "read_turn", "save", "start"]
 
 MAX_ATTEMPTS = 5
 HISTORY = 6
@@ -77,8 +77,10 @@ def own_addresses(session: Session) -> frozenset[str]:
 
 def save(session: Session, turn: Turn, *, state: TriageState) -> bool:
     """Store what the stages found and do what follows from it, once; False when another worker was first."""
+    # Of the message, not of the turn: an agent may have moved it into another thread meanwhile.
+    where = select(Message.thread_id).where(Message.id == turn.message_id).scalar_subquery()
     thread = session.scalars(
-        select(Thread).where(Thread.id == turn.thread_id).with_for_update().execution_options(populate_existing=True)
+        select(Thread).where(Thread.id == where).with_for_update().execution_options(populate_existing=True)
     ).one()
     done = session.execute(
         update(Message)
@@ -156,6 +158,25 @@ def _describe(thread: Thread, turn: Turn, state: TriageState) -> None:
     if _stopped_at(turn, "screen"):
         sure = [1.0]
     thread.certainty = 0.0 if state == TriageState.PARTIAL else min(sure, default=None)
+
+
+def describe(session: Session, thread: Thread) -> None:
+    """Label a thread as its newest inbound message was labelled: after messages were moved out of it or into it."""
+    message = session.scalars(
+        select(Message)
+        .where(Message.thread_id == thread.id, Message.direction == Direction.INBOUND)
+        .order_by(Message.occurred_at.desc(), Message.id.desc())
+        .limit(1)
+    ).one_or_none()
+    if message is None or message.triage not in (TriageState.DONE, TriageState.PARTIAL):
+        return
+    found = read_turn(session, message.id)
+    turn = replace(
+        found,
+        labels=tuple(Label(one["name"], one["score"]) for one in message.labels),
+        trace=tuple(TraceStep(**step) for step in message.trace),
+    )
+    _describe(thread, turn, TriageState(message.triage))
 
 
 def _inbound(message: Message, channel: str) -> InboundMessage:
