@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,7 +20,7 @@ ANSWER = (
 )
 
 
-def guarded(text: str, *, asked: bool = True, **values: object) -> tuple[Turn, Draft]:
+def guarded(text: str, *, asked: bool = True, **values: Any) -> tuple[Turn, Draft]:
     """What the guard makes of a rewriting that an agent asked for."""
     before = turn("where is my refund for RX-20?", passages=(passage(ANSWER, source="Refunds"),), **values)
     done = Guard(floor=0.3, sign_off="Kind regards,\nLumen", asked=asked)(

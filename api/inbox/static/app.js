@@ -72,7 +72,32 @@ const acts = {
 function message(step) {
   const all = $$(".message");
   const at = all.indexOf(document.activeElement?.closest(".message"));
-  all[Math.max(0, Math.min(all.length - 1, at + step))]?.focus();
+  const next = all[Math.max(0, Math.min(all.length - 1, at < 0 && step > 0 ? 0 : at + step))];
+  if (!next) return;
+  next.focus();
+  history.replaceState(history.state, "", `#${next.id}`);
+}
+// Frames of mails cannot be measured from here; the server reckoned their height for some widths.
+function fit() {
+  for (const frame of $$("iframe[data-high]")) {
+    const known = frame.dataset.high.trim().split(" ").map((pair) => pair.split(":").map(Number));
+    if (!frame.clientWidth) continue;
+    const fits = known.filter(([width]) => width <= frame.clientWidth).pop() ?? known[0];
+    if (frame.height !== String(fits[1])) frame.height = fits[1];
+  }
+}
+addEventListener("resize", fit);
+document.addEventListener("toggle", fit, true);
+// A thread opens at its newest message. Refreshes of the same thread leave the reader where they are.
+let opened = "";
+function open() {
+  fit();
+  if (thread() === opened) return;
+  opened = thread();
+  const start = !location.hash && $("#scroll [data-start]");
+  if (start && getComputedStyle($("#scroll")).overflowY === "auto") $("#scroll").scrollTo({ top: start.offsetTop - $("#scroll").offsetTop - 12, behavior: "instant" });
+  const auto = $("form[data-auto]");
+  if (auto) auto.requestSubmit();
 }
 const table = {};
 const links = {};
@@ -250,7 +275,8 @@ function hold(list) {
   const below = [...there.keys()].filter((id, place) => !shown.includes(id) && place > end);
   for (const [id, row] of there) {
     const before = document.getElementById(`row-${id}`);
-    if (!before ? !below.includes(id) : row.classList.contains("unread") && !before.classList.contains("unread")) held.add(id);
+    const when = (one) => $("time", one)?.dateTime;
+    if (!before ? !below.includes(id) : row.classList.contains("unread") && when(row) !== when(before)) held.add(id);
   }
   list.replaceChildren(...shown.filter((id) => there.has(id)).map((id) => there.get(id)), ...below.map((id) => there.get(id)));
 }
@@ -312,11 +338,13 @@ function panels() {
   }
 }
 document.addEventListener("htmx:after:swap", () => {
+  open();
   panels();
   paintCursor(false);
   selection();
   present("viewing");
   pill();
+  if (said && !$("#toasts > *")) say(said); // a page that was read again has no toast of its own
 });
 document.addEventListener("htmx:error", (event) => {
   if (!$("#offline") || event.detail?.ctx?.response) return;
@@ -357,7 +385,10 @@ async function catchUp() {
   say(`Connected again: ${done} act${done === 1 ? "" : "s"} done that waited.`);
   refresh(true);
 }
+let said = "";
 function say(words) {
+  said = words;
+  setTimeout(() => { if (said === words) said = ""; }, 6000);
   const toast = document.createElement("div");
   toast.className = "toast";
   toast.textContent = words;
@@ -371,6 +402,7 @@ function signedOut() {
   box.replaceChildren("You are signed out. What you typed is kept. ", link);
   box.hidden = false;
 }
+open();
 const card = review({ $, $$, acts, press, refresh });
 panels();
 if (app() && meta("csrf")) connect();
