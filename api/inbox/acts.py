@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import smtplib
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
 from email.utils import make_msgid
 
@@ -16,13 +16,14 @@ from anyio.to_thread import run_sync
 from fastapi import APIRouter
 from fastapi.responses import Response
 from sqlalchemy.orm import Session
+from starlette.datastructures import FormData
 
 from api.deps import Id
 from api.inbox.acting import act_on, field
 from api.inbox.shell import Page, SignedIn, go
 from assistant.clock import utcnow
 from assistant.errors import InvalidInput, StorageError
-from assistant.services import access, drafts, outbox, suggestions, threads
+from assistant.services import access, drafts, labels, outbox, suggestions, threads
 from assistant.states import SuggestionState, ThreadState
 
 __all__ = ["router"]
@@ -111,11 +112,26 @@ async def bulk(page: SignedIn) -> Response:
     ids = [value for value in form.getlist("id") if isinstance(value, str)][:200]
 
     def do(session: Session) -> dict[str, str]:
+        if name in {"label", "unlabel"}:
+            return _label_all(session, page, form, ids)
         for thread_id in ids:
             _change(session, page, thread_id, name)
         return {"did": f"{name}-{len(ids)}"}
 
     return await act_on(page, form, "", do)
+
+
+def _label_all(session: Session, page: Page, form: FormData, ids: list[str]) -> dict[str, str]:
+    label = labels.name_of(field(form, "label"))
+    if field(form, "act") == "label":
+        at = labels.add_all(session, ids, name=label, agent_id=page.agent.id)
+        return {"did": "labelled", "state": label, "version": at.isoformat(), "redo": str(len(ids))}
+    try:
+        at = datetime.fromisoformat(field(form, "at"))
+        labels.take_back(session, name=label, agent_id=page.agent.id, at=at.astimezone(UTC))
+    except ValueError:
+        raise InvalidInput("there is nothing to undo") from None
+    return {"did": "undone"}
 
 
 @router.post("/first-mail")

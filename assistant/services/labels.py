@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from zlib import crc32
 
 from sqlalchemy import delete, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from assistant.clock import utcnow
 from assistant.db.inbox import Label, ThreadLabel
 from assistant.db.session import publish
 from assistant.errors import InvalidInput
 from assistant.services.threads import get_thread
 
-__all__ = ["add", "every", "name_of", "of_threads", "remove"]
+__all__ = ["add", "add_all", "every", "name_of", "of_threads", "remove", "take_back"]
 
 _LONGEST = 50
 _HUES = 8
@@ -56,19 +58,38 @@ def of_threads(session: Session, thread_ids: Iterable[str]) -> dict[str, list[La
     return found
 
 
-def add(session: Session, thread_id: str, *, name: str, agent_id: str | None) -> bool:
-    """Put a label on a thread. False when it was there. Raises `NotFound`, `InvalidInput`."""
+def add(session: Session, thread_id: str, *, name: str, agent_id: str | None, at: datetime | None = None) -> bool:
+    """Put a label on a thread. False when it was there. `at`: the moment of one act on several. Raises `NotFound`, `InvalidInput`."""
     get_thread(session, thread_id)
     label = _label(session, name_of(name))
     if len(of_threads(session, [thread_id])[thread_id]) >= _MOST:
         raise InvalidInput(f"a thread has at most {_MOST} labels")
     try:
         with session.begin_nested():
-            session.add(ThreadLabel(thread_id=thread_id, label_id=label.id, agent_id=agent_id))
+            put = ThreadLabel(thread_id=thread_id, label_id=label.id, agent_id=agent_id, created_at=at or utcnow())
+            session.add(put)
     except IntegrityError:
         return False
     publish(session, "thread.changed", thread_id=thread_id, reason="labels", agent_id=agent_id or "")
     return True
+
+
+def add_all(session: Session, thread_ids: Sequence[str], *, name: str, agent_id: str) -> datetime:
+    """Put a label on several threads at one moment, which is what `take_back` asks for."""
+    at = utcnow()
+    for thread_id in thread_ids:
+        add(session, thread_id, name=name, agent_id=agent_id, at=at)
+    return at
+
+
+def take_back(session: Session, *, name: str, agent_id: str, at: datetime) -> int:
+    """Take a label off the threads that an agent put it on at that moment, and off no other. Returns how many."""
+    put = session.scalars(
+        select(ThreadLabel.thread_id)
+        .join(Label, Label.id == ThreadLabel.label_id)
+        .where(Label.name == name, ThreadLabel.agent_id == agent_id, ThreadLabel.created_at == at)
+    ).all()
+    return sum(remove(session, thread_id, name=name, agent_id=agent_id) for thread_id in put)
 
 
 def remove(session: Session, thread_id: str, *, name: str, agent_id: str | None) -> bool:

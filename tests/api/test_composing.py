@@ -436,3 +436,36 @@ def test_a_name_that_nothing_was_filled_in_for_is_asked_about(world: World) -> N
     asked = post(client, f"/inbox/{thread_id}/reply", **fields)
     assert asked.status_code == 409 and "{first_name} of a saved reply is not filled in" in asked.text
     assert post(client, f"/inbox/{thread_id}/reply", **fields, confirmed="yes").status_code == 303
+
+
+def test_threads_are_found_by_their_labels_and_the_rail_leads_to_them(world: World) -> None:
+    client = world.browser()
+    ids = [world.thread(subject=f"Matter {number}") for number in range(3)]
+    world.thread(subject="Matter of another kind")
+    with world.container.database.transaction() as session:
+        labels.add_all(session, ids, name="Money", agent_id=world.ids["admin"])
+        labels.add(session, ids[0], name="urgent", agent_id=None)
+    for search, found in (("label:money", ids), ("Label:MONEY label:urgent", ids[:1]), ("label:money 2", ids[2:])):
+        page = client.get("/inbox", params={"view": "all", "q": search}).text
+        assert set(re.findall(r'id="row-([^"]+)"', page)) == set(found), search
+    assert not re.findall(r'id="row-', client.get("/inbox?q=label:nothing").text)
+    assert 'href="/inbox?view=all&amp;q=label:money"' in client.get("/inbox").text
+    assert len(client.get("/api/v1/threads", params={"q": "label:money"}).json()["items"]) == 3
+
+
+def test_a_label_on_several_threads_is_taken_back_from_those_only(world: World) -> None:
+    client, ids = world.browser(), [world.thread() for _ in range(3)]
+    with world.container.database.transaction() as session:
+        labels.add(session, ids[0], name="money", agent_id=world.ids["admin"])
+    done = client.post(
+        "/inbox-bulk", data={"act": "label", "label": "Money", "id": ids}, headers={"accept": "text/html"}
+    )
+    assert done.status_code == 303
+    page = client.get(done.headers["location"]).text
+    assert "Label money on 3 threads" in page
+    at = unescape(re.findall(r'name="at" value="([^"]+)"', page)[0])
+    assert post(client, "/inbox-bulk", act="unlabel", label="money", at="x").status_code == 422
+    assert post(client, "/inbox-bulk", act="unlabel", label="money", at=at).status_code == 303
+    with world.container.database.reading() as session:
+        found = labels.of_threads(session, ids)
+    assert [len(found[one]) for one in ids] == [1, 0, 0]

@@ -12,6 +12,7 @@ export function compose({ $, $$, acts, press, meta }) {
     };
   }
   acts.label = () => {
+    if ($("#bulk-name")?.offsetParent) return $("#bulk-name").focus();
     const panel = $("[data-panel=label]");
     if (!panel) return;
     panel.open = true;
