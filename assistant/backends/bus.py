@@ -5,6 +5,7 @@ Losing it costs speed only: a page whose last id is gone is told `reset` and rea
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
@@ -57,13 +58,18 @@ class Bus:
         Yields kind `tick` when nothing happened for some seconds, so that a caller can look at its own deadlines.
         Raises `redis.RedisError` when the server goes away; the caller resumes with the last id it saw.
         """
-        client = redis.asyncio.Redis.from_url(self._url, socket_connect_timeout=3, decode_responses=True)
+        # The client's own patience must outlast the wait, or an idle page is told that the server went away.
+        client = redis.asyncio.Redis.from_url(
+            self._url, socket_connect_timeout=3, socket_timeout=_WAIT_MS / 1000 + 3, decode_responses=True
+        )
         try:
             last, known = await self._start(client, after)
+            _heed_cancellation()
             if not known:
                 yield last, Event("reset")
             while True:
                 found: Any = await client.xread({_STREAM: last}, count=200, block=_WAIT_MS)
+                _heed_cancellation()
                 if not found:
                     yield last, Event("tick")
                     continue
@@ -160,6 +166,13 @@ def _alive(found: dict[str, str]) -> dict[str, dict[str, Any]]:
     now = utcnow().timestamp()
     rows = {agent: json.loads(value) for agent, value in found.items()}
     return {agent: row for agent, row in rows.items() if row["until"] > now}
+
+
+def _heed_cancellation() -> None:
+    """A cancellation that falls into the moment of connecting is swallowed there; whoever asked for it still waits."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def _entries(found: Any) -> list[tuple[str, dict[str, str]]]:

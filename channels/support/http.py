@@ -10,8 +10,10 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
+import ssl
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 from urllib.parse import urljoin, urlsplit
@@ -190,6 +192,11 @@ class SafeClient:
         self._seconds = seconds
         self._max_bytes = max_bytes
 
+    @cached_property
+    def _certificates(self) -> ssl.SSLContext:
+        # Reading the authorities takes as long as a quick fetch: once is enough.
+        return httpx.create_ssl_context(trust_env=False)
+
     async def get(self, url: str, *, headers: Mapping[str, str] | None = None) -> Fetched:
         """The answer of a URL, redirects followed.
 
@@ -222,7 +229,7 @@ class SafeClient:
         transport = httpx.AsyncHTTPTransport(retries=0, trust_env=False)
         # The name stays in the URL for the certificate and the Host header; only the connection goes to the address.
         pool = httpcore.AsyncConnectionPool(
-            ssl_context=httpx.create_ssl_context(trust_env=False),
+            ssl_context=self._certificates,
             network_backend=_Pinned(addresses, self._may_connect),
             max_connections=1,
         )

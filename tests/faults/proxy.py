@@ -57,6 +57,7 @@ class FaultProxy:
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
+        self._open: set[asyncio.StreamWriter] = set()
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -69,6 +70,12 @@ class FaultProxy:
         if self._loop is not None and self._stop is not None:
             self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(5)
+
+    def drop(self) -> None:
+        """End every connection that is open."""
+        if self._loop is not None:
+            for writer in list(self._open):
+                self._loop.call_soon_threadsafe(writer.transport.abort)
 
     def _run(self) -> None:
         asyncio.run(self._serve())
@@ -93,13 +100,19 @@ class FaultProxy:
             writer.close()
             return
         ends = (writer, far_writer)
+        self._open.update(ends)
         pumps = [
             asyncio.create_task(self._pump(reader, far_writer, "server", ends)),
             asyncio.create_task(self._pump(far_reader, writer, "client", ends)),
         ]
         try:
-            await asyncio.gather(*pumps, return_exceptions=True)
+            # A proxy that is closed cancels what still runs; nobody waits for it.
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.gather(*pumps, return_exceptions=True)
         finally:
+            for pump in pumps:
+                pump.cancel()
+            self._open.difference_update(ends)
             for end in ends:
                 end.transport.abort()
 
