@@ -6,6 +6,8 @@ A process therefore pays only for what it uses: the api never loads a model, a w
 from __future__ import annotations
 
 from functools import cached_property
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import structlog
 from celery import Celery
@@ -31,6 +33,9 @@ from pipelines.inbound import Receiver
 from pipelines.lessons import IntentLessons
 from pipelines.outbound import Deliverer, Portal, open_channels
 from pipelines.triage import Triage
+
+if TYPE_CHECKING:
+    from channels.support.http import SafeClient
 
 __all__ = ["Container", "build", "find_redis"]
 
@@ -115,6 +120,14 @@ class Container:
     @cached_property
     def receiver(self) -> Receiver:
         return Receiver(self.database, self.blobs, self.parser)
+
+    @cached_property
+    def fetcher(self) -> SafeClient:
+        """For URLs that strangers chose: pictures that mails name."""
+        from channels.support.http import SafeClient
+
+        own = {self.settings.host, urlsplit(self.settings.base_url).hostname or ""}
+        return SafeClient(own_hosts=own, seconds=8.0, max_bytes=3_000_000)
 
     @cached_property
     def portal(self) -> Portal:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from html import escape
+from html import escape, unescape
 from urllib.parse import urlsplit
 
 import nh3
 
-__all__ = ["FRAME_POLICY", "SafeHtml", "document", "sanitise"]
+__all__ = ["FRAME_POLICY", "SafeHtml", "document", "remote_images", "sanitise", "split_quote", "words_of"]
 
 FRAME_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src 'self' data:; base-uri 'none'; form-action 'none'; "
@@ -56,17 +56,29 @@ class SafeHtml(str):
         return str(self)
 
 
-def sanitise(html: str, inline: Mapping[str, str] | None = None) -> SafeHtml:
-    """`html` with allowed tags only. Links keep http, https, mailto and tel; images only those in `inline` (cid -> our URL).
+def sanitise(
+    html: str,
+    inline: Mapping[str, str] | None = None,
+    remote: Mapping[str, str] | None = None,
+    named: list[str] | None = None,
+) -> SafeHtml:
+    """`html` with allowed tags only. Links keep http, https, mailto and tel.
 
-    Remote images become a mark with their host's name, so that nothing is fetched and nobody wonders.
+    Pictures are those in `inline` (cid -> our URL) and in `remote` (the mail's URL -> ours); every other becomes its
+    alternative text, so that nothing is fetched. `named` collects the remote URLs that the mail wants.
     """
     pictures = inline or {}
+    fetched = remote or {}
 
     def attribute(tag: str, name: str, value: str) -> str | None:
         if tag == "img" and name == "src":
             match = _CID.fullmatch(value.strip())
-            return pictures.get(match.group(1)) if match else None
+            if match:
+                return pictures.get(match.group(1))
+            url = _remote(value)
+            if url and named is not None and url not in named:
+                named.append(url)
+            return fetched.get(url)
         if name == "href" and not _ABROAD.match(value):
             return None
         if name in {"width", "height"} and not re.fullmatch(r"\d{1,4}%?", value):
@@ -76,7 +88,7 @@ def sanitise(html: str, inline: Mapping[str, str] | None = None) -> SafeHtml:
     cleaner = nh3.Cleaner(
         tags=set(_TAGS),
         clean_content_tags=_DROPPED,
-        attributes=_ATTRIBUTES,
+        attributes=_ATTRIBUTES | {"*": set()},  # nh3 itself would keep `title` everywhere
         attribute_filter=attribute,
         url_schemes={"http", "https", "mailto", "tel", "cid"},
         link_rel="noopener noreferrer",
@@ -86,9 +98,44 @@ def sanitise(html: str, inline: Mapping[str, str] | None = None) -> SafeHtml:
     return SafeHtml(_links(_images(cleaned)))
 
 
-def blocked_images(html: str) -> int:
-    """How many pictures of `html` would come from elsewhere."""
-    return len(re.findall(r"<img[^<>]{0,2000}?\bsrc\s*=\s*[\"']?\s*(?:https?:)?//", html[:2_000_000], re.I))
+def _remote(value: str) -> str:
+    """The URL of a picture on another host; empty for anything else."""
+    url = re.sub(r"[\t\n\r]", "", value).strip()
+    url = f"https:{url}" if url.startswith("//") else url
+    return url if re.match(r"https?://", url, re.I) and len(url) <= 2_000 else ""
+
+
+def remote_images(html: str) -> list[str]:
+    """The pictures of `html` that would come from elsewhere, each once, as the cleaned mail would name them."""
+    found: list[str] = []
+    if re.search(r"<img\b", html, re.I):
+        sanitise(html, named=found)
+    return found
+
+
+def split_quote(body: SafeHtml) -> tuple[SafeHtml, SafeHtml]:
+    """Cleaned HTML as (new words, the quoted end). A quote with words after it stays where it is.
+
+    Cut between tags: what is left open is closed by the end of the frame's page.
+    """
+    depth, start, end = 0, -1, 0
+    for match in re.finditer(r"<(/?)blockquote\b[^<>]*>", body):
+        if not match.group(1):
+            if depth == 0 and (start < 0 or re.sub(r"<[^<>]*>|&nbsp;|\s", "", body[end : match.start()])):
+                start = match.start()
+            depth += 1
+        else:
+            depth, end = max(0, depth - 1), match.end()
+    tail = re.sub(r"<[^<>]*>|&nbsp;|\s", "", body[end:])
+    before = re.sub(r"<(?!img)[^<>]*>|&nbsp;|\s", "", body[: max(0, start)])
+    if start < 0 or depth or tail or not before:
+        return body, SafeHtml("")
+    return SafeHtml(body[:start]), SafeHtml(body[start:end])
+
+
+def words_of(html: str) -> str:
+    """What a reader sees of cleaned HTML."""
+    return " ".join(unescape(re.sub(r"<[^<>]*>", " ", html)).split())
 
 
 def _images(html: str) -> str:

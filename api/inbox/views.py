@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 from fastapi.responses import HTMLResponse
 from sqlalchemy.orm import Session
 
-from api.inbox import learning, mailhtml, words
+from api.inbox import frames, learning, words
 from api.inbox.card import card_of, chosen
 from api.inbox.shell import Page, render
 from api.inbox.times import PRESETS
@@ -25,6 +25,7 @@ from assistant.services import (
     directory,
     drafts,
     labels,
+    merging,
     notes,
     saved_replies,
     threads,
@@ -110,12 +111,15 @@ def _thread(session: Session, page: Page, thread_id: str, compose: str) -> dict[
         "messages": messages,
         "folded": max(0, len(messages) - _UNFOLDED) if len(messages) > _UNFOLDED + 2 else 0,
         "newest": newest,
+        "start": messages[-1].id if len(messages) > 1 else "",
         "suggestion": current,
         "card": card,
         "review": card_of(session, page, current, drafted, messages),
         "composer": _composer(session, page, found, compose, editing.text if editing and card != "proposed" else ""),
         "notes": _notes(session, found, messages),
         "agents": {one.id: one.name for one in access.agents(session)},
+        "moves": merging.moves_of(session, thread_id),
+        "siblings": merging.siblings(session, found),
         "labels": labels.of_threads(session, [thread_id])[thread_id],
         "edit": editing.text if editing and current and editing.suggestion_id == current.id else None,
         "contact": directory.get_contact(session, found.contact_id),
@@ -123,7 +127,8 @@ def _thread(session: Session, page: Page, thread_id: str, compose: str) -> dict[
         "present": page.container.bus.who(thread_id),
         "held": [m for m in messages if m.status == Delivery.HELD],
         "verdicts": learning.shown(page, session, newest),
-        "images": {m.id: mailhtml.blocked_images(m.html) for m in messages if m.html},
+        "shown": frames.shown(session, messages),
+        "trusted": {m.id for m in messages if m.from_address.lower() in page.preferences.get("images_from", [])},
     }
 
 

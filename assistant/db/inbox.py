@@ -11,7 +11,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from assistant.clock import utcnow
 from assistant.db.base import Base, Timestamps
 
-__all__ = ["Label", "NewDraft", "Note", "SavedReply", "ThreadLabel", "Upload"]
+__all__ = ["Label", "MessageImage", "NewDraft", "Note", "SavedReply", "ThreadLabel", "Upload"]
 
 
 class Note(Timestamps, Base):
@@ -76,3 +76,17 @@ class NewDraft(Base):
     fields: Mapped[dict[str, Any]] = mapped_column(default=dict)
     """`to`, `cc`, `bcc`, `subject`, `text` as they were typed."""
     updated_at: Mapped[datetime] = mapped_column(default=utcnow, onupdate=utcnow)
+
+
+class MessageImage(Timestamps, Base):
+    """A picture that a mail's HTML names, fetched once because an agent asked for it. `problem` says why there is none."""
+
+    __tablename__ = "message_images"
+    message_id: Mapped[str] = mapped_column(ForeignKey("messages.id", ondelete="CASCADE"))
+    address_hash: Mapped[str] = mapped_column(String(64))
+    """SHA-256 of its URL as the mail has it."""
+    blob_key: Mapped[str] = mapped_column(String(300), default="")
+    content_type: Mapped[str] = mapped_column(String(40), default="")
+    size: Mapped[int] = mapped_column(default=0)
+    problem: Mapped[str] = mapped_column(String(60), default="")
+    __table_args__ = (UniqueConstraint("message_id", "address_hash"),)
