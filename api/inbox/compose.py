@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from urllib.parse import urlencode
 
 from anyio.to_thread import run_sync
 from fastapi import APIRouter
@@ -18,7 +19,7 @@ from starlette.datastructures import FormData, UploadFile
 from api.deps import Id
 from api.inbox.acting import act_on, field
 from api.inbox.shell import Page, SignedIn, go, render
-from api.inbox.times import moment, zone_of
+from api.inbox.times import PRESETS, moment, zone_of
 from assistant.backends.coordination import RULES
 from assistant.clock import utcnow
 from assistant.errors import InvalidInput, NotifyrError
@@ -295,6 +296,7 @@ def _compose(page: Page, problem: NotifyrError | None = None) -> HTMLResponse:
             status=problem.status if problem else 200,
             page=page,
             problem=problem,
+            presets=PRESETS,
             typed=dict.fromkeys((*_FIELDS, "text"), "") | drafts.load_new(session, page.agent.id),
             uploads=uploads.of(session, agent_id=page.agent.id, thread_id=None, kind="new"),
         )
@@ -345,7 +347,7 @@ async def send_new(page: SignedIn) -> Response:
     await run_sync(_keep_new, page, fields)
     await run_sync(page.container.limiter.hit, RULES["send"], page.agent.id)
 
-    def do(session: Session) -> str:
+    def do(session: Session) -> tuple[str, dict[str, str]]:
         to, cc, bcc = (composing.parse_addresses(fields[name]) for name in ("to", "cc", "bcc"))
         subject, text = " ".join(fields["subject"].split())[:1000], fields["text"].strip()
         if not to:
@@ -359,8 +361,8 @@ async def send_new(page: SignedIn) -> Response:
         )
         if asked and field(form, "confirmed") != "yes":
             raise Question(". ".join(asked))
-        hold, _ = _hold(page, form)
-        outbox.queue_message(
+        hold, later = _hold(page, form)
+        message = outbox.queue_message(
             session,
             thread_id=thread.id,
             author=Author.AGENT,
@@ -376,12 +378,15 @@ async def send_new(page: SignedIn) -> Response:
             hold_seconds=hold,
         )
         drafts.save_new(session, page.agent.id, {})
-        return thread.id
+        if message.thread_id != thread.id:  # the same form sent twice: the first message, and no empty thread
+            session.delete(thread)
+        did = {"did": "later" if later else "sending", "message": message.id, "thread": message.thread_id}
+        return message.thread_id, did
 
     return await _settle_new(page, form, do)
 
 
-async def _settle_new(page: Page, form: FormData, do: Callable[[Session], str]) -> Response:
+async def _settle_new(page: Page, form: FormData, do: Callable[[Session], tuple[str, dict[str, str]]]) -> Response:
     try:
         await _keep_files(page, form, thread_id=None, kind="new")
     except NotifyrError as error:
@@ -390,11 +395,11 @@ async def _settle_new(page: Page, form: FormData, do: Callable[[Session], str]) 
     def run() -> Response:
         try:
             with page.container.database.transaction() as session:
-                thread_id = do(session)
+                thread_id, did = do(session)
         except NotifyrError as error:
             if error.status >= 500:
                 raise
             return _compose(page, error)
-        return go(f"/inbox/{thread_id}?view=sent")
+        return go(f"/inbox/{thread_id}?{urlencode({'view': 'sent'} | did)}")
 
     return await run_sync(run)

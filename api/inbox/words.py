@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from assistant.clock import utcnow
@@ -12,6 +12,8 @@ from assistant.states import Delivery
 
 __all__ = ["FILTERS", "MARKS", "NEXT_STEPS", "VIEW_WORDS", "age", "delivery", "initials", "size"]
 
+_UNDO = timedelta(seconds=60)
+"""The longest undo window: what is held longer is sent later."""
 VIEW_WORDS: dict[str, tuple[str, str]] = {
     "inbox": ("Inbox", "inbox"),
     "review": ("Needs review", "sparkles"),
@@ -110,17 +112,38 @@ def _host(message: Message) -> str:
     return str(first).rpartition("@")[2]
 
 
+def soon(message: Message) -> bool:
+    """Whether a held message waits for undo only, and not for a moment that an agent chose."""
+    return message.release_at is not None and message.release_at - message.occurred_at <= _UNDO
+
+
+def recipients(message: Message) -> str:
+    """To, cc and bcc of a message, as one line."""
+    rows = (("", message.to_addresses), ("cc ", message.cc_addresses), ("bcc ", message.bcc_addresses))
+    return "; ".join(
+        mark + ", ".join(one.get("name") or one["address"] for one in stored) for mark, stored in rows if stored
+    )
+
+
+def event(kind: str) -> str:
+    """A line of a message's trail: `sent:2` is `sent, try 2`."""
+    name, _, rest = kind.partition(":")
+    return human(name) + (f", try {rest}" if rest.isdigit() else f": {human(rest)}" if rest else "")
+
+
 def delivery(message: Message) -> str:
     """What became of an outgoing message, as one sentence."""
     at = clock(message.sent_at)
+    partly = f"; not to {message.error_detail}" if message.error_detail else ""
+    leaves = f"at {clock(message.release_at)}" if soon(message) else exact(message.release_at)
     why = message.error_detail or message.error_code
     again = f", retry at {clock(message.release_at)}" if message.release_at else ", will be tried again"
     table: dict[Delivery, str] = {
-        Delivery.HELD: "held for undo",
+        Delivery.HELD: f"held for undo, leaves {leaves}" if soon(message) else f"will be sent {leaves}",
         Delivery.QUEUED: f"failed: {why}{again}" if why else "queued",
         Delivery.SENDING: "sending",
-        Delivery.SENT: f"sent {at} to {_host(message)}",
-        Delivery.DELIVERED: f"delivered {at} to {_host(message)}",
+        Delivery.SENT: f"sent {at} to {_host(message)}{partly}",
+        Delivery.DELIVERED: f"delivered {at} to {_host(message)}{partly}",
         Delivery.DEFERRED: f"delayed by the other side: {why}",
         Delivery.BOUNCED: f"bounced: {why}",
         Delivery.REJECTED: f"rejected: {why}",
@@ -142,4 +165,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "percent": percent,
     "human": human,
     "delivery": delivery,
+    "event": event,
+    "recipients": recipients,
+    "soon": soon,
 }

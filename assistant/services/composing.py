@@ -18,6 +18,7 @@ from assistant.services import contacts, notes, profiles, saved_replies
 from assistant.services.addressing import newest_inbound, reply_subject, reply_targets
 from assistant.services.threads import get_thread, messages_of
 from assistant.states import Direction, ProfileState, ThreadState
+from assistant.subjects import base_subject
 from assistant.values import Address, StoredAttachment
 
 __all__ = ["KINDS", "Outline", "new_thread", "outline", "parse_addresses", "questions", "written"]
@@ -169,7 +170,7 @@ def new_thread(session: Session, to: Address, *, subject: str) -> Thread:
         contact_id=contact.id,
         channel=to.channel,
         subject=subject,
-        base_subject=subject,
+        base_subject=base_subject(subject),
         state=ThreadState.OPEN,
         unread=False,
     )

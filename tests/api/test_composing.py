@@ -13,7 +13,7 @@ from sqlalchemy import select
 
 from assistant.clock import utcnow
 from assistant.db.inbox import Note, Upload
-from assistant.db.messages import Message
+from assistant.db.messages import Message, Thread
 from assistant.errors import InvalidInput
 from assistant.services import attempts, composing, drafts, labels, notes, saved_replies, threads
 from assistant.states import Delivery, Direction, ThreadState
@@ -126,6 +126,25 @@ def test_a_new_message_finds_or_makes_the_contact_and_a_thread(world: World) -> 
         assert known.contact_id == world.ids["contact"] and fresh.contact.display_name == "Newcomer"
         assert known.subject == "Hello" and sent(world, ids[0]).in_reply_to == ""
     assert drafts_of(world) == {}
+
+
+def test_a_new_message_sent_twice_is_one_message_in_one_thread(world: World) -> None:
+    client = world.browser()
+    fields = {"to": "new@fresh.example", "cc": "", "bcc": "", "subject": "Re: Hello", "text": "Hi", "form_id": "twice"}
+    places = {post(client, "/compose", **fields).headers["location"].partition("?")[0] for _ in range(2)}
+    assert len(places) == 1
+    with world.container.database.reading() as session:
+        found = session.scalars(select(Thread).where(Thread.id != world.ids["thread"])).all()
+        assert [(one.message_count, one.base_subject) for one in found] == [(1, "hello")]
+
+
+def test_a_new_message_can_leave_later(world: World) -> None:
+    client = world.browser()
+    fields = {"to": "new@fresh.example", "cc": "", "bcc": "", "subject": "Hello", "text": "Hi", "form_id": "l"}
+    assert post(client, "/compose", **fields, then="later", later="long ago").status_code == 422
+    done = post(client, "/compose", **fields, then="later", later="in 3 days", zone="Europe/Lisbon")
+    page = unescape(client.get(done.headers["location"]).text)
+    assert "Will be sent later" in page and "will be sent " in page and "Do not send" in page
 
 
 def drafts_of(world: World) -> dict[str, str]:
@@ -469,3 +488,26 @@ def test_a_label_on_several_threads_is_taken_back_from_those_only(world: World) 
     with world.container.database.reading() as session:
         found = labels.of_threads(session, ids)
     assert [len(found[one]) for one in ids] == [1, 0, 0]
+
+
+def test_an_outgoing_message_says_what_became_of_it_and_opens_its_trail(world: World) -> None:
+    thread_id, client = many(world), world.browser()
+    fields = {"kind": "reply", "to": "ana@example.net", "cc": "dora@partner.example", "bcc": "", "text": "Hello"}
+    post(client, f"/inbox/{thread_id}/reply", **fields, form_id="s1")
+    page = unescape(client.get(f"/inbox/{thread_id}").text)
+    assert "held for undo, leaves at" in page and "Undo send" in page and "to ana@example.net; cc dora@partner" in page
+    message_id = sent(world, thread_id).id
+    assert f'<details class="trail" id="trail-{message_id}"><summary class="status status-held">' in page
+    states: list[tuple[dict[str, Any], str]] = [
+        ({"status": Delivery.SENT, "sent_at": utcnow()}, f"sent {utcnow():%H}:"),
+        ({"error_detail": "dora@partner.example: mailbox full"}, "; not to dora@partner.example: mailbox full"),
+        ({"status": Delivery.QUEUED, "release_at": utcnow()}, f"mailbox full, retry at {utcnow():%H}:"),
+        ({"status": Delivery.HELD, "release_at": utcnow() + timedelta(days=3)}, "will be sent "),
+    ]
+    for values, said in states:
+        with world.container.database.transaction() as session:
+            message = session.get_one(Message, message_id)
+            for name, value in values.items():
+                setattr(message, name, value)
+        assert said in unescape(client.get(f"/inbox/{thread_id}").text), said
+    assert "Do not send" in client.get(f"/inbox/{thread_id}?view=outbox").text
