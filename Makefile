@@ -3,8 +3,9 @@
 SHELL := bash
 PYTHON := .venv/bin/python
 T ?= tests
+SECONDS ?= 300
 
-.PHONY: run test check bench bench-classify vendor docs openapi screenshots lock servers setup clean help
+.PHONY: run test check fuzz bench bench-classify vendor docs openapi screenshots lock servers setup clean help
 
 run: .venv/.ready-run ## Start everything on this machine and print the inbox' link (creates .venv on the first call)
 	@.venv/bin/notifyr run $(ARGS)
@@ -23,6 +24,9 @@ check: .venv/.ready-dev ## Lint, types, import floors, generated files up to dat
 	@$(PYTHON) scripts/openapi.py --check
 	@$(PYTHON) scripts/checklist_doc.py --check
 	@$(PYTHON) scripts/check_links.py
+
+fuzz: .venv/.ready-dev ## Fuzz every door that strangers' bytes come through; SECONDS=300 for all together
+	@$(PYTHON) tests/fuzz/run.py --seconds $(SECONDS)
 
 bench: .venv/.ready-dev ## Measure triage and the API against named baselines, as ratios of one run
 	@$(PYTHON) -m pytest tests/benchmarks -q -s --slow $(ARGS)

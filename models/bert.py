@@ -22,6 +22,7 @@ from assistant.errors import ModelUnavailable
 from assistant.values import Label
 from models.base import Vectors
 from models.features import hashed
+from models.spam import FOLDER, Clues, Short, SpamJudge, Verdict
 
 __all__ = ["FILES", "FORMAT", "TOLERANCE", "Encoder", "Head", "pack"]
 
@@ -57,33 +58,6 @@ class Head:
         return np.asarray(exp / exp.sum(axis=1, keepdims=True), dtype=np.float32)
 
 
-@dataclass(frozen=True)
-class _Spam:
-    """Meaning and hashed words together: p = sigmoid(a * meaning + b * words + c), apart for mails and short texts.
-
-    Meaning is a kernel machine on the sentence vector: sum of duals * exp(-gamma * |v - support|^2) + bias.
-    """
-
-    words: Floats
-    words_bias: float
-    support: Floats
-    """Shape `(texts kept from training, dimensions)`."""
-    duals: Floats
-    gamma: float
-    meaning_bias: float
-    mix: tuple[float, float, float]
-
-    def score(self, vectors: Vectors, columns: Sequence[npt.NDArray[np.int64]]) -> Floats:
-        lexical = np.array(
-            [self.words[c].sum(dtype=np.float32) / np.sqrt(max(1, len(c))) + self.words_bias for c in columns],
-            dtype=np.float32,
-        )
-        nearness = np.exp(-2 * self.gamma * (1 - vectors @ self.support.T))  # both have length 1
-        meaning = nearness @ self.duals + self.meaning_bias
-        a, b, c = self.mix
-        return np.asarray(1 / (1 + np.exp(-np.clip(a * meaning + b * lexical + c, -30, 30))), dtype=np.float32)
-
-
 class Encoder:
     """Classifier and embedder in one. Loaded on first use, once; safe to call from several threads.
 
@@ -97,6 +71,7 @@ class Encoder:
         self._ready = False
         self._manifest: dict[str, Any] = {}
         self._one: Any = None
+        self.judge = SpamJudge(folder / FOLDER)
 
     @property
     def name(self) -> str:
@@ -142,18 +117,18 @@ class Encoder:
             list(pool.map(fill, longest_first))
         return out
 
-    def classify(self, texts: Sequence[str]) -> list[list[Label]]:
+    def classify(self, texts: Sequence[str], clues: Sequence[Clues] = ()) -> list[list[Label]]:
         """Labels of every head for each text, best first within a head: `spam:spam`, `spam:ham`, `intent:...`."""
-        return self.label(texts, self.embed(texts))
+        return self.label(texts, self.embed(texts), clues)
 
-    def label(self, texts: Sequence[str], vectors: Vectors) -> list[list[Label]]:
+    def label(self, texts: Sequence[str], vectors: Vectors, clues: Sequence[Clues] = ()) -> list[list[Label]]:
         """As `classify`, for texts whose vectors are there already: other heads read the same ones."""
         self.load()
-        spam = self._spam_scores(texts, vectors)
+        spam = [verdict.score for verdict in self.spam(texts, clues, vectors=vectors)]
         tables = [(head, head.probabilities(vectors)) for head in self._heads]
         result = []
         for row in range(len(texts)):
-            p = float(spam[row])
+            p = spam[row]
             labels = sorted((Label("spam:spam", p), Label("spam:ham", 1 - p)), key=lambda label: -label.score)
             for head, table in tables:
                 best = np.argsort(-table[row])[:5]
@@ -161,15 +136,48 @@ class Encoder:
             result.append(labels)
         return result
 
-    def evidence(self, text: str, *, limit: int = 5) -> list[tuple[str, float]]:
-        """Words that weighed most for (positive) or against (negative) spam, strongest first."""
-        from models.features import tokens
+    def spam(
+        self, texts: Sequence[str], clues: Sequence[Clues] = (), *, vectors: Vectors | None = None
+    ) -> list[Verdict]:
+        """Spam alone, from cheap to dear: an encoder runs only over the texts that their words leave open.
 
+        `clues` are those of `models.clues`, one set a text. Vectors that are there already save the short texts a pass.
+        """
         self.load()
-        part = self._parts[self._kind(text)]
-        seen = dict.fromkeys(tokens(text))
-        weighed = [(word, float(part.words[int(hashed(word)[0])])) for word in seen if not word.startswith("#host:")]
-        return sorted(weighed, key=lambda pair: -abs(pair[1]))[:limit]
+        given = list(clues) or [()] * len(texts)
+        short = [row for row in range(len(texts)) if not given[row] and self._is_short(texts[row])]
+        found: dict[int, Verdict] = {}
+        open_rows = []
+        for row in short:
+            sure = self._of_short.sure(texts[row])
+            if sure is None:
+                open_rows.append(row)
+            else:
+                found[row] = Verdict(sure, "words")
+        if open_rows:
+            asked = [texts[row] for row in open_rows]
+            known = vectors[open_rows] if vectors is not None else self.embed(asked)
+            scores = self._of_short.scores(known, asked)
+            found |= {row: Verdict(float(score), "encoder") for row, score in zip(open_rows, scores, strict=True)}
+        rest = sorted(set(range(len(texts))) - set(short))
+        mails = self.judge.judge(
+            [texts[row] for row in rest],
+            [given[row] for row in rest],
+            lambda places: (
+                self.embed([texts[rest[place]] for place in places])
+                if vectors is None
+                else vectors[[rest[place] for place in places]]
+            ),
+        )
+        found |= dict(zip(rest, mails, strict=True))
+        return [found[row] for row in range(len(texts))]
+
+    def evidence(self, text: str, clues: Clues = (), *, limit: int = 5) -> list[tuple[str, float]]:
+        """Words and clues that weighed most for (positive) or against (negative) spam, strongest first."""
+        self.load()
+        if not clues and self._is_short(text):
+            return self._of_short.evidence(text, limit=limit)
+        return self.judge.evidence(text, clues, limit=limit)
 
     # -- inside
 
@@ -182,7 +190,7 @@ class Encoder:
         if not self._manifest:
             try:
                 found = json.loads((self.folder / "manifest.json").read_text(), object_pairs_hook=_once)
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, RecursionError) as error:
                 raise ModelUnavailable(
                     f"the encoder's manifest in {self.folder.name}/ cannot be read ({type(error).__name__}: {error}): {_FIX}"
                 ) from error
@@ -202,6 +210,7 @@ class Encoder:
                     raise ModelUnavailable(f"{name} is not the file its manifest names (truncated or altered): {_FIX}")
             self._open()
             self._read_heads(meta)
+            self.judge.load()
         except ModelUnavailable:
             raise
         except Exception as error:  # the runtime and the tokenizer raise classes of their own, directly under Exception
@@ -240,33 +249,13 @@ class Encoder:
                 for name, spec in meta["heads"].items()
                 if name != "spam"
             ]
-            self._parts = {
-                kind: _Spam(
-                    stored[f"spam.{kind}.words"].astype(np.float32),
-                    float(spec["words_bias"]),
-                    stored[f"spam.{kind}.support"].astype(np.float32),
-                    stored[f"spam.{kind}.duals"].astype(np.float32),
-                    float(spec["gamma"]),
-                    float(spec["meaning_bias"]),
-                    (float(spec["mix"][0]), float(spec["mix"][1]), float(spec["mix"][2])),
-                )
-                for kind, spec in meta["heads"]["spam"]["parts"].items()
-            }
+            spec = meta["heads"]["spam"]["parts"].get("short")
+            self._of_short = Short.of(spec, stored) if spec else None
         self._short = int(meta["heads"]["spam"]["short_below"])
 
-    def _kind(self, text: str) -> str:
+    def _is_short(self, text: str) -> bool:
         """A single line is judged as a text message; a mail has its subject above its text."""
-        return "short" if len(text) < self._short and "\n" not in text.strip() else "mail"
-
-    def _spam_scores(self, texts: Sequence[str], vectors: Vectors) -> Floats:
-        scores = np.zeros(len(texts), dtype=np.float32)
-        kinds = [self._kind(text) for text in texts]
-        for kind, part in self._parts.items():
-            rows = [i for i, found in enumerate(kinds) if found == kind]
-            if rows:
-                columns = [hashed(texts[i], short=kind == "short") for i in rows]
-                scores[rows] = part.score(vectors[rows], columns)
-        return scores
+        return len(text) < self._short and "\n" not in text.strip()
 
     def _narrow(self) -> Any:
         """A session of one thread per call, for bulk: texts side by side beat threads inside one small text."""

@@ -104,7 +104,8 @@ def _files(path: Path) -> Iterator[Path]:
         return
     if (path / "cur").is_dir():
         for part in ("cur", "new"):
-            yield from sorted(one for one in (path / part).iterdir() if one.is_file())
+            if (path / part).is_dir():  # some programs make a part when they need it
+                yield from sorted(one for one in (path / part).iterdir() if one.is_file())
         # Maildir++: folders beside it start with a dot.
         for folder in sorted(one for one in path.iterdir() if one.is_dir() and (one / "cur").is_dir()):
             yield from _files(folder)

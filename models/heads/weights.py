@@ -72,13 +72,13 @@ class Weights:
         try:
             manifest = json.loads((self.folder / "manifest.json").read_text(encoding="utf-8"))
             packed = (self.folder / _ARRAYS).read_bytes()
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise ModelUnavailable(f"the heads in {FOLDER}/ cannot be read ({type(error).__name__}): {_FIX}") from error
         if not isinstance(manifest, dict) or manifest.get("format") != _FORMAT:
             raise ModelUnavailable(f"the heads in {FOLDER}/ are of another format: {_FIX}")
-        if hashlib.sha256(packed).hexdigest() != manifest["sha256"]:
+        if hashlib.sha256(packed).hexdigest() != manifest.get("sha256"):
             raise ModelUnavailable(f"{_ARRAYS} is not the file its manifest names (truncated or altered): {_FIX}")
-        if manifest["encoder"] != _digest(self._encoder):
+        if manifest.get("encoder") != _digest(self._encoder):
             raise ModelUnavailable(f"the heads in {FOLDER}/ were trained on another encoder: {_FIX}")
         with np.load(self.folder / _ARRAYS, allow_pickle=False) as stored:
             self._arrays = {name: stored[name] for name in stored.files}
@@ -104,5 +104,5 @@ def _digest(encoder: Path) -> str:
     """The checksum of the model as its own manifest names it: the encoder checks the file against it."""
     try:
         return str(json.loads((encoder / "manifest.json").read_text(encoding="utf-8"))["files"]["model.onnx"])
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise ModelUnavailable(f"the encoder's manifest in {encoder.name}/ cannot be read: {_FIX}") from error

@@ -1,0 +1,89 @@
+"""Coverage-guided fuzzing of every target. Not a test: `make fuzz` (300 s), or longer with SECONDS=3600.
+
+    python tests/fuzz/run.py --seconds 300 [--only mime,smtp]
+
+The targets share the seconds. A finding is written to `fuzz-findings/` and fails the run: put it into the target's corpus
+(`tests/data/fuzz/TARGET`, mails into `tests/data/mime`) under a name that says what it is; `test_targets.py` runs them all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+LOOKED_AT = ["email", "channels", "mailparser_reply", "api", "assistant", "pipelines", "aiosmtpd", "json"]
+
+
+def one(name: str, arguments: list[str]) -> None:
+    """Fuzz one target in this process (it ends the process)."""
+    import atheris
+
+    with atheris.instrument_imports(include=LOOKED_AT):
+        from tests.fuzz.targets import TARGETS
+
+    atheris.Setup([sys.argv[0], *arguments], TARGETS[name])
+    atheris.Fuzz()
+
+
+def every(seconds: float, only: list[str], seed: int) -> int:
+    from tests.fuzz.targets import CORPORA
+
+    names = only or list(CORPORA)
+    share = seconds / len(names)
+    findings = ROOT / "fuzz-findings"
+    failed, total, began = [], 0, time.monotonic()
+    for name in names:
+        with tempfile.TemporaryDirectory() as grown:
+            findings.mkdir(exist_ok=True)
+            limits = [
+                "-timeout=2",
+                "-rss_limit_mb=1024",
+                "-max_len=4096",
+                f"-seed={seed}",
+                f"-max_total_time={max(1, round(share))}",
+            ]
+            done = subprocess.run(
+                [sys.executable, __file__, "--one", name, *limits, f"-artifact_prefix={findings}/{name}-", "-print_final_stats=1", grown, str(CORPORA[name])],
+                capture_output=True, text=True, check=False, cwd=ROOT, timeout=share * 3 + 120,
+            )  # fmt: skip
+        words = done.stdout + done.stderr
+        count = re.search(r"number_of_executed_units:\s*(\d+)", words) or re.search(r"Done (\d+) runs", words)
+        rate = re.search(r"average_exec_per_sec:\s*(\d+)", words)
+        inputs = int(count[1]) if count else 0
+        total += inputs
+        slowest = re.search(r"slowest_unit_time_sec:\s*(\d+)", words)
+        print(
+            f"{name:10} {inputs:9,} inputs {int(rate[1]) if rate else 0:7,}/s  slowest {slowest[1] if slowest else '?'} s  {'FOUND' if done.returncode else 'nothing'}",
+            flush=True,
+        )
+        if done.returncode:
+            failed.append(name)
+            print("\n".join(words.splitlines()[-40:]), file=sys.stderr)
+    if not any(findings.iterdir()):
+        findings.rmdir()
+    print(
+        f"total      {total:9,} inputs in {time.monotonic() - began:.0f} s, seed {seed}; {len(failed)} of {len(names)} targets found something"
+    )
+    return 1 if failed else 0
+
+
+def main() -> int:
+    if sys.argv[1:2] == ["--one"]:
+        one(sys.argv[2], sys.argv[3:])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=300, help="for all targets together")
+    parser.add_argument("--only", default="", help="names of targets, comma separated")
+    parser.add_argument("--seed", type=int, default=20261124)
+    options = parser.parse_args()
+    return every(options.seconds, [name for name in options.only.split(",") if name], options.seed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
