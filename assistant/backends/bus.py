@@ -128,10 +128,10 @@ class Bus:
 
     def write_draft(self, suggestion_id: str, text: str) -> bool:
         """Keep what a model has written so far, for pages that open later. False when somebody asked it to stop."""
-        with self._redis.pipeline(transaction=False) as pipe:
-            pipe.set(_DRAFT + suggestion_id, text, ex=_DRAFT_SECONDS)
-            pipe.exists(_STOP + suggestion_id)
-            return not pipe.execute()[1]
+        if self._redis.exists(_STOP + suggestion_id):
+            return False
+        self._redis.set(_DRAFT + suggestion_id, text, ex=_DRAFT_SECONDS)
+        return True
 
     def read_draft(self, suggestion_id: str) -> str:
         """What is written so far; empty when nothing is, or when the server is away."""

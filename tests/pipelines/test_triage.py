@@ -31,7 +31,7 @@ from models.catalog import load_classifier, load_generator
 from models.wrappers import Cached
 from pipelines.stages.draft import APPROVED
 from pipelines.triage import Triage
-from tests.assistant.rows import a_thread, an_inbound
+from tests.assistant.rows import ANSWER, a_thread, an_agent, an_inbound
 
 ENCODER = f"onnx:{ROOT / 'deploy/weights/encoder'}"
 
@@ -321,6 +321,42 @@ def test_the_real_generator_drafts_streams_and_is_guarded(parts: Parts, generato
         sum(len(one["text"]) for one in deltas[:place]) for place in range(len(deltas))
     ]
     assert {delta["suggestion_id"] for delta in deltas} == {suggestion.id}
+
+
+def test_a_stopped_draft_frees_the_real_generator_at_its_next_piece(
+    parts: Parts, generator: Generator, valkey_url: str
+) -> None:
+    parts.generator, parts.redis_url, parts.bus = generator, valkey_url, Bus(valkey_url)
+    triage = Triage(parts)
+    with parts.database.transaction() as session:
+        asked = an_inbound(session, a_thread(session), triage=TriageState.DONE)
+        suggestion = suggestions.begin(session, asked.id, passages=[ANSWER])
+    stopped_at: list[float] = []
+
+    def stop_at_the_first_piece(event: Event) -> None:
+        parts.events.append(event)
+        if event.kind == "draft.delta" and not stopped_at:
+            stopped_at.append(monotonic())
+            parts.bus.stop_draft(suggestion.id)
+            with parts.database.transaction() as session:
+                text = parts.bus.read_draft(suggestion.id)
+                suggestions.stop(session, suggestion.id, agent_id=an_agent(session).id, text=text)
+
+    parts.database.announce = stop_at_the_first_piece
+    triage.draft(suggestion.id)
+    freed = monotonic() - stopped_at[0]
+    done = message(parts, suggestion.message_id)[2]
+    assert done is not None
+    assert (done.state, done.reject_reason) == (SuggestionState.REJECTED, "stopped")
+    assert done.text == parts.bus.read_draft(suggestion.id) != ""
+    pieces = [event for event in parts.events if event.kind == "draft.delta"]
+    assert len(pieces) == 1, "nothing is written after the stop"
+    assert message(parts, suggestion.message_id)[1].needs_review
+    begun = monotonic()
+    assert next(iter(generator.stream(Prompt(system="", user="Hello", version="v"), limit=1)), None) is not None
+    assert freed < 2, f"freed after {freed:.1f} s"
+    assert monotonic() - begun < 20, "the lock is free for the next draft"
+    parts.bus.close()
 
 
 def test_the_same_question_again_is_answered_from_the_cache(
