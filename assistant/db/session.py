@@ -13,7 +13,8 @@ from typing import Any
 import structlog
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import InternalError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
 from assistant.clock import monotonic
@@ -24,6 +25,8 @@ __all__ = ["Database", "Event", "Job", "after_commit", "enqueue", "publish"]
 
 _log = structlog.get_logger(__name__)
 _OUTGOING = "notifyr.outgoing"
+_READ_ONLY = "25006"
+"""PostgreSQL's read_only_sql_transaction, as after a failover to a standby."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +102,10 @@ class Database:
             with session:
                 yield session
                 session.commit()
-        except OperationalError as error:
-            raise StorageError(f"the database refused: {type(error.orig).__name__}: {error.orig}") from error
+        except (OperationalError, InternalError, PoolTimeout) as error:
+            if (ours := _refused(error)) is None:
+                raise
+            raise ours from error
         for action in session.info.pop(_OUTGOING, []):
             try:
                 action()
@@ -115,11 +120,22 @@ class Database:
         try:
             with session:
                 yield session
-        except OperationalError as error:
-            raise StorageError(f"the database refused: {type(error.orig).__name__}: {error.orig}") from error
+        except (OperationalError, InternalError, PoolTimeout) as error:
+            if (ours := _refused(error)) is None:
+                raise
+            raise ours from error
 
     def close(self) -> None:
         self.engine.dispose()
+
+
+def _refused(error: OperationalError | InternalError | PoolTimeout) -> StorageError | None:
+    """Ours for what the database cannot do just now. None for an `InternalError` that says anything but read-only."""
+    if isinstance(error, PoolTimeout):
+        return StorageError("the database refused: every connection is in use")
+    if isinstance(error, InternalError) and getattr(error.orig, "sqlstate", "") != _READ_ONLY:
+        return None
+    return StorageError(f"the database refused: {type(error.orig).__name__}: {error.orig}")
 
 
 def _engine(url: str, pool_size: int) -> Engine:
