@@ -21,6 +21,8 @@ __all__ = ["HEADS", "Verdict", "correct", "of_message", "take_back"]
 
 HEADS = ("spam", "intent", "reply_intent", "urgency", "sentiment", "language", "optout")
 """Heads that a person may correct, in the order of the page."""
+_ASKED = {"spam": "spam", "optout": "yes"}
+"""Heads that ask for one label: the score is always that of this one."""
 _ON_THREAD = ("intent", "reply_intent", "urgency", "sentiment", "language")
 
 
@@ -32,6 +34,7 @@ class Verdict:
     label: str
     """The best label, whether it is claimed or not."""
     score: float
+    """Probability of `label`; for spam that of being spam, for optout that of `yes`."""
     threshold: float
     claimed: bool
     others: tuple[tuple[str, float], ...] = ()
@@ -60,7 +63,9 @@ def of_message(session: Session, message: Message, *, rules: Rules, defaults: Ma
             continue
         ranked = sorted(said[head], key=lambda pair: -pair[1])
         label, score = ranked[0]
-        threshold = rules.threshold(head, label, default=defaults.get(head, 0.6))
+        asked = _ASKED.get(head, label)
+        score = next((one for name, one in ranked if name == asked), score)
+        threshold = rules.threshold(head, asked, default=defaults.get(head, 0.6))
         claimed = claims[head] == label if head in claims else head not in _ON_THREAD and score >= threshold
         found.append(Verdict(head, label, score, threshold, claimed, tuple(ranked[1:4]), corrected.get(head)))
     return found
