@@ -12,6 +12,7 @@ from starlette.datastructures import FormData
 from api.deps import Parts, caller_of, container_of
 from api.inbox import keys
 from api.inbox.shell import SignedIn, Visitor, go, render
+from api.inbox.times import zone_of
 from api.security import client_network, forget_cookie, session_token, set_cookie, sign_in, sign_in_by_link
 from assistant.errors import InvalidInput, NotifyrError
 from assistant.services import access, profiles
@@ -171,12 +172,25 @@ def _save(page: Any, form: FormData, agent: Any) -> None:
     if undo and not (undo.isdigit() and int(undo) <= 60):
         raise InvalidInput("the undo window is 0 to 60 seconds")
     agent.undo_seconds = int(undo) if undo else None
-    agent.preferences = {
+    kept = agent.preferences.get("images_from", [])
+    agent.preferences = agent.preferences | {
         "theme": _text(form, "theme") if _text(form, "theme") in _THEMES else "auto",
         "density": _text(form, "density") if _text(form, "density") in _DENSITIES else "comfortable",
         "letters": _text(form, "letters") == "on",
         "keys": changed,
+        "zone": _zone(_text(form, "zone")),
+        "images_from": [one for one in kept if one not in form.getlist("images-off")],
     }
+    if name := " ".join(_text(form, "name").split())[:200]:
+        agent.name = name
+
+
+def _zone(name: str) -> str:
+    """A time zone's name; empty: what the browser says. Raises `InvalidInput`."""
+    name = name.strip()
+    if name and str(zone_of(name)) != name:
+        raise InvalidInput(f"“{name[:60]}” is no time zone: write one like Europe/Lisbon, or leave it empty")
+    return name
 
 
 @router.post("/settings/password")

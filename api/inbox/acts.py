@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import smtplib
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from email.message import EmailMessage
 from email.utils import make_msgid
 
@@ -21,7 +21,7 @@ from starlette.datastructures import FormData
 from api.deps import Id
 from api.inbox.acting import act_on, field
 from api.inbox.shell import Page, SignedIn, go
-from assistant.clock import utcnow
+from api.inbox.times import moment
 from assistant.errors import InvalidInput, StorageError
 from assistant.services import access, drafts, labels, outbox, suggestions, threads
 from assistant.states import SuggestionState, ThreadState
@@ -60,15 +60,18 @@ async def act(page: SignedIn, thread_id: Id) -> Response:
     def do(session: Session) -> dict[str, str]:
         before = threads.get_thread(session, thread_id)
         old = before.state.value
-        change = _change(session, page, thread_id, name)
+        change = _change(session, page, form, thread_id, name)
         if name == "not-spam":
             access.audit(session, page.agent.id, action="quarantine.release", subject=thread_id)
-        return {"did": name, "thread": thread_id, "state": old} if change.undo else {}
+        did = {"did": name, "thread": thread_id, "state": old}
+        if name == "snooze" and change.thread.snoozed_until:
+            did["until"] = change.thread.snoozed_until.isoformat()
+        return did if change.undo else {}
 
     return await act_on(page, form, thread_id, do, advance=_LEAVES.get(name, frozenset()))
 
 
-def _change(session: Session, page: Page, thread_id: str, name: str) -> threads.Change:
+def _change(session: Session, page: Page, form: FormData, thread_id: str, name: str) -> threads.Change:
     by = page.agent.id
     if name in _STATES:
         return threads.change_state(session, thread_id, state=_STATES[name], agent_id=by)
@@ -78,15 +81,20 @@ def _change(session: Session, page: Page, thread_id: str, name: str) -> threads.
         "assign": lambda: threads.assign(session, thread_id, assignee_id=by, agent_id=by),
         "unassign": lambda: threads.assign(session, thread_id, assignee_id=None, agent_id=by),
         "unread": lambda: threads.mark_read(session, thread_id, read=False, agent_id=by),
-        "snooze": lambda: threads.snooze(session, thread_id, until=_tomorrow(), agent_id=by),
+        "snooze": lambda: threads.snooze(session, thread_id, until=_until(page, form), agent_id=by),
     }
     if name not in simple:
         raise InvalidInput("there is no such act")
     return simple[name]()
 
 
-def _tomorrow() -> datetime:
-    return (utcnow() + timedelta(days=1)).replace(hour=9, minute=0, second=0, microsecond=0)
+def _until(page: Page, form: FormData) -> datetime:
+    """Until when to snooze: a preset's moment, or what was typed, in the time zone of who typed it."""
+    if chosen := field(form, "until"):
+        with contextlib.suppress(ValueError):
+            at = datetime.fromisoformat(chosen[:40])
+            return at if at.tzinfo else at.replace(tzinfo=page.zone)
+    return moment(field(form, "when") or chosen or "tomorrow 9:00", zone=page.zone)
 
 
 @router.post("/inbox/{thread_id}/undo")
@@ -99,7 +107,7 @@ async def undo(page: SignedIn, thread_id: Id) -> Response:
 
     def do(session: Session) -> dict[str, str]:
         threads.change(session, thread_id, agent_id=page.agent.id, state=ThreadState(state), snoozed_until=None)
-        return {"did": "undone", "thread": thread_id, "redo": field(form, "redo")}
+        return {"did": "undone", "thread": thread_id, "redo": field(form, "redo"), "until": field(form, "until")}
 
     return await act_on(page, form, thread_id, do)
 
@@ -115,7 +123,7 @@ async def bulk(page: SignedIn) -> Response:
         if name in {"label", "unlabel"}:
             return _label_all(session, page, form, ids)
         for thread_id in ids:
-            _change(session, page, thread_id, name)
+            _change(session, page, form, thread_id, name)
         return {"did": f"{name}-{len(ids)}"}
 
     return await act_on(page, form, "", do)

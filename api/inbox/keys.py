@@ -54,7 +54,7 @@ KEYS: tuple[Key, ...] = (
     Key("compose", "c", "New message", "Write", "/compose"),
     Key("label", "l", "Label", "Thread"),
     Key("done", "e", "Done", "Thread"),
-    Key("snooze", "h", "Snooze until tomorrow 9:00", "Thread"),
+    Key("snooze", "h", "Snooze (“tue 9am”; cancelled if they reply)", "Thread"),
     Key("star", "s", "Star", "Thread"),
     Key("assign", "v", "Assign to me", "Thread"),
     Key("spam", "Shift+!", "Spam or not spam", "Thread"),

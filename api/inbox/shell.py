@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import mimetypes
 from collections.abc import Mapping
+from datetime import UTC
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
+from zoneinfo import ZoneInfo
 
 import structlog
 from fastapi import Depends, Request
@@ -20,6 +22,7 @@ from starlette.datastructures import FormData
 from api.deps import Caller, caller_of, container_of
 from api.errors import BadRequest
 from api.inbox import keys, words
+from api.inbox.times import zone_of
 from api.security import check_csrf
 from assistant.backends.coordination import RULES
 from assistant.clock import utcnow
@@ -103,6 +106,11 @@ class Page:
         return keys.remapped(self.preferences.get("keys", {}), letters=bool(self.preferences.get("letters", True)))
 
     @property
+    def zone(self) -> ZoneInfo:
+        """Where this agent is: their setting, else what the browser says."""
+        return zone_of(str(self.preferences.get("zone", "")), unquote(self.request.cookies.get("zone", "")))
+
+    @property
     def undo_seconds(self) -> int:
         own = self.agent.undo_seconds
         return own if own is not None else self.container.settings.undo_send_seconds
@@ -146,6 +154,8 @@ class Visitor:
 
 
 def render(template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
+    page = values.get("page")
+    words.use_zone(page.zone if isinstance(page, Page) else UTC)
     html = _templates().get_template(template).render(**values)
     return HTMLResponse(html, status_code=status)
 

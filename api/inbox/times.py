@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 from assistant.clock import utcnow
 from assistant.errors import InvalidInput
 
-__all__ = ["PRESETS", "moment", "zone_of"]
+__all__ = ["PRESETS", "moment", "snoozes", "zone_of"]
 
 PRESETS = ("in 3 hours", "tomorrow 9:00", "monday 9:00", "in 1 week")
 _MORNING = 9
@@ -31,6 +31,17 @@ def zone_of(*names: str) -> ZoneInfo:
             except (KeyError, ValueError, OSError):
                 continue
     return ZoneInfo("UTC")
+
+
+def snoozes(zone: ZoneInfo, now: datetime | None = None) -> list[tuple[str, datetime]]:
+    """What the snooze picker offers, soonest first: words and the moment that they mean."""
+    here = (now or utcnow()).astimezone(zone)
+    later = (here + timedelta(hours=3)).replace(second=0, microsecond=0)
+    morning = here.replace(hour=_MORNING, minute=0, second=0, microsecond=0)
+    offers = [("Later today" if later.date() == here.date() else "In 3 hours", later)]
+    offers += [("Tomorrow", morning + timedelta(days=1)), ("Monday", morning + timedelta(days=7 - here.weekday()))]
+    offers += [("In a week", morning + timedelta(days=7))]
+    return [(name, at.astimezone(UTC)) for name, at in offers]
 
 
 def moment(text: str, *, zone: ZoneInfo, now: datetime | None = None) -> datetime:

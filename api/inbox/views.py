@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from api.inbox import frames, learning, words
 from api.inbox.card import card_of, chosen
 from api.inbox.shell import Page, render
-from api.inbox.times import PRESETS
+from api.inbox.times import PRESETS, snoozes
 from assistant.clock import utcnow
 from assistant.db.inbox import Note
 from assistant.db.messages import Message, Suggestion, Thread
@@ -89,6 +89,7 @@ def show(
         sorts=threads.SORTS,
         marks=words.MARKS,
         presets=PRESETS,
+        snoozes=snoozes(page.zone),
         **values,
     )
     if problem is not None:
@@ -198,7 +199,7 @@ def _blocked(session: Session, thread: Thread) -> str:
 
 def _did(session: Session, page: Page) -> dict[str, str]:
     """What the last act did, from the query: the toast offers to undo it. Nothing here is trusted, only shown."""
-    names = ("did", "thread", "message", "suggestion", "state", "version", "redo")
+    names = ("did", "thread", "message", "suggestion", "state", "version", "redo", "until")
     did = {name: page.request.query_params.get(name, "")[:64] for name in names}
     did["left"] = str(_seconds_left(session, did["message"])) if did["did"] == "sending" else "0"
     return did

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from contextvars import ContextVar
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 
 from assistant.clock import utcnow
 from assistant.db.messages import Message
 from assistant.states import Delivery
 
-__all__ = ["FILTERS", "MARKS", "NEXT_STEPS", "VIEW_WORDS", "age", "delivery", "initials", "size"]
+__all__ = ["FILTERS", "MARKS", "NEXT_STEPS", "VIEW_WORDS", "age", "delivery", "initials", "size", "use_zone"]
 
+_ZONE: ContextVar[tzinfo] = ContextVar("zone", default=UTC)
 _UNDO = timedelta(seconds=60)
 """The longest undo window: what is held longer is sent later."""
 VIEW_WORDS: dict[str, tuple[str, str]] = {
@@ -53,11 +55,17 @@ NEXT_STEPS = {
 }
 
 
+def use_zone(zone: tzinfo) -> None:
+    """The time zone that moments are shown in while one page is rendered."""
+    _ZONE.set(zone)
+
+
 def age(moment: datetime | None) -> str:
     """How long ago, short: `now`, `4 min`, `3 h`, `2 d`, then the date."""
     if moment is None:
         return ""
     seconds = (utcnow() - moment).total_seconds()
+    moment = moment.astimezone(_ZONE.get())
     if seconds < -60:
         return moment.strftime("%d %b %H:%M")
     if seconds < 60:
@@ -69,7 +77,7 @@ def age(moment: datetime | None) -> str:
 
 
 def exact(moment: datetime | None) -> str:
-    return moment.strftime("%a %d %b %Y, %H:%M UTC") if moment else ""
+    return moment.astimezone(_ZONE.get()).strftime("%a %d %b %Y, %H:%M %Z") if moment else ""
 
 
 def iso(moment: datetime | None) -> str:
@@ -77,7 +85,25 @@ def iso(moment: datetime | None) -> str:
 
 
 def clock(moment: datetime | None) -> str:
-    return moment.strftime("%H:%M") if moment else ""
+    return moment.astimezone(_ZONE.get()).strftime("%H:%M") if moment else ""
+
+
+def moment_of(text: str) -> datetime | None:
+    """An ISO moment of a page's address; None when it is none."""
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return at if at.tzinfo else None
+
+
+def until(moment: datetime | None) -> str:
+    """A moment to come, short: `17:00`, `Tue 9:00`, then the date."""
+    if moment is None:
+        return ""
+    here, now = moment.astimezone(_ZONE.get()), utcnow().astimezone(_ZONE.get())
+    day = "" if here.date() == now.date() else here.strftime("%a " if here - now < timedelta(days=6) else "%d %b ")
+    return f"{day}{here.hour}:{here:%M}"
 
 
 def size(count: int) -> str:
@@ -159,6 +185,8 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "exact": exact,
     "iso": iso,
     "clock": clock,
+    "until": until,
+    "moment_of": moment_of,
     "filesize": size,
     "initials": initials,
     "hue": hue,

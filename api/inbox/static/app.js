@@ -9,6 +9,9 @@ const meta = (name) => $(`meta[name=${name}]`)?.content ?? "";
 const app = () => $("#app");
 const thread = () => app()?.dataset.thread ?? "";
 
+// The server shows moments where the reader is.
+document.cookie = `zone=${encodeURIComponent(Intl.DateTimeFormat().resolvedOptions().timeZone ?? "")}; path=/; max-age=31536000; samesite=lax`;
+
 // -- one-time link: the token stays in the fragment until the form is sent
 const token = $("#token");
 if (token && location.hash.length > 1) {
@@ -61,6 +64,7 @@ const acts = {
   "next-message": () => message(1),
   "previous-message": () => message(-1),
   context: () => app()?.classList.toggle("show-context"),
+  snooze: () => { const panel = $("[data-panel=snooze]"); if (panel) { panel.open = true; $("#when").focus(); } },
   help: () => $("#help")?.showModal(),
   palette: () => { const box = $("#palette"); if (box) { box.showModal(); $("#palette-input").value = ""; filter(""); } },
   send: () => {
