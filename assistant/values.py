@@ -132,17 +132,20 @@ class OutboundMessage:
     message_class: MessageClass = MessageClass.PERSONAL
     idempotency_key: str = ""
     created_at: datetime | None = None
+    settled: frozenset[str] = frozenset()
+    """Recipients of an earlier attempt that have it, or never will: they stand in the headers, not in the envelope."""
     deadline: float | None = None
     """Moment on the monotonic clock after which it must not be handed over any more: the claim may be someone else's."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """One recipient that was refused for good while others were accepted. `bad_address`: writing again is pointless."""
+    """One recipient that was refused while others were accepted. `bad_address`: writing again is pointless; `later`: not yet."""
 
     address: str
     detail: str
     bad_address: bool = False
+    later: bool = False
 
 
 @dataclass(frozen=True, slots=True)

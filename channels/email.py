@@ -102,7 +102,8 @@ class Email:
             raise NotAllowed("the sender is not the address of this profile")
         content = _composed(message)
         sender = "" if message.message_class in _NULL_SENDER else message.sender.value
-        recipients = list(dict.fromkeys(address.value for address in (*message.to, *message.cc, *message.bcc)))
+        everybody = dict.fromkeys(address.value for address in (*message.to, *message.cc, *message.bcc))
+        recipients = [address for address in everybody if address not in message.settled]
         accepted = await self._open().submit(sender, recipients, content, deadline=message.deadline)
         identity = message.thread_headers.message_id if message.thread_headers else message.id
         return Receipt(external_id=identity, detail=accepted.answer, refused=accepted.refused)

@@ -160,15 +160,16 @@ class Deliverer:
             message_class=claim.message_class,
             idempotency_key=claim.message_id,
             created_at=claim.created_at,
+            settled=frozenset(claim.settled),
             deadline=deadline,
         )
 
     def _record_sent(self, claim: Claim, receipt: Receipt) -> None:
         with self._database.transaction() as session:
-            recorded = attempts.record_sent(session, claim, receipt)
+            recorded = attempts.record_sent(session, claim, receipt, max_attempts=self._settings.max_attempts)
             failpoint("send.before_record_commit")
         failpoint("send.after_record")
-        self._count(claim, "sent" if recorded else "fenced")
+        self._count(claim, str(recorded) if recorded is not None else "fenced")
 
     def _record_failure(self, claim: Claim, error: NotifyrError) -> None:
         with self._database.transaction() as session:

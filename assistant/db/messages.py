@@ -63,9 +63,8 @@ class Thread(Timestamps, Base):
     assignee: Mapped[Agent | None] = relationship(lazy="raise")
 
     __table_args__ = (
-        Index("ix_threads_state_last", "state", "last_message_at", "id"),
-        Index("ix_threads_review", "needs_review", "last_message_at", "id"),
-        Index("ix_threads_outbound", "has_outbound", "last_message_at", "id"),
+        # The orders of the lists are indexes on expressions: only migration 0007 knows them (`ix_order_*`).
+        Index("ix_threads_counts", "state", "unread", "needs_review", "has_outbound"),
         Index("ix_threads_base_subject", "profile_id", "contact_id", "base_subject"),
     )
 
@@ -126,6 +125,8 @@ class Message(Timestamps, Base):
     lease_until: Mapped[datetime | None]
     error_code: Mapped[str] = mapped_column(String(60), default="")
     error_detail: Mapped[str] = mapped_column(String(1000), default="")
+    settled: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    """`{address: why}` of recipients who have it (no reason) or were refused for good, while others were asked to wait."""
     receipt: Mapped[str] = mapped_column(String(1000), default="")
     sent_at: Mapped[datetime | None]
     hinted_at: Mapped[datetime | None]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from random import SystemRandom
 from typing import Any
@@ -39,6 +40,7 @@ from assistant.states import Delivery, Direction
 from assistant.values import Address, MessageClass, Receipt
 
 __all__ = [
+    "PARTLY",
     "AttachmentRef",
     "Claim",
     "apply_event",
@@ -50,6 +52,8 @@ __all__ = [
 _BACKOFF_FIRST = 5.0
 _BACKOFF_FACTOR = 3.0
 _BACKOFF_MOST = 3600.0
+PARTLY = "partly-delivered"
+"""Error code of a message that some recipients have and others do not."""
 _LONGEST_COUNTDOWN = 60.0
 """Seconds a task may wait in the broker; later ones are found by the sweeper (Redis repeats tasks with a long eta)."""
 _random = SystemRandom()
@@ -87,6 +91,19 @@ class Claim:
     message_class: MessageClass
     created_at: datetime
     attachments: tuple[AttachmentRef, ...] = ()
+    settled: Mapping[str, str] = field(default_factory=dict)
+    """Recipients of earlier attempts: those who have it (no words), and those who never will (the refusal)."""
+
+    @property
+    def left(self) -> list[str]:
+        """Who is still to get it."""
+        everybody = dict.fromkeys(address.value for address in (*self.to, *self.cc, *self.bcc))
+        return [address for address in everybody if address not in self.settled]
+
+    def lost(self, more: Mapping[str, str]) -> str:
+        """Who never got it, and why, in one line."""
+        found = {address: why for address, why in self.settled.items() if why} | dict(more)
+        return "; ".join(f"{address}: {why}" for address, why in found.items())[:1000]
 
 
 def claim(session: Session, message_id: str, *, lease_seconds: float) -> Claim | None:
@@ -115,8 +132,13 @@ def claim(session: Session, message_id: str, *, lease_seconds: float) -> Claim |
         addresses(channel, stored) for stored in (message.to_addresses, message.cc_addresses, message.bcc_addresses)
     )
     for address in (*to, *cc, *bcc):
+        if address.value in message.settled:
+            continue
         if reason := contacts.may_write(session, contact_id=contact_id, channel=channel, address=address.value):
-            _end(session, message, Delivery.CANCELLED, "not-allowed", reason)
+            if message.settled:
+                _end(session, message, Delivery.SENT, PARTLY, f"{address.value}: {reason}")
+            else:
+                _end(session, message, Delivery.CANCELLED, "not-allowed", reason)
             return None
     note(session, message.id, f"claimed:{message.attempts}", actor="worker")
     announce(session, message)
@@ -140,29 +162,68 @@ def claim(session: Session, message_id: str, *, lease_seconds: float) -> Claim |
         message_class=MessageClass(message.message_class),
         created_at=message.created_at,
         attachments=_attachments(session, message.id),
+        settled=message.settled,
     )
 
 
-def record_sent(session: Session, claim: Claim, receipt: Receipt) -> bool:
-    """Note that the carrier accepted. False when the claim is not the newest any more: then somebody else decided."""
-    status = Delivery.DELIVERED if receipt.status == "delivered" else Delivery.SENT
-    if not _record(
-        session,
-        claim,
-        status=status,
-        sent_at=utcnow(),
-        receipt=receipt.detail[:1000],
-        error_code="",
-        error_detail="; ".join(f"{one.address}: {one.detail}" for one in receipt.refused)[:1000],
-    ):
-        return False
-    note(session, claim.message_id, f"{status}:{claim.attempt}", actor="worker", detail=receipt.detail)
+def record_sent(session: Session, claim: Claim, receipt: Receipt, *, max_attempts: int = 8) -> Delivery | None:
+    """Note that the carrier accepted. None when the claim is not the newest any more: then somebody else decided.
+
+    While some recipients were asked to wait, the message is queued again for them alone. Whoever never got it is named in
+    `error_detail` of the sent message.
+    """
+    if claim.attempt < max_attempts and any(one.later for one in receipt.refused):
+        status = _record_partly(session, claim, receipt)
+    else:
+        status = Delivery.DELIVERED if receipt.status == "delivered" else Delivery.SENT
+        lost = claim.lost({one.address: one.detail for one in receipt.refused})
+        if not _record(
+            session,
+            claim,
+            status=status,
+            sent_at=utcnow(),
+            receipt=receipt.detail[:1000],
+            error_code=PARTLY if lost else "",
+            error_detail=lost,
+        ):
+            return None
+        note(session, claim.message_id, f"{status}:{claim.attempt}", actor="worker", detail=receipt.detail)
+    if status is None:
+        return None
     for one in receipt.refused:
-        note(session, claim.message_id, f"refused:{one.address}"[:40], actor="carrier", detail=one.detail)
+        kind = f"{'later' if one.later else 'refused'}:{one.address}"
+        note(session, claim.message_id, kind[:40], actor="carrier", detail=one.detail)
         if one.bad_address:
             _suppress(session, claim, one.address, one.detail)
     announce_id(session, claim.message_id)
-    return True
+    return status
+
+
+def _record_partly(session: Session, claim: Claim, receipt: Receipt) -> Delivery | None:
+    """Some have it, some were asked to wait: the next attempt is for these alone."""
+    refused = {one.address: one for one in receipt.refused}
+    settled = {**claim.settled}
+    for address in claim.left:
+        if address not in refused:
+            settled[address] = ""
+        elif not refused[address].later:
+            settled[address] = refused[address].detail
+    delay = _backoff(claim.attempt, least=None)
+    if not _record(
+        session,
+        claim,
+        status=Delivery.QUEUED,
+        settled=settled,
+        release_at=utcnow() + timedelta(seconds=delay),
+        receipt=receipt.detail[:1000],
+        error_code=PARTLY,
+        error_detail=claim.lost({one.address: one.detail for one in receipt.refused}),
+    ):
+        return None
+    note(session, claim.message_id, f"partly:{claim.attempt}", actor="worker", detail=receipt.detail)
+    if delay <= _LONGEST_COUNTDOWN:
+        enqueue(session, "deliver", claim.message_id, delay=delay)
+    return Delivery.QUEUED
 
 
 def record_failure(session: Session, claim: Claim, error: NotifyrError, *, max_attempts: int = 8) -> Delivery | None:
@@ -189,6 +250,10 @@ def record_failure(session: Session, claim: Claim, error: NotifyrError, *, max_a
         return status
     if error.retryable:
         detail = f"given up after {claim.attempt} tries; the last answer: {detail}"[:1000]
+    if claim.settled:
+        # The others have it: it was sent, and is shown with the names of those who never got it.
+        lost = claim.lost(dict.fromkeys(claim.left, detail))
+        return _settle(session, claim, Delivery.SENT, PARTLY, lost, sent_at=utcnow())
     rejected = isinstance(error, PermanentChannelError) and not isinstance(error, RecipientRefused)
     status = _settle(session, claim, Delivery.REJECTED if rejected else Delivery.FAILED, error.code, detail)
     if status is not None and isinstance(error, RecipientRefused):

@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, CursorResult, and_, case, exists, func, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    CompoundSelect,
+    CursorResult,
+    Float,
+    Integer,
+    Select,
+    String,
+    func,
+    literal_column,
+    or_,
+    select,
+    union,
+    update,
+)
 from sqlalchemy.orm import InstrumentedAttribute, Session, joinedload, selectinload
 
 from assistant.clock import utcnow
 from assistant.db.access import Agent
+from assistant.db.base import UtcDateTime
 from assistant.db.contacts import Contact, Identity
+from assistant.db.inbox import Label, ThreadLabel
 from assistant.db.messages import Attachment, Message, Suggestion, Thread
 from assistant.db.session import publish
 from assistant.errors import InvalidInput, NotFound, PreconditionFailed
@@ -21,10 +37,12 @@ from assistant.services.paging import Key, Page, after, bounded, order_by, read_
 from assistant.states import Delivery, Direction, ThreadState, transition
 
 __all__ = [
+    "SEARCHED",
     "SORTS",
     "VIEWS",
     "Change",
     "Filters",
+    "View",
     "assign",
     "change",
     "change_state",
@@ -55,40 +73,63 @@ _IN_OUTBOX = (
 )
 
 
+_LABEL = "label:"
+SEARCHED = 20_000
+"""Threads of each state, and contacts, newest first, in which words are looked for; with fewer than that, all of them."""
+_CALLED = 500
+"""Contacts of a name whose threads are all looked into; a word that fits more of them says little about who."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One list: the states its threads are in, and what else they have in common."""
+
+    states: Sequence[ThreadState]
+    also: Callable[[], ColumnElement[bool]] | None = None
+
+
 def _in_outbox() -> ColumnElement[bool]:
-    return exists().where(
-        Message.thread_id == Thread.id, Message.direction == Direction.OUTBOUND, Message.status.in_(_IN_OUTBOX)
+    # A set made once from the messages' index, not a look at the messages of each thread.
+    return Thread.id.in_(
+        select(Message.thread_id).where(Message.status.in_(_IN_OUTBOX), Message.direction == Direction.OUTBOUND)
     )
 
 
-VIEWS: dict[str, Callable[[], ColumnElement[bool]]] = {
-    "inbox": lambda: Thread.state.in_(_OPEN),
-    "unread": lambda: and_(Thread.state.in_(_OPEN), Thread.unread),
-    "review": lambda: and_(Thread.state.in_(_OPEN), Thread.needs_review),
-    "spam": lambda: Thread.state == ThreadState.SPAM,
-    "sent": lambda: and_(Thread.has_outbound, Thread.state.not_in((ThreadState.SPAM, ThreadState.TRASH))),
-    "snoozed": lambda: Thread.state == ThreadState.SNOOZED,
-    "done": lambda: Thread.state == ThreadState.CLOSED,
-    "trash": lambda: Thread.state == ThreadState.TRASH,
-    "outbox": _in_outbox,
-    "all": lambda: Thread.state != ThreadState.TRASH,
+VIEWS: dict[str, View] = {
+    "inbox": View(_OPEN),
+    "unread": View(_OPEN, lambda: Thread.__table__.c.unread),
+    "review": View(_OPEN, lambda: Thread.__table__.c.needs_review),
+    "spam": View((ThreadState.SPAM,)),
+    "sent": View((*_OPEN, ThreadState.SNOOZED, ThreadState.CLOSED), lambda: Thread.__table__.c.has_outbound),
+    "snoozed": View((ThreadState.SNOOZED,)),
+    "done": View((ThreadState.CLOSED,)),
+    "trash": View((ThreadState.TRASH,)),
+    "outbox": View(tuple(ThreadState), _in_outbox),
+    "all": View(tuple(state for state in ThreadState if state is not ThreadState.TRASH)),
 }
 """Every list of the inbox by name, and which threads are in it."""
 
 
-_URGENCY = {"critical": 0, "urgent": 0, "high": 1, "normal": 2, "medium": 2, "low": 3}
+# Literal text, because it has to read like the expression in an index: migration 0007 has one for each order.
+_WAITS = "CASE threads.last_direction WHEN 'inbound' THEN 0 ELSE 1 END"
+_SINCE = "coalesce(threads.last_inbound_at, threads.last_message_at)"
+_URGENCY = (
+    "CASE threads.urgency WHEN 'critical' THEN 0 WHEN 'urgent' THEN 0 WHEN 'high' THEN 1 WHEN 'normal' THEN 2 "
+    "WHEN 'medium' THEN 2 WHEN 'low' THEN 3 ELSE 2 END"
+)
+_DOUBT = "coalesce(threads.certainty, 2.0)"
 _LAST = Key(lambda: Thread.__table__.c.last_message_at, "moment", descending=True)
 _ID = Key(lambda: Thread.__table__.c.id, "id", descending=True)
 
 SORTS: dict[str, tuple[Key, ...]] = {
     "newest": (_LAST, _ID),
     "oldest-waiting": (
-        Key(lambda: case((Thread.last_direction == Direction.INBOUND, 0), else_=1)),
-        Key(lambda: func.coalesce(Thread.last_inbound_at, Thread.last_message_at), "moment"),
+        Key(lambda: literal_column(_WAITS, Integer())),
+        Key(lambda: literal_column(_SINCE, UtcDateTime()), "moment"),
         _ID,
     ),
-    "most-urgent": (Key(lambda: case(_URGENCY, value=Thread.urgency, else_=2)), _LAST, _ID),
-    "least-certain": (Key(lambda: func.coalesce(Thread.certainty, 2.0)), _LAST, _ID),
+    "most-urgent": (Key(lambda: literal_column(_URGENCY, Integer())), _LAST, _ID),
+    "least-certain": (Key(lambda: literal_column(_DOUBT, Float())), _LAST, _ID),
 }
 """Every sort order by name. The id at the end makes each one total, so that a cursor names exactly one place."""
 
@@ -107,6 +148,14 @@ class Filters:
     channel: str = ""
     intent: str = ""
     contact_id: str = ""
+    label: str = ""
+    """Also read from the search: its words `label:name`."""
+    sender: str = ""
+    """Part of a contact's name or address."""
+    subject: str = ""
+    attachments: bool | None = None
+    before: datetime | None = None
+    after: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,15 +189,21 @@ def list_threads(
         raise InvalidInput(f"there is no sort of that name; there are {', '.join(SORTS)}")
     limit = bounded(limit)
     keys = SORTS[sort]
-    query = select(Thread).where(VIEWS[view](), *_narrowed(filters or Filters()))
-    if cursor:
-        query = query.where(after(keys, read_cursor(cursor, sort, keys)))
-    columns = [key.column() for key in keys]
+    place = read_cursor(cursor, sort, keys) if cursor else None
+    narrow = _with_labels(filters or Filters())
+    conditions = _narrowed(view, narrow) + ([after(keys, place)] if place is not None else [])
+    parts = [
+        select(part.order_by(*order_by(keys)).limit(limit + 1).subquery())
+        for part in _parts(VIEWS[view].states, keys, conditions, narrow)
+    ]
+    found = union(*parts).subquery("found")
+    merged = [found.c[f"sort_{number}"] for number in range(len(keys))]
     # Sort values ride along: the cursor is built from what the database compared, without a second look.
     page = (
-        query.add_columns(*[column.label(f"sort_{number}") for number, column in enumerate(columns)])
+        select(Thread, *merged)
+        .join(found, found.c.id == Thread.id)
         .options(joinedload(Thread.contact).joinedload(Contact.identities), joinedload(Thread.assignee))
-        .order_by(*order_by(keys))
+        .order_by(*[one.desc() if key.descending else one.asc() for one, key in zip(merged, keys, strict=True)])
         .limit(limit + 1)
     )
     rows = session.execute(page).unique().all()
@@ -158,14 +213,23 @@ def list_threads(
 
 
 def counts(session: Session) -> dict[str, int]:
-    """How many threads each view holds, and how many of the inbox are unread. One query."""
-    columns = [func.count(case((condition(), 1))).label(name) for name, condition in VIEWS.items()]
-    row = session.execute(select(*columns).select_from(Thread)).one()
-    return {name: int(getattr(row, name)) for name in VIEWS}
+    """How many threads each view holds, and how many of the inbox are unread: from an index, and from the outbox's rows."""
+    marks = (Thread.unread, Thread.needs_review, Thread.has_outbound)
+    found = dict.fromkeys(VIEWS, 0)
+    for state, unread, review, outbound, number in session.execute(
+        select(Thread.state, *marks, func.count()).group_by(Thread.state, *marks)
+    ):
+        has = {"unread": unread, "review": review, "sent": outbound, "outbox": False}
+        for name, view in VIEWS.items():
+            if state in view.states and has.get(name, True):
+                found[name] += number
+    found["outbox"] = session.scalar(select(func.count()).select_from(Thread).where(_in_outbox())) or 0
+    return found
 
 
-def _narrowed(filters: Filters) -> list[ColumnElement[bool]]:
-    found: list[ColumnElement[bool]] = []
+def _narrowed(view: str, filters: Filters) -> list[ColumnElement[bool]]:
+    also = VIEWS[view].also
+    found: list[ColumnElement[bool]] = [also()] if also is not None else []
     if filters.unread is not None:
         found.append(Thread.unread.is_(filters.unread))
     if filters.starred is not None:
@@ -180,17 +244,83 @@ def _narrowed(filters: Filters) -> list[ColumnElement[bool]]:
         found.append(Thread.intent == filters.intent)
     if filters.contact_id:
         found.append(Thread.contact_id == filters.contact_id)
-    return found + [_mentions(word) for word in words(filters.search)]
+    found += _searched(filters)
+    found += [
+        Thread.id.in_(
+            select(ThreadLabel.thread_id).join(Label, Label.id == ThreadLabel.label_id).where(Label.name == one)
+        )
+        for one in filters.label.split()
+    ]
+    return found
+
+
+def _searched(filters: Filters) -> list[ColumnElement[bool]]:
+    found: list[ColumnElement[bool]] = []
+    if filters.sender:
+        named = select(Contact.id).where(Contact.display_name.icontains(filters.sender, autoescape=True))
+        called = select(Identity.contact_id).where(Identity.address.icontains(filters.sender, autoescape=True))
+        found.append(or_(Thread.contact_id.in_(named), Thread.contact_id.in_(called)))
+    if filters.subject:
+        found.append(Thread.subject.icontains(filters.subject, autoescape=True))
+    if filters.attachments is not None:
+        found.append(Thread.attachment_count > 0 if filters.attachments else Thread.attachment_count == 0)
+    if filters.before is not None:
+        found.append(Thread.last_message_at < filters.before)
+    if filters.after is not None:
+        found.append(Thread.last_message_at >= filters.after)
+    return found
+
+
+def _with_labels(filters: Filters) -> Filters:
+    """`label:name` in the search is a label, not a word."""
+    looked_for = words(filters.search)
+    named = [word[len(_LABEL) :].lower() for word in looked_for if word.lower().startswith(_LABEL)]
+    if not named:
+        return filters
+    rest = " ".join(word for word in looked_for if not word.lower().startswith(_LABEL))
+    return replace(filters, search=rest, label=" ".join([filters.label, *named]))
+
+
+def _parts(
+    states: Sequence[ThreadState], keys: Sequence[Key], conditions: Sequence[ColumnElement[bool]], filters: Filters
+) -> list[Select[Any]]:
+    """Ids and sort values from where they are few, or in order. The same thread may come from two of them.
+
+    Each state has its own stretch of the order's index: its first rows are read there. A contact's threads come from the
+    contact. Words are looked for in the newest threads of each state, and in all threads of the contacts called so.
+    """
+    columns = [key.column().label(f"sort_{number}") for number, key in enumerate(keys)]
+    some = select(Thread.id, *columns).where(*conditions)
+    whatever_state = literal_column("threads.state || ''", String()).in_(list(states))
+    looked_for = words(filters.search)
+    if not looked_for:
+        few = filters.contact_id or filters.label
+        return [some.where(whatever_state)] if few else [some.where(Thread.state == one) for one in states]
+    called = [_called(word).cte(f"called_{number}") for number, word in enumerate(looked_for)]
+    by_contact = [Thread.contact_id.in_(select(one.c.id)) for one in called]
+    mentioned = some.where(*[_mentions(word) | known for word, known in zip(looked_for, by_contact, strict=True)])
+    newest = order_by(SORTS["newest"])
+    return [
+        mentioned.where(Thread.id.in_(select(Thread.id).where(Thread.state == one).order_by(*newest).limit(SEARCHED)))
+        for one in states
+    ] + [mentioned.where(whatever_state, or_(*by_contact))]
+
+
+def _called(word: str) -> CompoundSelect[Any]:
+    """Contacts with `word` in name or address, of the newest ones; whoever has exactly that address, whenever they came."""
+    people = select(Contact.id, Contact.display_name).order_by(Contact.id.desc()).limit(SEARCHED).subquery()
+    known = select(Identity.contact_id, Identity.address).order_by(Identity.id.desc()).limit(SEARCHED).subquery()
+    found = (
+        select(people.c.id).where(people.c.display_name.icontains(word, autoescape=True)).limit(_CALLED),
+        select(known.c.contact_id).where(known.c.address.icontains(word, autoescape=True)).limit(_CALLED),
+        select(Identity.contact_id).where(Identity.channel == "email", Identity.address == word.lower()),
+    )
+    return union(*[select(one.subquery()) for one in found])
 
 
 def _mentions(word: str) -> ColumnElement[bool]:
     """`word` as it stands, in any case: `autoescape` takes the meaning from `%` and `_`."""
-    return or_(
-        Thread.subject.icontains(word, autoescape=True),
-        Thread.snippet.icontains(word, autoescape=True),
-        Thread.contact_id.in_(select(Contact.id).where(Contact.display_name.icontains(word, autoescape=True))),
-        Thread.contact_id.in_(select(Identity.contact_id).where(Identity.address.icontains(word, autoescape=True))),
-    )
+    return or_(Thread.subject.icontains(word, autoescape=True), Thread.snippet.icontains(word, autoescape=True))
 
 
 # -- one thread

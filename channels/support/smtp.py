@@ -42,6 +42,8 @@ _IDLE_SECONDS = 20.0
 _FINAL_SECONDS = 60.0
 """Least wait for the answer to the final dot: servers scan mail before they answer (RFC 5321, section 4.5.3.2.6)."""
 _SIGN_IN_FIRST = frozenset({530, 538})
+_GOING_DOWN = 421
+"""The relay ends the connection: it says nothing about the recipient (RFC 5321, section 4.2.1)."""
 _BAD_ADDRESS = frozenset({"5.1.0", "5.1.1", "5.1.2", "5.1.3", "5.1.6", "5.1.10", "5.2.1"})
 _ENHANCED = re.compile(r"\b([245]\.\d{1,3}\.\d{1,3})\b")
 
@@ -107,8 +109,8 @@ class Relay:
     ) -> Accepted:
         """Hand one mail over. `sender` empty is the null sender; `content` has CRLF line ends. At most one final dot.
 
-        Raises `TemporaryChannelError` and the permanent ones (nothing was accepted), or `UncertainDelivery`. When some
-        recipient is refused for now, the whole mail is left for later, so that nobody gets it twice.
+        Raises `TemporaryChannelError` and the permanent ones (nothing was accepted), or `UncertainDelivery`. When only some
+        recipients are refused, the others get it, and the answer names the refused ones: for now, or for good.
         """
         async with self._slots:
             client, used = await self._connection()
@@ -209,9 +211,10 @@ class Relay:
             try:
                 await client.rcpt(recipient, encoding=encoding)
             except aiosmtplib.SMTPRecipientRefused as error:
-                if error.code < 500 or error.code in _SIGN_IN_FIRST:
+                if error.code == _GOING_DOWN or error.code in _SIGN_IN_FIRST:
                     raise
-                refused.append(Refusal(recipient, _words(error), _is_bad_address(error)))
+                later = error.code < 500
+                refused.append(Refusal(recipient, _words(error), not later and _is_bad_address(error), later))
         if len(refused) == len(recipients):
             raise _all_refused(refused)
         return tuple(refused)
@@ -341,6 +344,8 @@ def _translated(error: BaseException) -> BaseException:
 
 def _all_refused(refused: Sequence[Refusal]) -> ChannelError:
     words = "; ".join(f"{one.address}: {one.detail}" for one in refused)[:900]
+    if any(one.later for one in refused):
+        return TemporaryChannelError(f"the relay asks to try later: {words}")
     bad = [one.address for one in refused if one.bad_address]
     if bad:
         return RecipientRefused(f"the relay refused the recipient: {words}", detail={"addresses": bad})

@@ -24,10 +24,10 @@ from assistant.db.messages import Attachment, Message
 from assistant.db.profiles import Profile
 from assistant.db.session import Database
 from assistant.failpoints import arm
-from assistant.services import outbox, sweeper
+from assistant.services import contacts, outbox, sweeper
 from assistant.settings import Settings
 from assistant.states import Delivery, ProfileState
-from assistant.values import MessageClass
+from assistant.values import Address, MessageClass
 from channels.twins.smtp_receiver import Act, SmtpReceiver
 from pipelines.outbound import Deliverer, Portal, open_channels
 from tests.faults.proxy import FaultProxy, Toxic
@@ -96,6 +96,75 @@ def test_a_queued_message_arrives_once_however_often_the_task_runs(
     assert parsed["Message-ID"] == f"<{message_id}@example.org>"
     assert status_of(sqlite_database, message_id) is Delivery.SENT
     assert reconcile(sqlite_database, arrived=sink.counts()).problems == []
+
+
+def _copied_to(database: Database, message_id: str, *addresses: str) -> None:
+    with database.transaction() as session:
+        message = session.get_one(Message, message_id)
+        message.cc_addresses = [{"address": one, "name": ""} for one in addresses]
+
+
+def _make_due(database: Database, message_id: str) -> None:
+    with database.transaction() as session:
+        session.get_one(Message, message_id).release_at = None
+
+
+def test_who_was_asked_to_wait_gets_it_later_and_nobody_gets_it_twice(
+    sqlite_database: Database, deliverer: MakeDeliverer, sink: SmtpReceiver, message_id: str
+) -> None:
+    _copied_to(sqlite_database, message_id, "slow@example.com", "gone@example.com")
+    sink.recipients["slow@example.com"] = ["450 4.2.0 later"]
+    sink.recipients["gone@example.com"] = "550 5.1.1 no such user"
+    working = deliverer(sink.url)
+    working.deliver(message_id)
+    assert status_of(sqlite_database, message_id) is Delivery.QUEUED
+    working.deliver(message_id)
+    assert len(sink.mails) == 1, "not before its time"
+    _make_due(sqlite_database, message_id)
+    working.deliver(message_id)
+    assert [mail.recipients for mail in sink.mails] == [("ann@example.com",), ("slow@example.com",)]
+    assert sink.mails[0].content == sink.mails[1].content, "one mail: the same headers for everybody"
+    with sqlite_database.reading() as session:
+        message = session.get_one(Message, message_id)
+        assert (message.status, message.error_code) == (Delivery.SENT, "partly-delivered")
+        assert "gone@example.com: 550" in message.error_detail
+        assert "slow" not in message.error_detail
+        assert session.scalars(select(Suppression.address)).all() == ["gone@example.com"]
+
+
+@pytest.mark.parametrize("answer", ["450 4.2.0 later", "550 5.2.2 full"])
+def test_a_recipient_who_never_gets_it_leaves_a_message_that_says_so(
+    sqlite_database: Database, deliverer: MakeDeliverer, sink: SmtpReceiver, message_id: str, answer: str
+) -> None:
+    _copied_to(sqlite_database, message_id, "slow@example.com")
+    sink.recipients["slow@example.com"] = ["450 4.2.0 later", answer, answer]
+    working = deliverer(sink.url, max_attempts=3)
+    for _ in range(4):
+        working.deliver(message_id)
+        _make_due(sqlite_database, message_id)
+    assert [mail.recipients for mail in sink.mails] == [("ann@example.com",)]
+    with sqlite_database.reading() as session:
+        message = session.get_one(Message, message_id)
+        assert (message.status, message.error_code) == (Delivery.SENT, "partly-delivered")
+        assert message.error_detail.startswith("slow@example.com: ")
+        assert answer[:3] in message.error_detail
+
+
+def test_somebody_who_says_stop_while_waiting_gets_nothing_more(
+    sqlite_database: Database, deliverer: MakeDeliverer, sink: SmtpReceiver, message_id: str
+) -> None:
+    _copied_to(sqlite_database, message_id, "slow@example.com")
+    sink.recipients["slow@example.com"] = ["450 4.2.0 later"]
+    working = deliverer(sink.url)
+    working.deliver(message_id)
+    with sqlite_database.transaction() as session:
+        contacts.suppress(session, Address("email", "slow@example.com"), cause="opt-out")
+    _make_due(sqlite_database, message_id)
+    working.deliver(message_id)
+    assert len(sink.mails) == 1
+    with sqlite_database.reading() as session:
+        message = session.get_one(Message, message_id)
+        assert (message.status, message.error_code) == (Delivery.SENT, "partly-delivered")
 
 
 @pytest.mark.parametrize(
