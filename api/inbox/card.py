@@ -46,6 +46,10 @@ def card_of(
             "pieces": cut(current.text, current.marks, current.spans),
             "sources": _sources(session, current, messages),
             "unsupported": suggestions.unsupported(current, current.text),
+            # A draft from before there were enough outcomes is told what is known now.
+            "estimate": calibration.estimate(found, current.confidence, intent=current.intent)
+            if current.estimate is None
+            else current.estimate,
             "outcomes": found.count,
             "enough": calibration.ENOUGH,
             "clean": next((one for one in calibration.reach(found) if one.intent == (current.intent or "other")), None),

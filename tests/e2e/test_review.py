@@ -135,6 +135,8 @@ def test_a_citation_is_opened_by_its_number_and_escape_goes_back(world: World, d
     expect(page.locator("mark.lit")).to_have_text("We send a refund within 14 days")
     expect(page.locator("#source-1")).to_be_focused()
     expect(page.locator("#source-1 summary")).to_contain_text("Refunds v7")
+    assert page.evaluate("scrollY + document.querySelector('#app').scrollTop") == 0, "only the thread scrolls"
+    expect(page.get_by_role("heading", level=1)).to_be_in_viewport()
     page.keyboard.press("Escape")
     expect(page.locator("mark.lit")).to_have_count(0)
     expect(page.locator(".cite").first).to_be_focused()
@@ -271,21 +273,23 @@ def test_who_looks_and_who_types_is_seen_within_a_second_and_gone_when_the_tab_d
     seen = time.monotonic() - began
     expect(lists.locator(f"#row-{thread} .here")).to_have_count(1)
     theirs.keyboard.press("r")
+    expect(theirs.locator("#reply")).to_be_focused()
     began = time.monotonic()
-    theirs.keyboard.type("I will look.")
+    theirs.keyboard.type("I will look. Please wait for what the bank says.")
     expect(mine.locator("#suggestion")).to_contain_text("Agent is replying")
+    expect(theirs.locator("#offline")).to_be_hidden()
     typing = time.monotonic() - began
     expect(mine.locator("[data-key=accept]")).to_be_disabled()
     expect(theirs.locator("#draft-state")).to_have_text("Draft kept")
     mine.reload()
-    expect(mine.get_by_label("Unsent words of Agent")).to_contain_text("I will look.")
+    expect(mine.get_by_label("Unsent words of Agent")).to_contain_text("I will look. Please wait")
     began = time.monotonic()
     theirs.context.close()
     expect(mine.locator("#presence .present")).to_have_count(0, timeout=10_000)
     gone = time.monotonic() - began
     print(f"seen {seen:.2f} s with its page load, typing {typing:.2f} s, gone {gone:.2f} s")  # noqa: T201
     mine.get_by_role("button", name="Take over").click()
-    expect(mine.locator("#reply")).to_have_value("I will look.")
+    expect(mine.locator("#reply")).to_have_value("I will look. Please wait for what the bank says.")
     expect(mine.get_by_label("Unsent words of Agent")).to_be_visible()
 
 

@@ -27,6 +27,7 @@ function move(step) {
   const list = rows();
   if (!list.length) return;
   const at = list.findIndex((row) => row.dataset.id === (cursor || thread()));
+  if (at + step >= list.length - 5) more();
   const next = list[Math.max(0, Math.min(list.length - 1, at < 0 ? 0 : at + step))];
   cursor = next.dataset.id;
   paintCursor(true);
@@ -41,6 +42,96 @@ function paintCursor(scroll) {
     }
   }
 }
+function extend(step) {
+  for (const turn of [0, step]) {
+    if (turn) move(turn);
+    const box = $("input[type=checkbox]", rowHere() ?? document.body);
+    if (box) box.checked = true;
+  }
+  cursor ||= rowHere()?.dataset.id ?? "";
+  selection();
+}
+// -- more rows: appended where the list ends; a page that is read again keeps them
+let loading = false;
+async function more() {
+  const link = $(".more");
+  if (!link || loading) return;
+  loading = true;
+  try {
+    const answer = await fetch(link.href, { headers: { Purpose: "prefetch" } });
+    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    const list = $("#rows");
+    for (const row of page.querySelectorAll("#rows .row")) {
+      if (document.getElementById(row.id)) continue;
+      row.dataset.more = "";
+      list.append(document.importNode(row, true));
+    }
+    const next = page.querySelector(".more");
+    if (next) link.href = next.getAttribute("href");
+    else link.remove();
+    htmx.process(list);
+  } catch { say("The next rows did not come: there is no connection."); }
+  loading = false;
+}
+function keepMore(fragment, posted) {
+  const list = fragment?.querySelector?.("#rows");
+  if (!list || list.dataset.list !== $("#rows")?.dataset.list) return;
+  const gone = (row) => posted && (row.dataset.id === thread() || $("input:checked", row));
+  const extra = $$("#rows [data-more]").filter((row) => !list.querySelector(`#${row.id}`) && !gone(row));
+  if (!extra.length) return;
+  const now = fragment.querySelector("#app")?.dataset.thread ?? fragment.dataset?.thread;
+  list.append(...extra.map((row) => row.cloneNode(true)));
+  for (const row of list.children) row.classList.toggle("current", row.dataset.id === now);
+  const fresh = fragment.querySelector(".more");
+  if ($(".more")) fresh?.replaceWith($(".more").cloneNode(true));
+  else fresh?.remove();
+}
+document.addEventListener("htmx:before:swap", (event) => {
+  for (const task of event.detail?.tasks ?? []) keepMore(task.fragment, event.detail.ctx?.request?.method === "POST");
+});
+// -- frame: how wide the list is and whether the rail is folded, kept in this browser
+const frame = document.documentElement;
+function shape(width, folded) {
+  if (width) { frame.style.setProperty("--list", `${width}px`); localStorage.setItem("list", width); $("#grip")?.setAttribute("aria-valuenow", width); }
+  if (folded !== undefined) { frame.classList.toggle("folded", folded); localStorage.setItem("folded", folded ? "1" : ""); }
+  $("[data-fold-rail]")?.setAttribute("aria-expanded", String(!frame.classList.contains("folded")));
+}
+const within = (width) => Math.round(Math.max(340, Math.min(420, width)));
+shape(Number(localStorage.getItem("list")) || 0, Boolean(localStorage.getItem("folded")));
+document.addEventListener("pointerdown", (event) => {
+  if (event.target.id !== "grip") return;
+  event.preventDefault();
+  const drag = (at) => shape(within(at.clientX - $("#list").getBoundingClientRect().left));
+  addEventListener("pointermove", drag);
+  addEventListener("pointerup", () => removeEventListener("pointermove", drag), { once: true });
+});
+document.addEventListener("keydown", (event) => {
+  const step = event.target.id === "grip" && { ArrowLeft: -10, ArrowRight: 10 }[event.key];
+  if (step) shape(within($("#list").offsetWidth + step));
+});
+// -- phone: a row drawn to the right is done, to the left snoozed; the same buttons stand in the thread
+let drawn;
+document.addEventListener("touchstart", (event) => {
+  const row = event.touches.length === 1 && event.target.closest?.("#rows .row");
+  drawn = row ? { row, x: event.touches[0].clientX, y: event.touches[0].clientY, by: 0 } : null;
+}, { passive: true });
+document.addEventListener("touchmove", (event) => {
+  if (!drawn) return;
+  const by = event.touches[0].clientX - drawn.x;
+  if (Math.abs(event.touches[0].clientY - drawn.y) > 30) { drawn.row.style.transform = ""; drawn = null; return; }
+  drawn.by = by;
+  if (Math.abs(by) > 12) drawn.row.style.transform = `translateX(${by}px)`;
+}, { passive: true });
+document.addEventListener("touchend", () => {
+  if (!drawn) return;
+  const { row, by } = drawn;
+  drawn = null;
+  row.style.transform = "";
+  if (Math.abs(by) < 90) return;
+  for (const box of $$("#rows input:checked")) box.checked = false;
+  $("input[type=checkbox]", row).checked = true;
+  $(`.bulk-bar [value=${by > 0 ? "done" : "snooze"}]`).click();
+});
 const rowHere = () => $(`#row-${CSS.escape(cursor || thread() || "none")}`) ?? rows()[0];
 
 // -- acts by key: they press the button that a mouse would
@@ -59,6 +150,9 @@ const acts = {
   open: () => $(".row-link", rowHere() ?? document.body)?.click(),
   back: () => press("back"),
   select: () => { const box = $("input[type=checkbox]", rowHere() ?? document.body); if (box) { box.checked = !box.checked; selection(); } },
+  "select-next": () => extend(1),
+  "select-previous": () => extend(-1),
+  "more-acts": () => { const first = $(".acts button, .acts summary"); first?.focus(); },
   search: () => $("#search")?.focus(),
   edit: () => press("edit"),
   "next-message": () => message(1),
@@ -169,6 +263,8 @@ document.addEventListener("click", (event) => {
     if (!panel.hidden) $("textarea", panel)?.focus();
   }
   if (event.target.id === "pill") refresh(true);
+  if (event.target.closest("[data-fold-rail]")) shape(0, !frame.classList.contains("folded"));
+  if (event.target.closest(".more")) { event.preventDefault(); event.stopPropagation(); more(); }
   const copy = event.target.closest("[data-copy]");
   if (copy) navigator.clipboard.writeText(copy.dataset.copy).then(() => { copy.textContent = "Copied"; });
 });
@@ -307,7 +403,7 @@ function heard(frame) {
 function connect() {
   if (!meta("csrf") || document.hidden && stopped) return;
   socket = new WebSocket(`${location.origin.replace("http", "ws")}/live?after=${last}`);
-  socket.onopen = () => { tries = lostAt = 0; $("#offline").hidden = true; present("viewing"); catchUp(); };
+  socket.onopen = () => { tries = lostAt = 0; told = ""; $("#offline").hidden = true; present(typed() ? "typing" : "viewing"); catchUp(); };
   socket.onmessage = (event) => heard(JSON.parse(event.data));
   socket.onclose = (event) => {
     if (event.code === 1008) return signedOut();
@@ -316,10 +412,14 @@ function connect() {
     setTimeout(connect, Math.min(15000, 300 * 2 ** tries) * (0.5 + Math.random()));
   };
 }
+let told = "", toldAt = 0;
 function present(state) {
   if (socket?.readyState !== 1) return;
-  if (document.hidden) return socket.send('{"kind":"absent"}');
-  socket.send(JSON.stringify(thread() ? { kind: "presence", thread_id: thread(), state } : { kind: "ping" }));
+  const frame = document.hidden ? '{"kind":"absent"}' : JSON.stringify(thread() ? { kind: "presence", thread_id: thread(), state } : { kind: "ping" });
+  if (frame === told && Date.now() - toldAt < 2000) return; // every letter typed says the same: the server takes 30 frames in 10 s
+  told = frame;
+  toldAt = Date.now();
+  socket.send(frame);
 }
 setInterval(() => {
   present(typed() ? "typing" : "viewing");
@@ -329,7 +429,7 @@ setInterval(() => {
 let hiddenTimer;
 document.addEventListener("visibilitychange", () => {
   clearTimeout(hiddenTimer);
-  present("viewing");
+  present(typed() ? "typing" : "viewing");
   if (document.hidden) hiddenTimer = setTimeout(() => { stopped = 1; socket?.close(); }, 300000);
   else if (stopped) { stopped = 0; tries = 0; connect(); }
 });
@@ -346,7 +446,7 @@ document.addEventListener("htmx:after:swap", () => {
   panels();
   paintCursor(false);
   selection();
-  present("viewing");
+  present(typed() ? "typing" : "viewing");
   pill();
   if (said && !$("#toasts > *")) say(said); // a page that was read again has no toast of its own
 });
