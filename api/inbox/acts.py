@@ -36,6 +36,8 @@ _STATES = {
     "not-spam": ThreadState.OPEN,
     "trash": ThreadState.TRASH,
 }
+_UNDOABLE = 100
+"""Threads of one act that its undo may name in an address."""
 _WORKED = frozenset({"inbox", "review", "unread"})
 _LEAVES = {
     "done": _WORKED | {"snoozed"},
@@ -81,6 +83,7 @@ def _change(session: Session, page: Page, form: FormData, thread_id: str, name: 
         "assign": lambda: threads.assign(session, thread_id, assignee_id=by, agent_id=by),
         "unassign": lambda: threads.assign(session, thread_id, assignee_id=None, agent_id=by),
         "unread": lambda: threads.mark_read(session, thread_id, read=False, agent_id=by),
+        "read": lambda: threads.mark_read(session, thread_id, read=True, agent_id=by),
         "snooze": lambda: threads.snooze(session, thread_id, until=_until(page, form), agent_id=by),
     }
     if name not in simple:
@@ -122,11 +125,40 @@ async def bulk(page: SignedIn) -> Response:
     def do(session: Session) -> dict[str, str]:
         if name in {"label", "unlabel"}:
             return _label_all(session, page, form, ids)
+        if name == "restore":
+            return _restore(session, page, form)
+        back: dict[str, list[str]] = {}
         for thread_id in ids:
-            _change(session, page, form, thread_id, name)
-        return {"did": f"{name}-{len(ids)}"}
+            change = _change(session, page, form, thread_id, name)
+            if change.undo and (before := _before(name, change)):
+                back.setdefault(before, []).append(thread_id)
+        done = sum(len(some) for some in back.values())
+        was = ";".join(f"{before}:{'.'.join(some)}" for before, some in back.items())
+        return {"did": "bulk", "state": name, "redo": str(len(ids)), "was": was if done <= _UNDOABLE else ""}
 
     return await act_on(page, form, "", do)
+
+
+def _before(name: str, change: threads.Change) -> str:
+    """What takes an act on one of many threads back: a state to return to, or another act."""
+    if "state" in change.undo:
+        state = ThreadState(change.undo["state"])
+        return "" if state is ThreadState.SNOOZED else state.value
+    return {"unread": "read", "star": "unstar"}.get(name) or ("" if change.undo.get("assignee_id") else "unassign")
+
+
+def _restore(session: Session, page: Page, form: FormData) -> dict[str, str]:
+    """Take an act on many threads back; `was` says what each was before."""
+    for part in field(form, "was")[:8_000].split(";"):
+        before, _, ids = part.partition(":")
+        for thread_id in filter(None, ids.split(".")):
+            if before in set(ThreadState):
+                threads.change(
+                    session, thread_id, agent_id=page.agent.id, state=ThreadState(before), snoozed_until=None
+                )
+            else:
+                _change(session, page, form, thread_id, before)
+    return {"did": "undone"}
 
 
 def _label_all(session: Session, page: Page, form: FormData, ids: list[str]) -> dict[str, str]:

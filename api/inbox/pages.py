@@ -49,8 +49,8 @@ def front() -> RedirectResponse:
 
 
 @router.get("/static/{name:path}")
-def static(name: str) -> Response:
-    return static_file(name)
+def static(name: str, v: str = "") -> Response:
+    return static_file(name, v)
 
 
 @router.get("/inbox")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import mimetypes
+import re
 from collections.abc import Mapping
 from datetime import UTC
 from functools import cache
@@ -44,6 +45,7 @@ __all__ = [
 
 _HERE = Path(__file__).parent
 _STATIC = _HERE / "static"
+_KINDS = {".webmanifest": "application/manifest+json", ".js": "text/javascript"}
 
 
 @cache
@@ -65,11 +67,24 @@ def _files() -> dict[str, tuple[bytes, str, str]]:
     found = {}
     for path in sorted(_STATIC.rglob("*")):
         if path.is_file():
-            content = path.read_bytes()
-            kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
             name = path.relative_to(_STATIC).as_posix()
-            found[name] = (content, kind, hashlib.sha256(content).hexdigest()[:12])
+            content = _script(path) if path.suffix == ".js" else path.read_bytes()
+            kind = _KINDS.get(path.suffix) or mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+            found[name] = (content, kind, _tag(content))
     return found
+
+
+def _script(path: Path) -> bytes:
+    """A module whose imports name the hashes of what they import: one changed file changes the address of all that use it."""
+
+    def hashed(match: re.Match[bytes]) -> bytes:
+        return match.group(0) + b"?v=" + _tag(_script(path.parent / match.group(1).decode())).encode()
+
+    return re.sub(rb'(?<=from ")(\./[\w./-]+\.js)', hashed, path.read_bytes())
+
+
+def _tag(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:12]
 
 
 def asset(name: str) -> str:
@@ -77,13 +92,13 @@ def asset(name: str) -> str:
     return f"/static/{name}?v={_files()[name][2]}"
 
 
-def static_file(name: str) -> Response:
-    """A file of `static/`. Only names that were there at the start exist. Raises `NotFound`."""
+def static_file(name: str, version: str = "") -> Response:
+    """A file of `static/`; with its own hash as `version` it never changes. Only names of the start exist: else `NotFound`."""
     if name not in _files():
         raise NotFound("there is no such file")
     content, kind, tag = _files()[name]
-    # Modules import each other by plain names: those are revalidated, which costs a 304 on loopback.
-    headers = {"Cache-Control": "public, max-age=3600", "ETag": f'"{tag}"'}
+    kept = "public, max-age=31536000, immutable" if version == tag else "no-cache"
+    headers = {"Cache-Control": kept, "ETag": f'"{tag}"'}
     return Response(content, media_type=f"{kind}; charset=utf-8" if kind.startswith("text/") else kind, headers=headers)
 
 

@@ -28,6 +28,7 @@ from assistant.services import (
     merging,
     notes,
     saved_replies,
+    searching,
     threads,
     uploads,
 )
@@ -57,7 +58,11 @@ def show(
     place = container.bus.place()  # before the rows: what happens in between is told again, never missed
     with container.database.reading() as session:
         listed = threads.list_threads(
-            session, view, sort=sort, cursor=cursor or None, filters=threads.Filters(search=q[:200])
+            session,
+            view,
+            sort=sort,
+            cursor=cursor or None,
+            filters=searching.read(q, zone=page.zone, agent_id=page.agent.id),
         )
         values: dict[str, Any] = {
             "counts": threads.counts(session),
@@ -90,6 +95,7 @@ def show(
         marks=words.MARKS,
         presets=PRESETS,
         snoozes=snoozes(page.zone),
+        examples=searching.EXAMPLES,
         **values,
     )
     if problem is not None:
@@ -201,6 +207,7 @@ def _did(session: Session, page: Page) -> dict[str, str]:
     """What the last act did, from the query: the toast offers to undo it. Nothing here is trusted, only shown."""
     names = ("did", "thread", "message", "suggestion", "state", "version", "redo", "until")
     did = {name: page.request.query_params.get(name, "")[:64] for name in names}
+    did["was"] = page.request.query_params.get("was", "")[:8_000]
     did["left"] = str(_seconds_left(session, did["message"])) if did["did"] == "sending" else "0"
     return did
 

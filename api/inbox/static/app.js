@@ -302,6 +302,7 @@ document.addEventListener("input", (event) => {
   if (!box) return;
   clearTimeout(timers.get(box));
   timers.set(box, setTimeout(() => keep(box), 400));
+  inputAt = Date.now();
   present("typing");
 });
 addEventListener("pagehide", () => { for (const [box, timer] of timers) { clearTimeout(timer); keep(box); } });
@@ -403,7 +404,7 @@ function heard(frame) {
 function connect() {
   if (!meta("csrf") || document.hidden && stopped) return;
   socket = new WebSocket(`${location.origin.replace("http", "ws")}/live?after=${last}`);
-  socket.onopen = () => { tries = lostAt = 0; told = ""; $("#offline").hidden = true; present(typed() ? "typing" : "viewing"); catchUp(); };
+  socket.onopen = () => { tries = lostAt = 0; told = ""; $("#offline").hidden = true; present(state()); catchUp(); };
   socket.onmessage = (event) => heard(JSON.parse(event.data));
   socket.onclose = (event) => {
     if (event.code === 1008) return signedOut();
@@ -412,24 +413,26 @@ function connect() {
     setTimeout(connect, Math.min(15000, 300 * 2 ** tries) * (0.5 + Math.random()));
   };
 }
-let told = "", toldAt = 0;
-function present(state) {
+let told = "", toldAt = 0, inputAt = 0;
+// Typing lasts half a minute after the last letter; an open editor alone is only looking.
+const state = () => (Date.now() - inputAt < 30000 && typed() ? "typing" : "viewing");
+function present(what) {
   if (socket?.readyState !== 1) return;
-  const frame = document.hidden ? '{"kind":"absent"}' : JSON.stringify(thread() ? { kind: "presence", thread_id: thread(), state } : { kind: "ping" });
+  const frame = document.hidden ? '{"kind":"absent"}' : JSON.stringify(thread() ? { kind: "presence", thread_id: thread(), state: what } : { kind: "ping" });
   if (frame === told && Date.now() - toldAt < 2000) return; // every letter typed says the same: the server takes 30 frames in 10 s
   told = frame;
   toldAt = Date.now();
   socket.send(frame);
 }
 setInterval(() => {
-  present(typed() ? "typing" : "viewing");
+  present(state());
   if (acted.length) catchUp();
   if (lostAt && Date.now() - lostAt > 3000) { $("#offline").hidden = false; if (tries > 2 && !typed() && !document.hidden) refresh(); }
 }, 4000);
 let hiddenTimer;
 document.addEventListener("visibilitychange", () => {
   clearTimeout(hiddenTimer);
-  present(typed() ? "typing" : "viewing");
+  present(state());
   if (document.hidden) hiddenTimer = setTimeout(() => { stopped = 1; socket?.close(); }, 300000);
   else if (stopped) { stopped = 0; tries = 0; connect(); }
 });
@@ -446,7 +449,7 @@ document.addEventListener("htmx:after:swap", () => {
   panels();
   paintCursor(false);
   selection();
-  present(typed() ? "typing" : "viewing");
+  present(state());
   pill();
   if (said && !$("#toasts > *")) say(said); // a page that was read again has no toast of its own
 });
