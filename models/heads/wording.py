@@ -24,6 +24,7 @@ COLUMNS = 1 << 15
 _READ = 1200
 """Characters of a text whose wording is looked at."""
 _WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*|[?!]")
+_LETTERS = re.compile(r"\w+")
 _UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")
 _SENTENCE_END = re.compile(r"(?<=[.!?…])\s+|(?<=[。！？])|\n+")
 _MOST = 40
@@ -38,17 +39,29 @@ class Lexicon:
     """Concepts by the words and phrases that stand for them, and the messages that are nothing but an opt-out."""
 
     whole: frozenset[str]
-    concepts: tuple[tuple[str, re.Pattern[str]], ...]
+    names: tuple[str, ...]
+    words: dict[str, tuple[str, ...]]
+    """A word and the concepts that it stands for; so are `beginnings`, of words with any ending."""
+    beginnings: dict[str, tuple[str, ...]]
+    phrases: tuple[tuple[str, tuple[str, ...], re.Pattern[str]], ...]
+    """Concept, pieces without which a phrase cannot be there, and the phrase."""
 
     def found(self, text: str) -> list[tuple[str, int]]:
         """Concept and place (in words) of every mention in a folded text."""
-        hits = []
-        for name, pattern in self.concepts:
-            for match in pattern.finditer(text):
-                before = text[: match.start()]
-                # Without spaces two letters count as a word.
-                place = before.count(" ") + len(_UNSPACED.findall(before)) // 2
-                hits.append((name, place))
+        hits: list[tuple[str, int]] = []
+        dense = 0
+        for place, token in enumerate(text.split(" ")):
+            for word in _LETTERS.findall(token):
+                stands = {*self.words.get(word, ())}
+                for end in range(2, len(word) + 1):
+                    stands.update(self.beginnings.get(word[:end], ()))
+                hits += [(name, place + dense // 2) for name in sorted(stands)]
+            dense += len(_UNSPACED.findall(token))  # without spaces two letters count as a word
+        for name, pieces, pattern in self.phrases:
+            if all(piece in text for piece in pieces):
+                for match in pattern.finditer(text):
+                    before = text[: match.start()]
+                    hits.append((name, before.count(" ") + len(_UNSPACED.findall(before)) // 2))
         return hits
 
 
@@ -90,7 +103,7 @@ def _concepts(plain: str, lexicon: Lexicon) -> set[str]:
     }
     made = {f"§{name}" for name in names} | {f"§{a}+{b}" for a, b in near}
     made |= {f"§§{a}+{b}+{c}" for a, b, c in combinations(names, 3) if {(a, b), (b, c), (a, c)} & near}
-    return made | {f"§no {name}" for name, _ in lexicon.concepts if name not in names}
+    return made | {f"§no {name}" for name in lexicon.names if name not in names}
 
 
 def folded(text: str) -> str:
@@ -104,15 +117,28 @@ def folded(text: str) -> str:
 def optout_lexicon() -> Lexicon:
     """The words of `optout.json`."""
     found = json.loads(Path(__file__).with_name("optout.json").read_text(encoding="utf-8"))
+    words: dict[str, set[str]] = {}
+    beginnings: dict[str, set[str]] = {}
+    phrases = []
+    for name, listed in sorted(found["concepts"].items()):
+        for phrase in sorted({folded(one) for one in listed}):
+            stem = phrase.removesuffix("*")
+            if _UNSPACED.search(phrase):
+                phrases.append((name, (phrase,), re.compile(re.escape(phrase))))
+            elif _LETTERS.fullmatch(stem):
+                (beginnings if phrase.endswith("*") else words).setdefault(stem, set()).add(name)
+            else:
+                phrases.append((name, tuple(_LETTERS.findall(phrase)), _pattern(phrase)))
     return Lexicon(
         whole=frozenset(folded(phrase) for phrase in found["whole"]),
-        concepts=tuple((name, _pattern(phrases)) for name, phrases in sorted(found["concepts"].items())),
+        names=tuple(sorted(found["concepts"])),
+        words={word: tuple(sorted(names)) for word, names in words.items()},
+        beginnings={word: tuple(sorted(names)) for word, names in beginnings.items()},
+        phrases=tuple(phrases),
     )
 
 
-def _pattern(phrases: list[str]) -> re.Pattern[str]:
-    parts = []
-    for phrase in sorted({folded(one) for one in phrases}, key=len, reverse=True):
-        words = re.escape(phrase).replace(r"\*", r"\w*").replace(r"\ ", r"\s(?:\S{1,30}\s){0,3}?")
-        parts.append(re.escape(phrase) if _UNSPACED.search(phrase) else rf"(?<!\w){words}(?!\w)")
-    return re.compile("|".join(parts))
+def _pattern(phrase: str) -> re.Pattern[str]:
+    """A phrase whose words stand near each other, in this order."""
+    words = re.escape(phrase).replace(r"\*", r"\w*").replace(r"\ ", r"\s(?:\S{1,30}\s){0,3}?")
+    return re.compile(rf"(?<!\w){words}(?!\w)")
