@@ -70,7 +70,8 @@ def _forward(session: Session, thread: Thread) -> Outline:
     messages = messages_of(session, thread.id)
     if not messages:
         return Outline("forward", subject=f"Fwd: {thread.subject}")
-    last = messages[-1]
+    # What they wrote, not what we answered: and never words that are not sent yet.
+    last = next((one for one in reversed(messages) if one.direction == Direction.INBOUND), messages[-1])
     recipients = ", ".join(one["address"] for one in last.to_addresses)
     quoted = (
         "\n\n---------- Forwarded message ----------\n"

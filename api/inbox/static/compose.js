@@ -50,7 +50,7 @@ export function compose({ $, $$, acts, press, meta }) {
     if (box.id !== "reply" || !$("#saved") || event.data !== "/") return;
     const before = box.value.slice(0, box.selectionStart - 1);
     if (before && !before.endsWith("\n")) return;
-    $("#saved").showPopover();
+    $("#saved").showPopover({ source: $("#saved-button") });
     $("#saved button, #saved a").focus();
   });
   document.addEventListener("keydown", (event) => {
