@@ -53,7 +53,13 @@ class Receiver:
         return self.receive_many([raw], profile_id=profile_id, backfill=backfill, received_at=received_at)[0]
 
     def receive_many(
-        self, raws: Sequence[bytes], *, profile_id: str, backfill: bool = False, received_at: datetime | None = None
+        self,
+        raws: Sequence[bytes],
+        *,
+        profile_id: str,
+        backfill: bool = False,
+        triage: bool = True,
+        received_at: datetime | None = None,
     ) -> list[Received]:
         """Store several mails in one transaction (imports): all of them or none."""
         now = received_at or utcnow()
@@ -61,7 +67,7 @@ class Receiver:
         try:
             with self._database.transaction() as session:
                 committing("receive", session)
-                found = [self._store(session, one, profile_id, backfill) for one in prepared]
+                found = [self._store(session, one, profile_id, backfill, triage) for one in prepared]
         except OSError as error:
             raise StorageError(f"the mail could not be kept: {type(error).__name__}") from error
         for one in found:
@@ -107,6 +113,7 @@ class Receiver:
         prepared: tuple[bytes, InboundMessage, list[StoredAttachment]],
         profile_id: str,
         backfill: bool,
+        triage: bool,
     ) -> Received:
         raw, message, attachments = prepared
         new_text, _ = split_reply(message.text)
@@ -118,6 +125,7 @@ class Receiver:
             size=len(raw),
             attachments=attachments,
             backfill=backfill,
+            triage=triage,
         )
         if received.created and message.auto_submitted == "bounce" and "quarantine" not in message.defects:
             for report in report_of(raw):

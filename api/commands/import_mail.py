@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from api import console
+from assistant.clock import monotonic
 
 if TYPE_CHECKING:
+    from assistant.db.session import Database
     from assistant.services.inbox import Received
     from pipelines.inbound import Receiver
 
@@ -28,63 +30,113 @@ def register(app: typer.Typer) -> None:
 
 def import_mail(
     paths: Annotated[list[Path], typer.Argument(help="Files (.eml, mbox) or folders (Maildir, or .eml files).")],
+    triage: Annotated[
+        bool, typer.Option(help="Label the mail as it comes in. No reply is ever drafted for it.")
+    ] = True,
+    profile: Annotated[str, typer.Option(help="Mailbox to put it into: its address or id. Default: the first.")] = "",
+    label: Annotated[str, typer.Option(help="Label to put on every thread that mail comes into.")] = "",
     json_output: Annotated[bool, typer.Option("--json", help="One JSON line with the counts.")] = False,
 ) -> None:
     """Bring in mail you already have. A second run adds nothing; a run that was cut off is simply started again.
 
-    Imported mail is labelled like new mail, but nothing is ever sent because of it.
+    Imported mail is never shown as new and never answered by itself: an agent may ask for a draft in its thread.
 
-    Example: notifyr import ~/Maildir archive.mbox
+    Example: notifyr import --label archive ~/Maildir old.mbox
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from assistant.db.migrate import migrate
-    from assistant.services import profiles
+    from assistant.services import labels, profiles
     from pipelines.container import build
 
     missing = [path for path in paths if not path.exists()]
     if missing:
         console.error(f"no such file or folder: {', '.join(map(str, missing))}")
         raise typer.Exit(5)
+    wanted = labels.name_of(label) if label else ""
     container = build()
     migrate(container.settings.sql_url)
     with container.database.transaction() as session:
-        profile_id = profiles.ensure_default(session, container.settings).id
-    added = known = failed = 0
+        first = profiles.ensure_default(session, container.settings)
+        into = profiles.find(session, profile).id if profile else first.id
+    job = _Import(container.receiver, container.database, into, triage=triage, label=wanted)
     screen = Console(stderr=True)
     columns = (TextColumn("importing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     try:
         with Progress(*columns, console=screen, disable=json_output or not screen.is_terminal) as progress:
             bar = progress.add_task("import", total=count_mails(paths))
             for batch in _batches(mails_in(paths)):
-                found = _stored(container.receiver, batch, profile_id)
-                added += sum(one.created for one in found)
-                known += sum(not one.created for one in found)
-                failed += len(batch) - len(found)
+                job.take(batch)
                 progress.advance(bar, len(batch))
     except KeyboardInterrupt:
-        console.error(f"stopped after {added} new mails; run the same command again to go on")
+        console.error(f"stopped after {job.added} new mails; run the same command again to go on")
         raise typer.Exit(130) from None
     finally:
         container.close()
-    words = f"{added} mails added, {known} were there already" + (f", {failed} failed" if failed else "")
-    console.emit({"added": added, "known": known, "failed": failed}, [words], as_json=json_output)
-    if failed:
-        raise typer.Exit(3 if added or known else 1)
+    console.emit(job.counts(), [job.words()], as_json=json_output)
+    if job.failed:
+        raise typer.Exit(3 if job.added or job.known else 1)
 
 
-def _stored(receiver: Receiver, batch: list[bytes], profile_id: str) -> list[Received]:
-    """What came of each mail; the failed ones are told and left out. One that is in the way does not stop the others."""
-    from assistant.errors import NotifyrError
+class _Import:
+    """One run: what it was told, and what came of it so far."""
 
-    try:
-        return receiver.receive_many(batch, profile_id=profile_id, backfill=True)
-    except NotifyrError as error:
-        if len(batch) == 1:
-            console.error(f"a mail could not be stored: {error.message}")
-            return []
-    return [one for raw in batch for one in _stored(receiver, [raw], profile_id)]
+    def __init__(self, receiver: Receiver, database: Database, profile_id: str, *, triage: bool, label: str) -> None:
+        self._receiver = receiver
+        self._database = database
+        self._profile_id = profile_id
+        self._triage = triage
+        self._label = label
+        self._threads: set[str] = set()
+        self._began = monotonic()
+        self.added = self.known = self.failed = 0
+
+    def take(self, batch: list[bytes]) -> None:
+        """Store a batch, then label its threads: also of mail that was there, should an earlier run have ended between."""
+        from assistant.services import labels
+
+        found = self._stored(batch)
+        self.added += sum(one.created for one in found)
+        self.known += sum(not one.created for one in found)
+        self.failed += len(batch) - len(found)
+        into = {one.thread_id for one in found}
+        self._threads |= {one.thread_id for one in found if one.created}
+        if self._label:
+            with self._database.transaction() as session:
+                for thread_id in sorted(into):
+                    labels.add(session, thread_id, name=self._label, agent_id=None)
+
+    def _stored(self, batch: list[bytes]) -> list[Received]:
+        """What came of each mail; the failed ones are told and left out. One that is in the way does not stop the others."""
+        from assistant.errors import NotifyrError
+
+        try:
+            return self._receiver.receive_many(batch, profile_id=self._profile_id, backfill=True, triage=self._triage)
+        except NotifyrError as error:
+            if len(batch) == 1:
+                console.error(f"a mail could not be stored: {error.message}")
+                return []
+        return [one for raw in batch for one in self._stored([raw])]
+
+    def counts(self) -> dict[str, float]:
+        seconds = monotonic() - self._began
+        return {
+            "added": self.added,
+            "known": self.known,
+            "failed": self.failed,
+            "threads": len(self._threads),
+            "seconds": round(seconds, 1),
+            "mails_per_second": round((self.added + self.known) / seconds, 1),
+        }
+
+    def words(self) -> str:
+        counts = self.counts()
+        failed = f", {self.failed} failed" if self.failed else ""
+        return (
+            f"{self.added} mails added to {len(self._threads)} threads, {self.known} were there already{failed}; "
+            f"{counts['seconds']:g} s, {counts['mails_per_second']:g} mails/s"
+        )
 
 
 def _batches(mails: Iterator[bytes]) -> Iterator[list[bytes]]:

@@ -107,6 +107,9 @@ class Message(Timestamps, Base):
     occurred_at: Mapped[datetime] = mapped_column(default=utcnow)
     """When it was received or queued; messages of a thread are shown in this order."""
 
+    backfill: Mapped[bool] = mapped_column(default=False)
+    """Mail that was old when it came in: no draft is made of it unless an agent asks, and nothing answers it by itself."""
+
     # triage (inbound)
     triage: Mapped[TriageState | None] = mapped_column(state_column(TriageState))
     triage_attempts: Mapped[int] = mapped_column(default=0)

@@ -50,11 +50,13 @@ def receive(
     size: int,
     attachments: Sequence[StoredAttachment] = (),
     backfill: bool = False,
+    triage: bool = True,
 ) -> Received:
     """Store one message. The same one again (equal id and content) gives the row that is there.
 
     The same id with another content is another message: anybody can reuse an id. `backfill` is for imported mail: it is
-    labelled like any other, but it is not shown as new. Raises `NotFound` for an unknown profile.
+    labelled like any other (unless `triage` is off), but it is not shown as new, and no reply is drafted for it. Raises
+    `NotFound` for an unknown profile.
     """
     profile = session.get(Profile, profile_id)
     if profile is None:
@@ -69,6 +71,7 @@ def receive(
         with session.begin_nested():
             thread, stranger = _thread(session, profile, contact, message)
             row = _row(profile_id, thread.id, external_id, message, new_text, size, stranger)
+            row.backfill, row.triage = backfill, TriageState.WAITING if triage else None
             session.add(row)
             session.flush()
     except IntegrityError:
@@ -92,7 +95,8 @@ def receive(
         )
     session.add(MessageEvent(message_id=row.id, event_id=f"received:{row.id}", kind="received", actor="channel"))
     _update_thread(session, thread, row, len(attachments), backfill=backfill)
-    enqueue(session, "triage", row.id)
+    if triage:
+        enqueue(session, "triage", row.id)
     publish(session, "thread.changed", thread_id=thread.id, reason="received")
     return Received(row.id, thread.id, created=True)
 
@@ -224,7 +228,6 @@ def _row(
         defects=[*message.defects, *(["stranger-reply"] if stranger else [])],
         quarantined="quarantine" in message.defects,
         occurred_at=message.received_at or utcnow(),
-        triage=TriageState.WAITING,
     )
 
 

@@ -56,6 +56,15 @@ def get(session: Session, profile_id: str) -> Profile:
     return profile
 
 
+def find(session: Session, name: str) -> Profile:
+    """The profile with that id or mail address. Raises `NotFound`, naming those that there are."""
+    profile = session.get(Profile, name) or by_address(session, "email", name)
+    if profile is None:
+        there = ", ".join(one.address for one in list_profiles(session))
+        raise NotFound(f"there is no profile {name}; there are {there}")
+    return profile
+
+
 def list_profiles(session: Session) -> Sequence[Profile]:
     """Every profile, oldest first."""
     return session.scalars(select(Profile).order_by(Profile.created_at)).all()

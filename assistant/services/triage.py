@@ -111,7 +111,7 @@ def save(session: Session, turn: Turn, *, state: TriageState) -> bool:
             thread.state = ThreadState.SPAM
             thread.version += 1
         suggestions.refresh_thread(session, thread)
-        if turn.decision is not None and turn.decision.kind == DecisionKind.SUGGEST:
+        if turn.decision is not None and turn.decision.kind == DecisionKind.SUGGEST and not message.backfill:
             suggestions.begin(session, message.id, passages=turn.passages)
     publish(session, "thread.changed", thread_id=thread.id, reason="triaged")
     after_commit(session, METRICS.triaged.labels(outcome=state.value).inc)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import mailbox
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,11 @@ from sqlalchemy import func, select
 
 from api.commands.import_mail import count_mails, mails_in
 from assistant.db.messages import Message, Thread
+from assistant.db.profiles import Profile
 from assistant.db.session import Database
+from assistant.errors import StorageError
+from assistant.services import labels
+from assistant.settings import ROOT
 from assistant.states import TriageState
 from tests.support import servers
 
@@ -25,10 +32,13 @@ def mail(number: int, body: str = "hello") -> bytes:
     ).encode()
 
 
-def run(folder: Path, *paths: Path, code: int = 0) -> dict[str, Any]:
+def run(folder: Path, *paths: Path | str, code: int = 0) -> dict[str, Any]:
     done = servers.notifyr("import", "--json", *map(str, paths), env={"NOTIFYR_DATA_DIR": str(folder / "var")})
     assert done.returncode == code, done.stderr
     counts: dict[str, Any] = json.loads(done.stdout)
+    assert counts.pop("seconds") >= 0
+    assert counts.pop("mails_per_second") >= 0
+    assert counts.pop("threads") <= counts["added"]
     return counts
 
 
@@ -83,6 +93,64 @@ def test_a_run_that_was_cut_off_is_started_again(tmp_path: Path) -> None:
     first = make_mbox(tmp_path / "part", [mail(number) for number in range(25)])
     assert run(tmp_path, first)["added"] == 25
     assert run(tmp_path, archive) == {"added": 35, "known": 25, "failed": 0}
+
+
+@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGINT])
+def test_a_run_that_is_killed_in_the_middle_is_gone_on_with(tmp_path: Path, blow: signal.Signals) -> None:
+    archive = make_mbox(tmp_path / "archive", [mail(number % 60, f"number {number}") for number in range(800)])
+    process = subprocess.Popen(
+        [sys.executable, "-m", "api.cli", "import", "--json", str(archive)],
+        cwd=ROOT,
+        env=servers.clean_environment(NOTIFYR_DATA_DIR=str(tmp_path / "var")),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    database = Database(f"sqlite:///{tmp_path / 'var' / 'notifyr.db'}")
+
+    def some() -> bool:
+        try:
+            with database.reading() as session:
+                return bool(session.scalar(select(func.count()).select_from(Message)))
+        except StorageError:  # the tables are still being made
+            return False
+
+    servers.wait_until(some, seconds=30, what="the first mails")
+    process.send_signal(blow)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == (130 if blow is signal.SIGINT else -9), errors
+    with database.reading() as session:
+        before = session.scalar(select(func.count()).select_from(Message)) or 0
+    assert 0 < before < 800
+    assert run(tmp_path, archive) == {"added": 800 - before, "known": before, "failed": 0}
+    with database.reading() as session:
+        assert session.scalar(select(func.count()).select_from(Message)) == 800
+    database.close()
+
+
+def test_it_goes_into_the_mailbox_and_under_the_label_that_are_named_and_is_labelled_only_when_wanted(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "1.eml").write_bytes(mail(1))
+    (tmp_path / "2.eml").write_bytes(mail(2))
+    assert run(tmp_path, tmp_path / "1.eml")["added"] == 1
+    database = Database(f"sqlite:///{tmp_path / 'var' / 'notifyr.db'}")
+    with database.transaction() as session:
+        session.add(Profile(id="second", channel="email", name="Second", address="second@example.org"))
+    options = ("--no-triage", "--profile", "second@example.org", "--label", "Old mail", tmp_path / "2.eml")
+    assert run(tmp_path, *options)["added"] == 1
+    assert run(tmp_path, *options)["known"] == 1
+    with database.reading() as session:
+        first, second = session.scalars(select(Message).order_by(Message.external_id)).all()
+        assert (first.backfill, first.triage) == (True, TriageState.WAITING)
+        assert (second.backfill, second.triage, second.profile_id) == (True, None, "second")
+        assert [one.name for one in labels.of_threads(session, [second.thread_id])[second.thread_id]] == ["old-mail"]
+        assert labels.of_threads(session, [first.thread_id])[first.thread_id] == []
+    done = servers.notifyr(
+        "import", "--profile", "nobody", str(tmp_path), env={"NOTIFYR_DATA_DIR": str(tmp_path / "var")}
+    )
+    assert done.returncode == 5
+    assert "second@example.org" in done.stderr
+    database.close()
 
 
 def test_a_path_that_is_not_there_is_told(tmp_path: Path) -> None:

@@ -135,6 +135,17 @@ def test_a_question_is_labelled_finds_its_source_and_gets_a_draft_task(parts: Pa
     assert parts.jobs == [Job("draft", (suggestion.id,))]
 
 
+def test_old_mail_that_was_imported_is_labelled_but_nothing_is_drafted_for_it(parts: Parts, triage: Triage) -> None:
+    asked = receive(
+        parts, "I forgot my password and cannot log in any more. How do I reset it?", subject="Login", backfill=True
+    )
+    triage.triage(asked)
+    row, thread, suggestion = message(parts, asked)
+    assert (row.triage, thread.intent) == (TriageState.DONE, "account_access")
+    assert suggestion is None
+    assert parts.jobs == []
+
+
 def test_running_it_twice_changes_nothing(parts: Parts, triage: Triage) -> None:
     asked = receive(parts, "Where is my parcel? I ordered two lamps on Thursday.")
     triage.triage(asked)
