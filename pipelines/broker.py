@@ -37,7 +37,8 @@ def create_celery(settings: Settings, url: str) -> Celery:
             # A killed worker's task comes back after the visibility timeout; kombu looks every second (not every 100).
             "visibility_timeout": longest,
             "unacked_restore_interval": 1,
-            "socket_timeout": 30,
+            # A server that stands still, too: whoever was answered 250 or 201 may not wait half a minute for it.
+            "socket_timeout": _NETWORK_SECONDS,
             "socket_connect_timeout": _NETWORK_SECONDS,
             "socket_keepalive": True,
             "global_keyprefix": "notifyr:celery:",

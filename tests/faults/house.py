@@ -53,7 +53,7 @@ __all__ = ["PROCESSES", "House", "Wire", "sync_fails"]
 
 PROCESSES = ("api", "mailboxes", "worker", "models", "beat")
 LEASE = 300
-_DISK = "64m"
+_DISK = "256m"
 _CLOCKED = ROOT / "tests" / "support" / "clocked_process.py"
 
 
@@ -112,6 +112,8 @@ class House:
         self.mounted = False
         self.killed: set[str] = set()
         self.restarts = 0
+        self.patience = 4.0
+        """Seconds that the mail client waits for an answer."""
         self.without_reply = 0
         """Mails that no suggestion can be expected for, because that was the fault."""
 
@@ -236,8 +238,10 @@ class House:
         filler = self.data / "filler"
         if self.mounted and not names:
             with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
-                while True:
-                    file.write(bytes(4096))
+                for size in (1 << 20, 4096):
+                    with contextlib.suppress(OSError):
+                        while True:
+                            file.write(bytes(size))
             try:
                 yield
             finally:
@@ -261,7 +265,7 @@ class House:
         return self.settings.base_url
 
     def send(self, mail: EmailMessage) -> None:
-        with smtplib.SMTP("127.0.0.1", self.settings.smtp_port, timeout=4) as client:
+        with smtplib.SMTP("127.0.0.1", self.settings.smtp_port, timeout=self.patience) as client:
             client.send_message(mail)
 
     def command(self, *arguments: str) -> str:

@@ -304,11 +304,33 @@ def test_a_relay_whose_name_is_not_found_costs_time_only(house: House) -> None:
     assert after.sent > before.sent
 
 
+@contextlib.contextmanager
+def late_answer(house: House, seconds: float) -> Iterator[None]:
+    """The relay takes a mail at once and says so after a while."""
+    house.sink.delay = seconds
+    try:
+        yield
+    finally:
+        house.sink.delay = 0.0
+
+
+def test_a_connection_lost_between_the_final_dot_and_the_answer_leaves_it_unknown(house: House) -> None:
+    before = house.settle()
+    suggestion = house.proposed()
+    arrived = len(house.sink.mails)
+    with late_answer(house, 5):
+        house.reviewer.accept(suggestion)
+        wait_until(lambda: len(house.sink.mails) > arrived, seconds=10, what="the mail at the other side")
+        house.relay.drop()
+        after = house.settle()
+    assert (after.unknown, after.sent) == (before.unknown + 1, before.sent)
+
+
 def test_a_worker_killed_between_the_final_dot_and_the_answer_leaves_it_unknown(house: House) -> None:
     before = house.settle()
     suggestion = house.proposed()
     arrived = len(house.sink.mails)
-    with house.relay.toxic(Toxic("stall", towards="client", seconds=20, after=230)):
+    with late_answer(house, 20):
         house.reviewer.accept(suggestion)
         wait_until(lambda: len(house.sink.mails) > arrived, seconds=10, what="the mail at the other side")
         house.kill("worker")
@@ -322,7 +344,7 @@ def test_a_worker_stopped_past_its_lease_and_woken_again_sends_nothing_twice(hou
     before = house.settle()
     suggestion = house.proposed()
     arrived = len(house.sink.mails)
-    with house.relay.toxic(Toxic("stall", towards="client", seconds=3.0, after=230)):
+    with late_answer(house, 3):
         house.reviewer.accept(suggestion)
         wait_until(lambda: len(house.sink.mails) > arrived, seconds=10, what="the mail at the other side")
         with paused(*house.tree("worker")):
@@ -477,8 +499,9 @@ def test_without_redis_mail_is_kept_reading_goes_on_and_sending_waits(
     act, seconds, closed = REDIS[fault]
     suggestion = house.proposed()
     with contextlib.contextmanager(act)(house):
-        end = monotonic() + seconds
+        end, house.patience = monotonic() + seconds, 15.0
         assert house.mail(1) == 1, "mail is kept whatever becomes of Redis"
+        house.patience = 4.0
         assert house.reviewer.client.get("/api/v1/threads").status_code == 200, "reading stays open"
         status = house.reviewer.accept(suggestion)
         assert status == 503 if closed else status in {201, 503}

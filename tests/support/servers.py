@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import pwd
@@ -324,6 +325,8 @@ class SmtpSink:
     """Scripted answers to the next end-of-data, oldest first; empty: `250 OK`."""
     refuse: dict[str, str] = field(default_factory=dict)
     """Recipient -> answer to its RCPT."""
+    delay: float = 0.0
+    """Seconds between taking a mail and saying so."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -340,6 +343,7 @@ class SmtpSink:
             self.mails.clear()
             self.answers.clear()
             self.refuse.clear()
+            self.delay = 0.0
 
     async def handle_RCPT(self, server: Any, session: Any, envelope: Any, address: str, options: list[str]) -> str:  # noqa: N802  # aiosmtpd's name
         if address in self.refuse:
@@ -354,6 +358,7 @@ class SmtpSink:
                 self.mails.append(
                     Delivered(envelope.mail_from or "", tuple(envelope.rcpt_tos), bytes(envelope.original_content))
                 )
+        await asyncio.sleep(self.delay)
         return answer
 
 
