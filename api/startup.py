@@ -15,9 +15,10 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
+from assistant.errors import ConfigurationError
 from assistant.settings import ROOT, Settings
 
-__all__ = ["INTERPRETER_CHECKS", "PACKAGES", "problems"]
+__all__ = ["INTERPRETER_CHECKS", "PACKAGES", "interpreter", "problems", "require_interpreter"]
 
 PACKAGES = ("api", "assistant", "channels", "models", "pipelines")
 _SQLITE = (3, 35, 0)  # RETURNING
@@ -26,6 +27,12 @@ _SQLITE = (3, 35, 0)  # RETURNING
 def problems(settings: Settings) -> list[str]:
     """Everything that stands in the way of a start, in words; empty when nothing does."""
     return [*_packages(), *interpreter(), *_folder(settings)]
+
+
+def require_interpreter() -> None:
+    """Refuse to start on a Python that fails a check. Every process asks, however it was started."""
+    if found := interpreter():
+        raise ConfigurationError(found)
 
 
 def interpreter() -> list[str]:

@@ -26,9 +26,11 @@ def api() -> None:
     """
     import uvicorn
 
+    from api.startup import require_interpreter
     from assistant.settings import load_settings
     from assistant.telemetry import configure_logging
 
+    require_interpreter()
     settings = load_settings()
     configure_logging(settings.log_level, settings.log_format)
     uvicorn.run(
@@ -61,9 +63,11 @@ def worker(
 
     Example: notifyr worker --queues models --threads 1
     """
+    from api.startup import require_interpreter
     from pipelines.container import build
     from pipelines.worker import run_worker
 
+    require_interpreter()
     wanted = tuple(part.strip() for part in queues.split(",") if part.strip())
     unknown = sorted(set(wanted) - set(_QUEUES))
     if unknown or not wanted:
@@ -79,9 +83,11 @@ def beat() -> None:
 
     Example: notifyr beat
     """
+    from api.startup import require_interpreter
     from pipelines.container import build
     from pipelines.worker import run_beat
 
+    require_interpreter()
     raise typer.Exit(run_beat(build()))
 
 
@@ -90,10 +96,12 @@ def mailboxes() -> None:
 
     Example: NOTIFYR_SMTP_PORT=2525 notifyr mailboxes
     """
+    from api.startup import require_interpreter
     from assistant.telemetry import configure_logging
     from pipelines.container import build
     from pipelines.mailboxes import run
 
+    require_interpreter()
     container = build()
     configure_logging(container.settings.log_level, container.settings.log_format)
     run(container)

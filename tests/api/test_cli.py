@@ -203,6 +203,33 @@ def test_an_interpreter_without_assertions_is_refused(tmp_path: Path) -> None:
     assert "start without -O" in done.stderr
 
 
+@pytest.mark.checklist(68)
+@pytest.mark.parametrize("process", ["api", "worker", "beat", "mailboxes"])
+def test_no_process_starts_on_a_python_that_fails_a_check(tmp_path: Path, process: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-O", "-m", "api.cli", process],
+        cwd=ROOT,
+        env=clean_environment(NOTIFYR_DATA_DIR=str(tmp_path)),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 2 and "start without -O" in done.stderr
+
+
+@pytest.mark.checklist(68)
+@pytest.mark.parametrize("check", startup.INTERPRETER_CHECKS, ids=lambda check: check.__name__)
+def test_each_behaviour_that_is_wrong_is_refused_in_words(
+    monkeypatch: pytest.MonkeyPatch, check: Callable[[], str]
+) -> None:
+    others = [one for one in startup.INTERPRETER_CHECKS if one is not check]
+    monkeypatch.setattr(startup, "INTERPRETER_CHECKS", (*others, lambda: f"{check.__name__} is wrong"))
+    with pytest.raises(errors.ConfigurationError, match=f"{check.__name__} is wrong"):
+        startup.require_interpreter()
+
+
 def test_a_foreign_package_with_one_of_our_names_is_noticed(tmp_path: Path) -> None:
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "__init__.py").write_text("")

@@ -89,6 +89,7 @@ PAGES: dict[str, str] = {
     "POST /settings/keys/{key_id}/revoke": "admin",
     "GET /settings/server": "admin",
     "GET /settings/audit": "admin",
+    "GET /settings/trust": "agent",
     "GET /settings/intents": "admin",
     "POST /settings/intents": "admin",
     "POST /settings/intents/try": "admin",
@@ -97,6 +98,7 @@ PAGES: dict[str, str] = {
     "GET /settings/labels": "admin",
     "POST /settings/labels": "admin",
     "POST /settings/labels/never": "admin",
+    "POST /settings/labels/take-back": "admin",
     "POST /settings/labels/{exception_id}/forget": "admin",
 }
 OWN = {
@@ -136,6 +138,8 @@ FORMS: dict[str, dict[str, str]] = {
     "POST /messages/{message_id}/settle": {"outcome": "sent"},
     "POST /suggestions/{suggestion_id}/accept": {"version": "1"},
     "POST /suggestions/{suggestion_id}/reject": {"version": "1"},
+    "POST /messages/{message_id}/split": {"reason": "another question"},
+    "POST /settings/replies/{reply_id}": {"name": "hello", "text": "hello"},
     "POST /learning/{message_id}": {"label": "other"},
 }
 NEEDS_MORE = {"POST /learning/{message_id}", "POST /inbox/{thread_id}/files"}
