@@ -21,14 +21,13 @@ import numpy.typing as npt
 from assistant.errors import ModelUnavailable
 from assistant.values import Label
 from models.base import Vectors
-from models.features import hashed
 from models.spam import FOLDER, Clues, Short, SpamJudge, Verdict
 
 __all__ = ["FILES", "FORMAT", "TOLERANCE", "Encoder", "Head", "pack"]
 
 TOLERANCE = 1e-5
 """Most that a probability of a text may differ between batches and numbers of threads."""
-FORMAT = 2
+FORMAT = 3
 FILES = ("model.onnx", "tokenizer.json", "heads.npz")
 _FIX = "restore the folder from the release or rebuild it: notifyr train (needs the train extra)"
 _BULK = 2
@@ -172,6 +171,13 @@ class Encoder:
         found |= dict(zip(rest, mails, strict=True))
         return [found[row] for row in range(len(texts))]
 
+    def spam_stage(self, text: str, clues: Clues = ()) -> str:
+        """`words` where words alone decide on a text, else `encoder`."""
+        self.load()
+        if not clues and self._is_short(text):
+            return "encoder" if self._of_short.sure(text) is None else "words"
+        return self.judge.stage(text, clues)
+
     def evidence(self, text: str, clues: Clues = (), *, limit: int = 5) -> list[tuple[str, float]]:
         """Words and clues that weighed most for (positive) or against (negative) spam, strongest first."""
         self.load()
@@ -210,7 +216,6 @@ class Encoder:
                     raise ModelUnavailable(f"{name} is not the file its manifest names (truncated or altered): {_FIX}")
             self._open()
             self._read_heads(meta)
-            self.judge.load()
         except ModelUnavailable:
             raise
         except Exception as error:  # the runtime and the tokenizer raise classes of their own, directly under Exception
@@ -249,8 +254,8 @@ class Encoder:
                 for name, spec in meta["heads"].items()
                 if name != "spam"
             ]
-            spec = meta["heads"]["spam"]["parts"].get("short")
-            self._of_short = Short.of(spec, stored) if spec else None
+            if spec := meta["heads"]["spam"]["parts"].get("short"):  # there is none while it is trained
+                self._of_short: Short = Short.of(spec, stored)
         self._short = int(meta["heads"]["spam"]["short_below"])
 
     def _is_short(self, text: str) -> bool:

@@ -34,14 +34,20 @@ def load_embedder(spec: str, *, threads: int) -> Encoder | None:
 
 
 def load_classifier(
-    spec: str, *, threads: int, taught: Callable[[str], Lessons | None] | None = None
+    spec: str,
+    *,
+    threads: int,
+    taught: Callable[[str], Lessons | None] | None = None,
+    taught_spam: Callable[[str], Lessons | None] | None = None,
 ) -> Labeller | None:
-    """Every head on the encoder of a spec; None for `off`. `taught` gives what people taught, see `Intents`."""
+    """Every head on the encoder of a spec; None for `off`. `taught` and `taught_spam` give what people taught, see
+    `Intents` and `SpamMemory`.
+    """
     encoder = load_embedder(spec, threads=threads)
     if encoder is None:
         return None
-    if taught is not None:
-        return Labeller(encoder, taught)
+    if taught is not None or taught_spam is not None:
+        return Labeller(encoder, taught, taught_spam)
     return _untaught.setdefault((spec, threads), Labeller(encoder))
 
 

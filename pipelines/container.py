@@ -30,7 +30,7 @@ from models.heads.labeller import Labeller
 from models.wrappers import Cached
 from pipelines import broker
 from pipelines.inbound import Receiver
-from pipelines.lessons import IntentLessons
+from pipelines.lessons import IntentLessons, SpamLessons
 from pipelines.outbound import Deliverer, Portal, open_channels
 from pipelines.triage import Triage
 
@@ -147,7 +147,10 @@ class Container:
     def classifier(self) -> Labeller | None:
         """Every head on one encoder. The workers load it at their start, the api when its intents page asks for it."""
         return load_classifier(
-            self.settings.encoder, threads=self.settings.model_threads, taught=IntentLessons(self.database)
+            self.settings.encoder,
+            threads=self.settings.model_threads,
+            taught=IntentLessons(self.database),
+            taught_spam=SpamLessons(self.database),
         )
 
     @cached_property

@@ -9,7 +9,7 @@ from assistant.services import corrections, intents
 from models.heads.intents import Lessons
 from pipelines.stages.classify import windows
 
-__all__ = ["IntentLessons"]
+__all__ = ["IntentLessons", "SpamLessons"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,3 +29,19 @@ class IntentLessons:
             texts=(*own.texts, *[windows(one.subject, one.text)[0] for one in taught]),
             labels=(*own.labels, *[one.label for one in taught]),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class SpamLessons:
+    """Mails that agents called spam or ham, newest first: what the judge remembers beside its weights."""
+
+    database: Database
+
+    def __call__(self, version: str) -> Lessons | None:
+        with self.database.reading() as session:
+            now = corrections.generation(session, "spam")
+            if version == now:
+                return None
+            taught = corrections.lessons(session, "spam")
+        texts = tuple(f"{one.subject}\n{one.text}" for one in taught)
+        return Lessons(now, texts, tuple(one.label for one in taught))

@@ -12,18 +12,21 @@ from typing import Protocol
 
 import structlog
 
+from assistant.backends.blobs import Blobs
 from assistant.backends.bus import Bus
 from assistant.backends.vectors import Vectors
 from assistant.clock import monotonic, utcnow
 from assistant.db.session import Database, Event, committing
-from assistant.errors import ModelError, StorageError
+from assistant.errors import ModelError, NotFound, StorageError
 from assistant.failpoints import failpoint
 from assistant.services import knowledge, rules, suggestions, triage
 from assistant.settings import Settings
 from assistant.states import TriageState
 from assistant.telemetry import METRICS
 from assistant.values import Passage, Turn
+from channels.support.shape import shape_of
 from models.base import Classifier, Embedder, Generator
+from models.clues import clues
 from models.heads.language import Languages
 from pipelines.library import Library
 from pipelines.stages.classify import Classify
@@ -57,6 +60,8 @@ class Parts(Protocol):
     def database(self) -> Database: ...
     @property
     def bus(self) -> Bus: ...
+    @property
+    def blobs(self) -> Blobs: ...
     @property
     def vectors(self) -> Vectors: ...
     @property
@@ -107,10 +112,21 @@ class Triage:
                 intent_threshold=settings.intent_threshold,
                 switched_off=off,
                 rules=self._rules,
+                clues=self._clues,
             ),
             Retrieve(library=self.library, floor=settings.retrieval_floor, switched_off=off),
             Decide(policy=settings.autopilot),
         )
+
+    def _clues(self, turn: Turn) -> tuple[str, ...]:
+        """With how the mail was built, where its raw bytes can be read; the rest of the clues needs only its row."""
+        key = turn.message.raw_key
+        try:
+            raw = self._parts.blobs.get(key) if key and turn.message.channel == "email" else b""
+        except (StorageError, NotFound) as error:
+            _log.warning("raw_mail_not_read", message_id=turn.message_id, reason=error.message)
+            raw = b""
+        return clues(turn.message, shape_of(raw) if raw else ())
 
     def library(self) -> Library | None:
         """Search in the approved answers, or None without an encoder."""

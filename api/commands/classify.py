@@ -34,6 +34,7 @@ class Item:
     text: str
     file: str = ""
     error: str = ""
+    clues: tuple[str, ...] = ()
 
 
 def classify(
@@ -65,12 +66,13 @@ def classify(
         console.error(f"no such file or folder: {', '.join(missing)}")
         raise typer.Exit(5)
     settings = load_settings()
-    labeller = load_classifier(settings.encoder, threads=settings.model_threads, taught=_taught(settings))
+    taught, taught_spam = _taught(settings)
+    labeller = load_classifier(settings.encoder, threads=settings.model_threads, taught=taught, taught_spam=taught_spam)
     if labeller is None:
         console.error("NOTIFYR_ENCODER is off: there is nothing to classify with")
         raise typer.Exit(7)
-    encoder = labeller.encoder if heads == ["spam"] else labeller  # spam alone needs no other head
-    encoder.load()
+    classify_batch = labeller.spam_only if heads == ["spam"] else labeller.classify  # spam alone needs no other head
+    labeller.encoder.load()
     done = failed = 0
     screen = Console(stderr=True)
     columns = (TextColumn("classifying"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -81,7 +83,7 @@ def classify(
         sink: IO[str] = files.enter_context(output.open("w", encoding="utf-8")) if output else sys.stdout
         bar = progress.add_task("classify", total=None)
         for batch in _batches(items_in(paths)):
-            for line in _labelled(encoder, batch, heads, settings.intent_threshold):
+            for line in _labelled(classify_batch, batch, heads, settings.intent_threshold):
                 failed += "error" in line
                 done += 1
                 _write(sink, line)
@@ -94,13 +96,14 @@ def classify(
 
 
 def _taught(settings: Any) -> Any:
-    """An operator's own intents, where there is a database to read them from."""
+    """What people taught of intents and of spam, where there is a database to read it from."""
     from assistant.db.session import Database
-    from pipelines.lessons import IntentLessons
+    from pipelines.lessons import IntentLessons, SpamLessons
 
     if settings.database_url is None and not settings.path("notifyr.db").exists():
-        return None
-    return IntentLessons(Database(settings.sql_url, pool_size=1))
+        return None, None
+    database = Database(settings.sql_url, pool_size=1)
+    return IntentLessons(database), SpamLessons(database)
 
 
 def _write(sink: IO[str], line: dict[str, Any]) -> None:
@@ -109,9 +112,10 @@ def _write(sink: IO[str], line: dict[str, Any]) -> None:
     sink.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
-def _labelled(encoder: Any, batch: list[Item], heads: list[str], floor: float) -> Iterator[dict[str, Any]]:
+def _labelled(classify_batch: Any, batch: list[Item], heads: list[str], floor: float) -> Iterator[dict[str, Any]]:
     good = [item for item in batch if not item.error]
-    found = dict(zip([id(item) for item in good], encoder.classify([item.text for item in good]), strict=True))
+    labels_of = classify_batch([item.text for item in good], [item.clues for item in good])
+    found = dict(zip([id(item) for item in good], labels_of, strict=True))
     for item in batch:
         line: dict[str, Any] = {"id": item.id}
         if item.file:
@@ -162,6 +166,8 @@ def _mails(path: Path) -> Iterator[Item]:
     from api.commands.import_mail import mails_by_file
     from channels.support.mime import parse
     from channels.support.quotes import split_reply
+    from channels.support.shape import shape_of
+    from models.clues import clues
 
     for file, number, raw in mails_by_file(path):
         message = parse(raw)
@@ -171,7 +177,8 @@ def _mails(path: Path) -> Iterator[Item]:
             yield Item(name, "", str(file), "; ".join(message.defects))
             continue
         new, _ = split_reply(message.text)
-        yield Item(name, f"{message.subject}\n{new}"[:_LONGEST], str(file))
+        found = clues(message, shape_of(raw))
+        yield Item(name, f"{message.subject}\n{new}"[:_LONGEST], str(file), clues=found)
 
 
 def _jsonl(path: Path) -> Iterator[Item]:

@@ -140,12 +140,22 @@ def evaluate(
 
 
 def _spam(model: Any, corpus: Path, split: Path, sms: Path) -> dict[str, Any]:
+    import numpy as np
+
     from models.training.report import spam_report
 
     samples = [one for one in _samples(corpus, split, sms) if one.part == "test"]
+    mails, short = ([one for one in samples if (one.source == "sms") == wanted] for wanted in (False, True))
+    fixed = model.judge.facts["threshold"]
+
+    def report(chosen: list[Any], clues: list[Any], threshold: float | None) -> dict[str, Any]:
+        scores = np.array([verdict.score for verdict in model.spam([one.text for one in chosen], clues)], dtype=float)
+        return spam_report(scores, chosen, fixed=threshold)
+
     return {
-        "mail": spam_report(model, [one for one in samples if one.source != "sms"]),
-        "sms": spam_report(model, [one for one in samples if one.source == "sms"]),
+        "mail": report(mails, [one.clues for one in mails], fixed["with_clues"]),
+        "mail_text_only": report(mails, [], fixed["without"]),
+        "sms": report(short, [], None),
     }
 
 
@@ -158,13 +168,13 @@ def _there(path: Path, name: str) -> Path:
 
 def _samples(corpus: Path, split: Path, sms: Path) -> list[Any]:
     from channels.support.mime import parse
+    from channels.support.shape import shape_of
     from models.training.corpora import mail_samples, sms_samples
 
     for path, name in ((corpus, "corpus"), (split, "split"), (sms, "sms")):
         _there(path, name)
 
-    def read(raw: bytes) -> tuple[str, str]:
-        message = parse(raw)
-        return message.subject, message.text
+    def read(raw: bytes) -> tuple[Any, tuple[str, ...]]:
+        return parse(raw), shape_of(raw)
 
     return [*mail_samples(corpus, split, read), *sms_samples(sms)]

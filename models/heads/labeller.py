@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,12 +12,15 @@ from assistant.values import Label
 from models.base import Vectors
 from models.batching import Batches
 from models.bert import Encoder
+from models.clues import reasons
 from models.heads.intents import Intents, Lessons, Nearest
 from models.heads.language import Languages
 from models.heads.linear import one_thread
 from models.heads.mixed import Mixed
 from models.heads.weights import Weights
 from models.heads.wording import columns, may_ask_out, optout_lexicon, sentences
+from models.memory import SpamMemory
+from models.spam import Clues, Verdict
 
 __all__ = ["Labeller"]
 
@@ -28,11 +32,17 @@ def _nothing(version: str) -> Lessons | None:
 class Labeller:
     """Classifier and embedder in one, as the encoder it stands on. `taught` gives what people taught (`Intents`)."""
 
-    def __init__(self, encoder: Encoder, taught: Callable[[str], Lessons | None] | None = None) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        taught: Callable[[str], Lessons | None] | None = None,
+        taught_spam: Callable[[str], Lessons | None] | None = None,
+    ) -> None:
         self.encoder = encoder
         self.weights = Weights(encoder.folder)
         self.intents = Intents(encoder, self.weights.shipped, taught or _nothing)
         self.languages = Languages()
+        self.memory = SpamMemory(taught_spam or _nothing)
         self._batches = Batches(encoder.embed)
         self._mixed: tuple[Mixed, ...] = ()
 
@@ -60,24 +70,49 @@ class Labeller:
         """As the encoder's, together with what other threads ask for at the same moment."""
         return self._batches(texts)
 
-    def classify(self, texts: Sequence[str]) -> list[list[Label]]:
-        """Labels of every head for each text, best first within a head. A text too short to tell has no language."""
+    def classify(self, texts: Sequence[str], clues: Sequence[Clues] = ()) -> list[list[Label]]:
+        """Labels of every head for each text, best first within a head. A text too short to tell has no language.
+
+        `clues` are what mails show besides their words (`models.clues`), one set a text.
+        """
         if not texts:
             return []
         vectors = self.embed(texts)
         intents = self.intents.label(vectors)
-        spam = self.encoder.label(texts, vectors)
+        spam = self._spam(self.encoder.spam(texts, clues, vectors=vectors), texts)
         further = self._further(texts, vectors)
         tongues = self.languages.label(texts)
         return [
             [
-                *[label for label in spam[row] if label.head == "spam"],
+                *spam[row],
                 *intents[row],
                 *further[row],
                 *[tongue for tongue in (tongues[row],) if tongue is not None],
             ]
             for row in range(len(texts))
         ]
+
+    def spam_only(self, texts: Sequence[str], clues: Sequence[Clues] = ()) -> list[list[Label]]:
+        """The spam labels alone: the encoder runs only where words leave a text open."""
+        return self._spam(self.encoder.spam(texts, clues), texts)
+
+    def spam_because(self, text: str, clues: Clues = ()) -> dict[str, Any]:
+        """Why a text is held for spam or not: the stage that decided, words with their weights, reasons, a correction."""
+        (like,) = self.memory.like([text])
+        stage = self.encoder.spam_stage(text, clues)
+        return {
+            "stage": "memory" if like is not None and like.decides else stage,
+            "words": [[word, round(weight, 2)] for word, weight in self.encoder.evidence(text, clues, limit=8)],
+            "reasons": reasons(tuple(clues)),
+            "like": f"{like.text[:120]} ({like.similarity:.2f})" if like is not None else "",
+        }
+
+    def _spam(self, verdicts: Sequence[Verdict], texts: Sequence[str]) -> list[list[Label]]:
+        found = []
+        for verdict, like in zip(verdicts, self.memory.like(texts), strict=True):
+            p = verdict.score if like is None else like.applied(verdict.score)
+            found.append(sorted((Label("spam:spam", p), Label("spam:ham", 1 - p)), key=lambda label: -label.score))
+        return found
 
     def _further(self, texts: Sequence[str], vectors: Vectors) -> list[list[Label]]:
         """Kind of reply, urgency and sentiment of whole texts; opt-out of the sentence that asks for it most."""

@@ -15,9 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from assistant.errors import InvalidInput
+from assistant.values import InboundMessage
+from models.clues import clues
 
 __all__ = ["Sample", "clean", "load", "mail_samples", "refuse_leaks", "sms_samples"]
 
+Read = Callable[[bytes], tuple[InboundMessage, tuple[str, ...]]]
 _LIST_TAG = re.compile(r"\[[\w .:-]{2,30}\]\s*")
 _FOOTER = re.compile(
     r"\n_{30,}\n.*\Z|\n-{5,}\s*\n(?:This sf\.net email|Yahoo! Groups Sponsor).*\Z|\nYahoo! Groups Sponsor.*\Z", re.S
@@ -32,6 +35,8 @@ class Sample:
     part: str
     source: str
     group: str
+    clues: tuple[str, ...] = ()
+    """What the mail shows besides its words (`models.clues`)."""
 
 
 def clean(subject: str, body: str) -> str:
@@ -45,8 +50,9 @@ def load(path: Path) -> list[Sample]:
     samples = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         try:
-            samples.append(Sample(**json.loads(line)))
-        except (ValueError, TypeError) as error:
+            row = json.loads(line)
+            samples.append(Sample(**row | {"clues": tuple(row.get("clues", ()))}))
+        except (ValueError, TypeError, AttributeError) as error:
             raise InvalidInput(f"{path.name} line {number} is not a sample: {error}") from None
     refuse_leaks(samples)
     return samples
@@ -66,8 +72,8 @@ def refuse_leaks(samples: Iterable[Sample]) -> None:
                 )
 
 
-def mail_samples(corpus: Path, split: Path, read: Callable[[bytes], tuple[str, str]]) -> list[Sample]:
-    """The SpamAssassin corpus with its parts; `read` gives subject and text of raw bytes.
+def mail_samples(corpus: Path, split: Path, read: Read) -> list[Sample]:
+    """The SpamAssassin corpus with its parts. `read` gives a mail and how it was built (`channels.support.shape`).
 
     The newest fifth of each folder's train part (its files are in order of time) becomes `recent`, whole groups only.
     """
@@ -76,10 +82,11 @@ def mail_samples(corpus: Path, split: Path, read: Callable[[bytes], tuple[str, s
     recent = _recent_groups(rows)
     samples = []
     for row in rows:
-        subject, text = read((corpus / row["file"]).read_bytes())
+        mail, shape = read((corpus / row["file"]).read_bytes())
         part = "recent" if row["split"] == "train" and row["cluster"] in recent else row["split"]
         label = "spam" if row["label"].startswith("spam") else "ham"
-        samples.append(Sample(clean(subject, text)[:40_000], label, part, row["label"], row["cluster"]))
+        text = clean(mail.subject, mail.text)[:40_000]
+        samples.append(Sample(text, label, part, row["label"], row["cluster"], clues(mail, shape)))
     return _without_twins(samples)
 
 

@@ -15,17 +15,18 @@ import numpy as np
 import numpy.typing as npt
 
 from models.bert import FORMAT, Encoder, pack
-from models.features import COLUMNS, hashed
+from models.features import hashed
+from models.spam import FOLDER as SPAM_FOLDER
 from models.training.corpora import Sample
+from models.training.spam import GAMMA, matrix_of, sure_between, train_spam
 
-__all__ = ["SHORT_BELOW", "train_heads"]
+__all__ = ["SHORT_BELOW", "everyday", "train_heads"]
 
 SHORT_BELOW = 240
 """Characters below which a single line is judged as a short text (SMS, a line of chat)."""
 _SHORT_MAIL = 400
 """Mails below so many characters help to train the judge of short texts."""
 _SEED = 7
-_GAMMA = 2.0
 _GREETINGS = (
     "Hello,",
     "Hi there,",
@@ -45,33 +46,27 @@ _FAREWELLS = (
 )
 
 
-def _matrix(columns: Sequence[npt.NDArray[np.int64]]) -> Any:
-    from scipy.sparse import csr_matrix
-
-    lengths = np.array([len(c) for c in columns])
-    pointers = np.concatenate([[0], np.cumsum(lengths)])
-    values = np.concatenate([np.full(n, 1 / np.sqrt(max(1, n)), dtype=np.float32) for n in lengths])
-    return csr_matrix((values, np.concatenate(columns), pointers), shape=(len(columns), COLUMNS))
-
-
-def _spam_part(encoder: Encoder, samples: list[Sample], *, short: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+def _short_part(encoder: Encoder, samples: list[Sample]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Both halves learn from `train` while the mix is fitted on `recent`, then once more from both."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.svm import SVC
 
     vectors = encoder.embed([sample.text for sample in samples])
-    matrix = _matrix([hashed(sample.text, short=short) for sample in samples])
+    matrix = matrix_of([hashed(sample.text, short=True) for sample in samples])
     truth = np.array([sample.label == "spam" for sample in samples], dtype=int)
     old = np.array([sample.part == "train" for sample in samples])
 
     def halves(rows: npt.NDArray[np.bool_]) -> tuple[Any, Any]:
-        words = LogisticRegression(C=100.0 if short else 30.0, max_iter=300, solver="liblinear", random_state=_SEED)
-        meaning = SVC(C=10.0, gamma=_GAMMA)
+        words = LogisticRegression(C=100.0, max_iter=300, solver="liblinear", random_state=_SEED)
+        meaning = SVC(C=10.0, gamma=GAMMA)
         return words.fit(matrix[rows], truth[rows]), meaning.fit(vectors[rows], truth[rows])
 
     words, meaning = halves(old)
-    pair = np.stack([meaning.decision_function(vectors[~old]), words.decision_function(matrix[~old])], axis=1)
+    lexical = words.decision_function(matrix[~old])
+    pair = np.stack([meaning.decision_function(vectors[~old]), lexical], axis=1)
     mix = LogisticRegression(C=1.0, random_state=_SEED).fit(pair, truth[~old])
+    alone = LogisticRegression(C=1.0, random_state=_SEED).fit(lexical[:, None], truth[~old])
+    odds = alone.predict_proba(lexical[:, None])[:, 1]
     words, meaning = halves(np.ones(len(samples), dtype=bool))
     arrays = {
         "words": words.coef_[0].astype(np.float16),
@@ -81,8 +76,10 @@ def _spam_part(encoder: Encoder, samples: list[Sample], *, short: bool) -> tuple
     spec = {
         "words_bias": float(words.intercept_[0]),
         "meaning_bias": float(meaning.intercept_[0]),
-        "gamma": _GAMMA,
+        "gamma": GAMMA,
         "mix": [float(mix.coef_[0][0]), float(mix.coef_[0][1]), float(mix.intercept_[0])],
+        "alone": [float(alone.coef_[0][0]), float(alone.intercept_[0])],
+        "between": list(sure_between(odds, truth[~old] == 1)),
         "trained_on": len(samples),
         "mixed_on": int((~old).sum()),
     }
@@ -134,7 +131,7 @@ def _belongs(sample: Sample, *, short: bool) -> bool:
     return (not mail or len(sample.text) < _SHORT_MAIL) if short else mail
 
 
-def _everyday(examples: dict[str, list[str]]) -> list[Sample]:
+def everyday(examples: dict[str, list[str]]) -> list[Sample]:
     """Ordinary questions to a shop, alone and as mails: public corpora know lists and newsletters, not customers."""
     found = []
     number = 0
@@ -178,11 +175,12 @@ def train_heads(
     arrays: dict[str, npt.NDArray[Any]] = {}
     parts: dict[str, Any] = {}
     examples: dict[str, list[str]] = json.loads(intents.read_text(encoding="utf-8"))["examples"]
-    samples = [*samples, *_everyday(examples)]
-    for kind, short in (("mail", False), ("short", True)):
-        chosen = [s for s in samples if s.part != "test" and _belongs(s, short=short)]
-        parts[kind], found = _spam_part(encoder, chosen, short=short)
-        arrays |= {f"spam.{kind}.{name}": value for name, value in found.items()}
+    samples = [*samples, *everyday(examples)]
+    mails = [s for s in samples if _belongs(s, short=False)]
+    train_spam(folder / SPAM_FOLDER, mails, encoder.embed([one.text for one in mails]))
+    chosen = [s for s in samples if s.part != "test" and _belongs(s, short=True)]
+    parts["short"], found = _short_part(encoder, chosen)
+    arrays |= {f"spam.short.{name}": value for name, value in found.items()}
     manifest["heads"]["spam"] = {"labels": ["ham", "spam"], "short_below": SHORT_BELOW, "parts": parts}
     spec, found = _intent_head(encoder, examples, outside)
     manifest["heads"]["intent"] = spec

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from models.base import Classifier
 from models.training.corpora import Sample
 
 __all__ = ["average_precision", "calibration_error", "recall_at", "spam_report"]
@@ -43,13 +42,15 @@ def calibration_error(scores: Floats, truth: npt.NDArray[np.bool_], bins: int = 
     )
 
 
-def spam_report(model: Classifier, samples: Sequence[Sample]) -> dict[str, Any]:
-    """Counts and figures for one set of samples."""
-    found = model.classify([sample.text for sample in samples])
-    scores = np.array([next(one.score for one in labels if one.name == "spam:spam") for labels in found], dtype=float)
+def spam_report(scores: Floats, samples: Sequence[Sample], *, fixed: float | None = None) -> dict[str, Any]:
+    """Counts and figures for one set of samples and their probabilities of spam.
+
+    `threshold` is read on these very samples, which flatters every filter alike; `fixed` was chosen before they were seen.
+    """
     truth = np.array([sample.label == "spam" for sample in samples])
     recall, threshold = recall_at(scores, truth, 0.001)
     hard = np.array([sample.source == "hard-ham" for sample in samples])
+    half = scores > 0.5
     report: dict[str, Any] = {
         "texts": len(samples),
         "spam": int(truth.sum()),
@@ -57,7 +58,21 @@ def spam_report(model: Classifier, samples: Sequence[Sample]) -> dict[str, Any]:
         "recall_at_0.1_percent": round(recall, 4),
         "threshold": round(threshold, 4),
         "calibration_error": round(calibration_error(scores, truth), 4),
+        "confusion_at_half": {
+            "spam_found": int((half & truth).sum()),
+            "spam_missed": int((~half & truth).sum()),
+            "ham_stopped": int((half & ~truth).sum()),
+            "ham_passed": int((~half & ~truth).sum()),
+        },
     }
     if hard.any():
         report["hard_ham_false_positives"] = round(float((scores[hard] > threshold).mean()), 4)
+    if fixed is not None:
+        report["fixed_threshold"] = {
+            "threshold": round(fixed, 4),
+            "recall": round(float((scores[truth] > fixed).mean()), 4),
+            "false_positives": round(float((scores[~truth] > fixed).mean()), 4),
+        }
+        if hard.any():
+            report["fixed_threshold"]["hard_ham_false_positives"] = round(float((scores[hard] > fixed).mean()), 4)
     return report

@@ -6,7 +6,7 @@ A label is claimed from its threshold on; below it the head abstains, and the ag
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -16,6 +16,7 @@ from assistant.services.rules import Rules
 from assistant.telemetry import METRICS
 from assistant.values import DecisionKind, Label, Turn
 from models.base import Classifier
+from models.clues import clues as clues_of
 from models.heads.intents import OTHER, OUTSIDE
 from pipelines.stages.run import noted
 
@@ -33,8 +34,10 @@ _FURTHER_HEADS = ("reply_intent", "urgency", "sentiment", "language")
 
 @runtime_checkable
 class Explaining(Protocol):
-    """A classifier that can say why: examples like the text, and the words that weighed most for spam."""
+    """A classifier that reads clues and can say why: examples like the text, the words that weighed most for spam."""
 
+    def classify(self, texts: Sequence[str], clues: Sequence[Sequence[str]]) -> list[list[Label]]: ...
+    def spam_because(self, text: str, clues: Sequence[str]) -> dict[str, Any]: ...
     def because(self, text: str, *, intent: str, spam: bool) -> list[str]: ...
 
 
@@ -48,6 +51,8 @@ class Classify:
     intent_threshold: float
     switched_off: bool = False
     rules: Callable[[], Rules] = Rules
+    clues: Callable[[Turn], tuple[str, ...]] = lambda turn: clues_of(turn.message)
+    """What a mail shows besides its words."""
     name: str = "classify"
 
     def __call__(self, turn: Turn) -> Turn:
@@ -56,15 +61,21 @@ class Classify:
         if self.model is None:
             raise ModelUnavailable("the encoder is not loaded")
         shown = windows(turn.message.subject, turn.new_text)
-        labels = merged(self.model.classify(shown))
+        clues = self.clues(turn)
+        model: object = self.model
+        labels = merged(
+            model.classify(shown, [clues] * len(shown)) if isinstance(model, Explaining) else self.model.classify(shown)
+        )
         rules, sender = self.rules(), turn.message.sender.value
         decided = turn.decision is not None
         known = any(earlier.direction == "outbound" for earlier in turn.history)
         spam = next((label.score for label in labels if label.name == "spam:spam"), None)
+        threshold = rules.threshold("spam", "spam", default=self.spam_threshold)
+        band = min(self.uncertain_band, threshold)
         verdict = spam_verdict(
             None if rules.excepted(sender, "spam", "spam") else spam,
-            threshold=rules.threshold("spam", "spam", default=self.spam_threshold),
-            band=min(self.uncertain_band, rules.threshold("spam", "spam", default=self.spam_threshold)),
+            threshold=threshold,
+            band=band,
             known_sender=known,
         )
         claims, abstained = self._claims(labels, rules, sender)
@@ -80,6 +91,8 @@ class Classify:
             "opt_out": wants_out,
             "because": self._because(shown[0], intent, verdict),
         }
+        if isinstance(model, Explaining):
+            detail["spam_because"] = model.spam_because(shown[0], clues) | {"band": [band, threshold]}
         best = turn.label("intent")
         claimed = f"intent {intent} {best.score:.2f}" if intent and best else "no clear intent"
         if decided:

@@ -18,7 +18,9 @@ import pytest
 
 from assistant.clock import monotonic
 from assistant.settings import ROOT
+from assistant.values import InboundMessage
 from channels.support.mime import parse
+from channels.support.shape import shape_of
 from models.bert import TOLERANCE, Encoder
 from models.training.corpora import Sample, mail_samples, sms_samples
 from models.training.report import average_precision, calibration_error, recall_at, spam_report
@@ -119,9 +121,8 @@ def samples() -> list[Sample]:
     if missing := [name for name, value in paths.items() if not value]:
         pytest.skip(f"set {', '.join(missing)}: see docs/model-card.md for where the data can be had")
 
-    def read(raw: bytes) -> tuple[str, str]:
-        message = parse(raw)
-        return message.subject, message.text
+    def read(raw: bytes) -> tuple[InboundMessage, tuple[str, ...]]:
+        return parse(raw), shape_of(raw)
 
     return [*mail_samples(Path(paths["CORPUS"]), Path(paths["SPLIT"]), read), *sms_samples(Path(paths["SMS"]))]
 
@@ -151,7 +152,8 @@ def test_classify_spam_against_bogofilter(samples: list[Sample], tmp_path: Path,
     chosen = [one for one in samples if (one.source == "sms") == (kind == "sms")]
     asked = [one for one in chosen if one.part == "test"]
     truth = np.array([one.label == "spam" for one in asked])
-    ours = spam_report(Encoder(FOLDER), asked)
+    found = Encoder(FOLDER).spam([one.text for one in asked], [one.clues for one in asked])
+    ours = spam_report(np.array([verdict.score for verdict in found], dtype=float), asked)
     scores = _bogofilter(tmp_path, [one for one in chosen if one.part != "test"], asked)
     recall, _ = recall_at(scores, truth, 0.001)
     _say(f"{kind}, {len(asked)} texts, {truth.sum()} spam: {json.dumps(ours)}")

@@ -9,13 +9,18 @@ import numpy as np
 import pytest
 
 from assistant.errors import InvalidInput
-from assistant.values import Label
+from assistant.values import Address, InboundMessage
 from models.training.corpora import Sample, clean, load, mail_samples, refuse_leaks, sms_samples
 from models.training.report import average_precision, calibration_error, recall_at, spam_report
 
 
 def sample(text: str, part: str, *, group: str = "g", label: str = "ham", source: str = "mail") -> Sample:
     return Sample(text, label, part, source, group)
+
+
+def as_mail(raw: bytes) -> tuple[InboundMessage, tuple[str, ...]]:
+    text = raw.decode()
+    return InboundMessage("email", "<1@example.org>", Address("email", "a@example.org"), (), "", text), ()
 
 
 # -- preparing
@@ -56,7 +61,7 @@ def test_the_newest_slice_of_the_train_part_is_kept_for_thresholds(tmp_path: Pat
         (tmp_path / "ham" / f"{n:05}.txt").write_bytes(f"text {n}".encode())
         rows.append(f"ham/{n:05}.txt\teasy-ham\tc{n}\t{'test' if n > 7 else 'train'}")
     (tmp_path / "split.tsv").write_text("\n".join(rows) + "\n")
-    found = mail_samples(tmp_path, tmp_path / "split.tsv", lambda raw: ("", raw.decode()))
+    found = mail_samples(tmp_path, tmp_path / "split.tsv", as_mail)
     assert [one.part for one in found] == ["train"] * 6 + ["recent"] * 2 + ["test"] * 2
 
 
@@ -94,19 +99,19 @@ def test_calibration_error_is_the_gap_between_saying_and_being() -> None:
 
 
 def test_a_report_counts_hard_ham_apart() -> None:
-    class Fixed:
-        name = "fixed"
-
-        def classify(self, texts: list[str]) -> list[list[Label]]:
-            return [[Label("spam:spam", float(text)), Label("spam:ham", 1 - float(text))] for text in texts]
-
     samples = [
         sample("0.9", "test", label="spam"),
         sample("0.8", "test", label="spam"),
         sample("0.1", "test"),
         sample("0.85", "test", source="hard-ham"),
     ]
-    report = spam_report(Fixed(), samples)  # type: ignore[arg-type]
+    report = spam_report(np.array([float(one.text) for one in samples]), samples, fixed=0.82)
     assert report["recall_at_0.1_percent"] == 0.5
     assert report["hard_ham_false_positives"] == 0.0
     assert (report["texts"], report["spam"]) == (4, 2)
+    assert report["fixed_threshold"] == {
+        "threshold": 0.82,
+        "recall": 0.5,
+        "false_positives": 0.5,
+        "hard_ham_false_positives": 1.0,
+    }

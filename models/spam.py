@@ -1,0 +1,294 @@
+"""Is a mail spam: hashed words, counted tokens and clues first; the encoder is asked only where these are not sure.
+
+A folder holds `spam.npz` and `manifest.json` with its SHA-256. The linear head and the token counts read the same hashed
+columns; each of the two stages ends in a calibrated probability of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from assistant.errors import ModelUnavailable
+from models.clues import reasons
+from models.features import COLUMNS, hashed, tokens
+
+__all__ = [
+    "FILES",
+    "FOLDER",
+    "KERNELS",
+    "Clues",
+    "Kernel",
+    "Mix",
+    "Short",
+    "SpamJudge",
+    "Verdict",
+    "clue_columns",
+    "token_weights",
+]
+
+FOLDER = "spam"
+FILES = ("spam.npz",)
+_FORMAT = 1
+_FIX = "restore the folder from the release or rebuild it: notifyr train (needs the train extra)"
+_SIGHTS = ("with_clues", "without")
+"""A mail whose envelope is known is mixed and called sure otherwise than bare text."""
+Floats = npt.NDArray[np.float32]
+Columns = npt.NDArray[np.int64]
+Clues = Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How probable spam is, and which stage decided."""
+
+    score: float
+    stage: str
+    """`words` or `encoder`; `memory` where a person's correction of a mail like it decided."""
+    reasons: tuple[str, ...] = ()
+    """Clues of the mail in words, for an agent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mix:
+    """Logistic regression on standardised scores."""
+
+    center: Floats
+    scale: Floats
+    weights: Floats
+    bias: float
+
+    def probabilities(self, scores: Floats) -> Floats:
+        """One probability for each row of scores."""
+        odds = ((scores - self.center) / self.scale) @ self.weights + self.bias
+        return np.asarray(1 / (1 + np.exp(-np.clip(odds, -30, 30))), dtype=np.float32)
+
+    @classmethod
+    def of(cls, spec: dict[str, Any]) -> Mix:
+        """From its form in a manifest."""
+        center, scale, weights = (np.array(spec[key], dtype=np.float32) for key in ("center", "scale", "weights"))
+        return cls(center, scale, weights, float(spec["bias"]))
+
+
+KERNELS = ("meaning", "envelope")
+"""What is judged by likeness to training mails: the sentence vector, and the clues."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """A kernel machine on unit vectors: sum of duals * exp(-gamma * |v - support|^2) + bias."""
+
+    support: Floats
+    """Shape `(mails kept from training, dimensions)`."""
+    duals: Floats
+    gamma: float
+    bias: float
+
+    def scores(self, vectors: Floats) -> Floats:
+        """One score a row, before any calibration."""
+        return np.asarray(
+            np.exp(-2 * self.gamma * (1 - vectors @ self.support.T)) @ self.duals + self.bias, dtype=np.float32
+        )
+
+    @classmethod
+    def of(cls, spec: dict[str, Any], stored: Any, name: str) -> Kernel:
+        """From its part of a manifest and the arrays beside it."""
+        support, duals = (stored[f"{name}.{part}"].astype(np.float32) for part in ("support", "duals"))
+        return cls(support, duals, float(spec["gamma"]), float(spec["bias"]))
+
+
+@dataclass(frozen=True, slots=True)
+class Short:
+    """Text messages: hashed words, and meaning for those that words leave open: sigmoid(a * meaning + b * words + c)."""
+
+    words: Floats
+    words_bias: float
+    meaning: Kernel
+    mix: tuple[float, ...]
+    alone: tuple[float, ...]
+    """Slope and intercept that make a probability of the words' score alone."""
+    between: tuple[float, ...]
+    """The words' probabilities below the first and above the second are sure."""
+
+    @classmethod
+    def of(cls, spec: dict[str, Any], stored: Any) -> Short:
+        """From its part of a manifest and the arrays beside it."""
+        pairs = {key: tuple(float(one) for one in spec[key]) for key in ("mix", "alone", "between")}
+        kernel = Kernel.of({"gamma": spec["gamma"], "bias": spec["meaning_bias"]}, stored, "spam.short")
+        words = stored["spam.short.words"].astype(np.float32)
+        return cls(
+            words, float(spec["words_bias"]), kernel, pairs["mix"], *(pairs[one] for one in ("alone", "between"))
+        )
+
+    def sure(self, text: str) -> float | None:
+        """The probability by words alone where that is enough, else None."""
+        slope, intercept = self.alone
+        p = float(1 / (1 + np.exp(-np.clip(slope * self._lexical(text) + intercept, -30, 30))))
+        return p if p <= self.between[0] or p >= self.between[1] else None
+
+    def scores(self, vectors: Floats, texts: Sequence[str]) -> Floats:
+        """Probabilities by words and meaning."""
+        lexical = np.array([self._lexical(text) for text in texts], dtype=np.float32)
+        a, b, c = self.mix
+        odds = a * self.meaning.scores(vectors) + b * lexical + c
+        return np.asarray(1 / (1 + np.exp(-np.clip(odds, -30, 30))), dtype=np.float32)
+
+    def evidence(self, text: str, *, limit: int) -> list[tuple[str, float]]:
+        """Words that weighed most, strongest first."""
+        named = {word: _column(word) for word in tokens(text) if not word.startswith("#host:")}
+        weighed = [(word, float(self.words[place])) for word, place in named.items()]
+        return sorted(weighed, key=lambda pair: -abs(pair[1]))[:limit]
+
+    def _lexical(self, text: str) -> float:
+        return _scaled(self.words[hashed(text, short=True)]) + self.words_bias
+
+
+def clue_columns(clues: Clues) -> Columns:
+    """Columns of the clues of a mail, sorted, each once."""
+    return np.unique(np.fromiter((_column("c:" + clue) for clue in clues), np.int64, len(clues)))
+
+
+def token_weights(spam: npt.NDArray[Any], ham: npt.NDArray[Any], totals: tuple[float, float]) -> Floats:
+    """Log odds of each token as Robinson smooths them: a rare token says little, a token of both sides nothing."""
+    in_spam, in_ham = spam.astype(np.float64) / max(1.0, totals[0]), ham.astype(np.float64) / max(1.0, totals[1])
+    count = spam.astype(np.float64) + ham
+    odds = (0.5 + count * in_spam / np.maximum(in_spam + in_ham, 1e-12)) / (1 + count)
+    odds = np.clip(odds, 1e-4, 1 - 1e-4)
+    weights = np.log(odds / (1 - odds))
+    weights[np.abs(odds - 0.5) < 0.1] = 0
+    return np.asarray(weights, dtype=np.float32)
+
+
+class SpamJudge:
+    """Loaded on first use, once; safe from several threads. Raises `ModelUnavailable` with the command that mends it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._lock = threading.Lock()
+        self._ready = False
+
+    def load(self) -> None:
+        """Read and check the files now instead of on first use."""
+        with self._lock:
+            if not self._ready:
+                self._load()
+                self._ready = True
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The manifest: what it was trained on, its thresholds and figures."""
+        self.load()
+        return self._manifest
+
+    def judge(
+        self, texts: Sequence[str], clues: Sequence[Clues], embed: Callable[[Sequence[int]], Floats]
+    ) -> list[Verdict]:
+        """One verdict a text; `clues` are those of `models.clues`, one set a text. `embed` gives the vectors of rows."""
+        self.load()
+        if not texts:
+            return []
+        columns = [(hashed(text), clue_columns(found)) for text, found in zip(texts, clues, strict=True)]
+        cheap = np.stack([self._cheap(*pair) for pair in columns])
+        known = np.array([bool(found) for found in clues])
+        scores = self._mixed("words", cheap, known)
+        low, high = (np.where(known, *ends) for ends in zip(*self._sure, strict=True))
+        unsure = np.flatnonzero((scores > low) & (scores < high))
+        if len(unsure):
+            rows = unsure.tolist()
+            meaning = self._meaning.scores(embed(rows))
+            every = np.concatenate([cheap[unsure], meaning[:, None]], axis=1)
+            scores[unsure] = self._mixed("encoder", every, known[unsure])
+        asked = set(unsure.tolist())
+        return [
+            Verdict(float(scores[row]), "encoder" if row in asked else "words", tuple(reasons(tuple(clues[row]))))
+            for row in range(len(texts))
+        ]
+
+    def stage(self, text: str, clues: Clues) -> str:
+        """`words` where the first stage is sure of a text, else `encoder`."""
+        self.load()
+        known = np.array([bool(clues)])
+        score = self._mixed("words", self._cheap(hashed(text), clue_columns(clues))[None, :], known)[0]
+        low, high = self._sure[0 if clues else 1]
+        return "encoder" if low < score < high else "words"
+
+    def evidence(self, text: str, clues: Clues = (), *, limit: int = 5) -> list[tuple[str, float]]:
+        """Words and clues that weighed most for (positive) or against (negative) spam, strongest first."""
+        self.load()
+        named = {word: _column(word) for word in tokens(text) if not word.startswith("#host:")}
+        named |= {clue: _column("c:" + clue) for clue in clues}
+        weighed = [(name, float(self._words[place] + self._tokens[place])) for name, place in named.items()]
+        return sorted(weighed, key=lambda pair: -abs(pair[1]))[:limit]
+
+    # -- inside
+
+    def _cheap(self, text: Columns, clues: Columns) -> Floats:
+        """Scores of the linear head and of the counted tokens, before any calibration."""
+        linear = self._words_bias + _scaled(self._words[text]) + _scaled(self._words[clues])
+        counted = self._tokens[np.concatenate([text, clues])]
+        tokens_sum = counted.sum() / np.sqrt(max(1, int(np.count_nonzero(counted))))
+        return np.array([linear, tokens_sum, self._built(clues)], dtype=np.float32)
+
+    def _built(self, clues: Columns) -> float:
+        """How the mail is addressed and built, by the training mails that it is like; nothing without clues."""
+        if not len(clues):
+            return 0.0
+        unit = np.zeros((1, len(self._vocabulary)), dtype=np.float32)
+        places = np.searchsorted(self._vocabulary, clues)
+        known = places[self._vocabulary[np.minimum(places, len(self._vocabulary) - 1)] == clues]
+        unit[0, known] = 1 / np.sqrt(len(clues))
+        return float(self._envelope.scores(unit)[0])
+
+    def _mixed(self, stage: str, scores: Floats, known: npt.NDArray[np.bool_]) -> Floats:
+        with_clues, without = self._mixes[stage]
+        return np.where(known, with_clues.probabilities(scores), without.probabilities(scores))
+
+    def _load(self) -> None:
+        try:
+            meta = json.loads((self.folder / "manifest.json").read_text(encoding="utf-8"))
+            if not isinstance(meta, dict) or meta.get("format") != _FORMAT:
+                raise ModelUnavailable(f"{self.folder.name}/ holds another format: {_FIX}")
+            for name in FILES:
+                if hashlib.sha256((self.folder / name).read_bytes()).hexdigest() != meta["files"][name]:
+                    raise ModelUnavailable(f"{name} is not the file its manifest names (truncated or altered): {_FIX}")
+            self._open(meta)
+        except ModelUnavailable:
+            raise
+        except OSError as error:
+            lost = Path(str(error.filename)).name
+            raise ModelUnavailable(f"{lost} is missing from {self.folder.name}/: {_FIX}") from error
+        except Exception as error:  # the runtime raises classes of its own, directly under Exception
+            raise ModelUnavailable(f"{self.folder.name}/ is no judge of ours ({error!s:.200}): {_FIX}") from error
+
+    def _open(self, meta: dict[str, Any]) -> None:
+        with np.load(self.folder / "spam.npz", allow_pickle=False) as stored:
+            self._words = stored["words"].astype(np.float32)
+            self._meaning, self._envelope = (Kernel.of(meta["kernels"][name], stored, name) for name in KERNELS)
+            self._vocabulary = stored["vocabulary"].astype(np.int64)
+            counts = stored["spam"], stored["ham"]
+        if self._words.shape != (COLUMNS,):
+            raise ModelUnavailable(f"spam.npz has {self._words.shape[0]} columns instead of {COLUMNS}: {_FIX}")
+        self._tokens = token_weights(*counts, (float(meta["texts"]["spam"]), float(meta["texts"]["ham"])))
+        self._words_bias = float(meta["words_bias"])
+        self._sure = tuple((float(low), float(high)) for low, high in (meta["sure"][one] for one in _SIGHTS))
+        self._mixes = {
+            stage: (Mix.of(pair[_SIGHTS[0]]), Mix.of(pair[_SIGHTS[1]])) for stage, pair in meta["mix"].items()
+        }
+        self._manifest = meta
+
+
+def _scaled(weights: Floats) -> float:
+    return float(weights.sum() / np.sqrt(max(1, len(weights))))
+
+
+def _column(token: str) -> int:
+    return zlib.crc32(token.encode("utf-8", "replace")) % COLUMNS
