@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from fastapi import APIRouter
@@ -13,8 +14,9 @@ from api.inbox import charts
 from api.inbox.admin import Admin, settle, text_of
 from api.inbox.learning import choices, defaults
 from api.inbox.shell import Page, SignedIn, render
+from assistant.clock import utcnow
 from assistant.errors import InvalidInput, NotifyrError
-from assistant.services import access, learning, rules, verdicts
+from assistant.services import access, corrections, learning, rules, verdicts
 
 __all__ = ["router"]
 
@@ -114,6 +116,27 @@ async def never(page: Admin) -> Response:
         return {}
 
     return await settle(page, _labels, do, back="/settings/labels?did=saved")
+
+
+@router.post("/settings/labels/take-back")
+async def take_back(page: Admin) -> Response:
+    """Undo everything that one sender's mail, or one agent, taught in the last days: a poisoned batch."""
+    form = await page.form()
+    sender, agent, days = text_of(form, "sender"), text_of(form, "agent"), text_of(form, "days")
+
+    def do(session: Session) -> dict[str, Any]:
+        if not days.isdecimal() or not 1 <= int(days) <= 3650:
+            raise InvalidInput("say how many days to take back, from 1 on")
+        who = next((one.id for one in access.agents(session) if agent and one.email == agent.casefold()), "")
+        if agent and not who:
+            raise InvalidInput("there is no agent with that address")
+        since = utcnow() - timedelta(days=int(days))
+        count = corrections.undo_batch(session, agent_id=who, sender=sender, since=since)
+        subject = f"{count} of {agent or sender}, {days} days"
+        access.audit(session, page.agent.id, action="label.taken-back", subject=subject[:200])
+        return {}
+
+    return await settle(page, _labels, do, back="/settings/labels?did=undone")
 
 
 @router.post("/settings/labels/{exception_id}/forget")

@@ -124,6 +124,22 @@ def test_never_for_this_sender_is_set_on_the_thread_and_listed_in_the_settings(w
     assert post(admin, "/settings/labels/never", sender="nobody", label="spam:spam").status_code == 422
 
 
+def test_a_poisoned_batch_is_taken_back_on_the_page(world: World) -> None:
+    admin, agent = world.browser(), world.browser("agent@example.org")
+    for number in range(3):
+        _, message_id = labelled(world, f"text {number}", number)
+        assert post(agent, f"/messages/{message_id}/verdict", head="language", label="de").status_code == 303
+    path = "/settings/labels/take-back"
+    assert post(admin, path, days="1").status_code == 422
+    assert post(admin, path, agent="nobody@example.org", days="1").status_code == 422
+    assert post(admin, path, sender="ana@example.net", days="many").status_code == 422
+    assert post(agent, path, agent="agent@example.org", days="1").status_code == 403
+    assert post(admin, path, agent="agent@example.org", days="1").status_code == 303
+    with world.container.database.reading() as session:
+        assert corrections.lessons(session, "language") == corrections.lessons(session, "language", held_out=True) == []
+    assert "3 of agent@example.org" in admin.get("/settings/audit").text
+
+
 def test_thresholds_are_set_in_per_cent_by_admins_only(world: World) -> None:
     admin = world.browser()
     for typed, value in (("80", 0.8), ("0.65", 0.65), ("70 %", 0.7)):
