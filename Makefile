@@ -5,7 +5,7 @@ PYTHON := .venv/bin/python
 T ?= tests
 SECONDS ?= 300
 
-.PHONY: run test check fuzz bench bench-classify vendor docs openapi screenshots lock servers setup clean help
+.PHONY: run test check fuzz bench bench-classify load vendor docs openapi screenshots lock servers setup clean help
 
 run: .venv/.ready-run ## Start everything on this machine and print the inbox' link (creates .venv on the first call)
 	@.venv/bin/notifyr run $(ARGS)
@@ -33,6 +33,9 @@ bench: .venv/.ready-dev ## Measure triage and the API against named baselines, a
 
 bench-classify: .venv/.ready-dev ## Measure the classifier alone against named baselines
 	@$(PYTHON) -m pytest tests/benchmarks -q -s --slow -k classif $(ARGS)
+
+load: .venv/.ready-dev ## Hold 50 mails a second beside 200 open pages for a minute, and list a million threads
+	@$(PYTHON) -m pytest tests/benchmarks/test_load.py tests/benchmarks/test_lists.py -q -s --slow $(ARGS)
 
 vendor: ## Fetch the browser libraries from npm again, at their pinned versions
 	@python3 scripts/vendor.py
