@@ -1,0 +1,136 @@
+"""Load that is held: mail over SMTP at a steady rate beside open live sockets; nothing lost, the backlog drains, memory stays."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import statistics
+import sys
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+import aiosmtplib
+import httpx
+import psutil
+import pytest
+from sqlalchemy import func, select
+from websockets.asyncio.client import ClientConnection, connect
+
+from assistant.clock import monotonic
+from assistant.db.messages import Message
+from assistant.db.session import Database
+from assistant.states import TriageState
+from tests.support.installation import Installation, installation, mail
+from tests.support.servers import wait_until
+
+SECONDS = int(os.environ.get("TEST_LOAD_SECONDS", "60"))
+RATE = int(os.environ.get("TEST_LOAD_MAILS", "50"))
+SOCKETS = int(os.environ.get("TEST_LOAD_SOCKETS", "200"))
+_CONNECTIONS = 8
+_DRAIN_SECONDS = 600
+
+
+def _p99(times: Sequence[float]) -> float:
+    return statistics.quantiles(times, n=100)[98]
+
+
+def _memory(run: Installation) -> float:
+    """MiB of the whole tree, shared pages counted once a process."""
+    people = [psutil.Process(run.process.pid), *psutil.Process(run.process.pid).children(recursive=True)]
+    return sum(person.memory_full_info().pss for person in people) / 2**20
+
+
+class Load:
+    """The sender's side: `times` of accepted mails, `later` counts 4xx, each of which is tried again until it is taken."""
+
+    def __init__(self, run: Installation) -> None:
+        self.run = run
+        self.times: list[float] = []
+        self.later = 0
+        self.behind = 0.0
+
+    async def sockets(self, cookie: str) -> list[ClientConnection]:
+        where = self.run.url.replace("http", "ws") + "/live"
+        headers = {"Origin": self.run.url, "Cookie": f"notifyr={cookie}"}
+        return [await connect(where, additional_headers=headers, proxy=None) for _ in range(SOCKETS)]
+
+    async def sender(self, first: int, began: float) -> None:
+        client = aiosmtplib.SMTP(hostname="127.0.0.1", port=self.run.settings.smtp_port, timeout=60, start_tls=False)
+        await client.connect()
+        for number in range(first, RATE * SECONDS, _CONNECTIONS):
+            due = began + number / RATE
+            await asyncio.sleep(max(0.0, due - monotonic()))
+            self.behind = max(self.behind, monotonic() - due)
+            letter = mail(f"ann{number % 500}@example.com", f"Question {number}", f"Where is my order {number}?")
+            while True:
+                at = monotonic()
+                try:
+                    await client.send_message(letter)
+                    self.times.append(monotonic() - at)
+                    break
+                except aiosmtplib.SMTPResponseException as answer:
+                    assert 400 <= answer.code < 500, answer
+                    self.later += 1
+                    await asyncio.sleep(0.5)
+        await client.quit()
+
+    async def held(self, cookie: str) -> int:
+        """Run it; how many sockets were still open at the end."""
+        opened = await self.sockets(cookie)
+        heard = [asyncio.create_task(_listen(one)) for one in opened]
+        began = monotonic()
+        await asyncio.gather(*[self.sender(first, began) for first in range(_CONNECTIONS)])
+        await asyncio.sleep(1)
+        alive = sum(not one.done() for one in heard)
+        for one in opened:
+            await one.close()
+        events = await asyncio.gather(*heard)
+        assert min(events) > 0, "every page hears of new mail"
+        return alive
+
+
+async def _listen(one: ClientConnection) -> int:
+    events = 0
+    async for _ in one:
+        events += 1
+    return events
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_mail_comes_in_at_a_steady_rate_beside_open_pages_and_none_is_lost(tmp_path: Path) -> None:
+    with installation(tmp_path / "var", wait_for_models=False, encoder="off", generator="off") as run:
+        with httpx.Client(base_url=run.url, headers={"Origin": run.url}) as browser:
+            browser.post("/api/v1/auth/link", json={"token": run.link.rpartition("#")[2]}).raise_for_status()
+            cookie = browser.cookies["notifyr"]
+        run.send(mail("first@example.com", "Hello", "Is anybody there?"))
+        with closing(Database(run.settings.sql_url, pool_size=1)) as database, database.reading() as session:
+            triaged = select(func.count()).select_from(Message).where(Message.triage == TriageState.DONE)
+            wait_until(lambda: session.rollback() or session.scalar(triaged), seconds=60, what="the workers")
+        idle = _memory(run)
+        load = Load(run)
+        alive = asyncio.run(load.held(cookie))
+        after = _memory(run)
+        with closing(Database(run.settings.sql_url, pool_size=1)) as database:
+
+            def rows(*conditions: object) -> int:
+                with database.reading() as session:
+                    query = select(func.count()).select_from(Message).where(*conditions)  # type: ignore[arg-type]
+                    return session.scalar(query) or 0
+
+            stored, backlog, began = rows(), rows(Message.triage == TriageState.WAITING), monotonic()
+            wait_until(
+                lambda: rows(Message.triage == TriageState.WAITING) == 0, seconds=_DRAIN_SECONDS, what="the backlog"
+            )
+        sys.stdout.write(
+            f"\n  {RATE} mails/s for {SECONDS} s, {SOCKETS} sockets, load average {os.getloadavg()[0]:.1f}:"
+            f"\n    accepted {len(load.times)}, stored {stored}, asked to try later {load.later}, sockets open {alive}"
+            f"\n    answer to a mail: p50 {statistics.median(load.times) * 1000:.0f} ms, p99 {_p99(load.times) * 1000:.0f} ms,"
+            f" behind the schedule by at most {load.behind:.1f} s"
+            f"\n    triage behind by {backlog} at the end, caught up in {monotonic() - began:.0f} s"
+            f"\n    memory of all processes: {idle:.0f} MiB idle, {after:.0f} MiB after\n"
+        )
+        assert stored - 1 == len(load.times) == RATE * SECONDS
+        assert alive == SOCKETS
+        assert after - idle < 400
