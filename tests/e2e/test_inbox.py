@@ -179,7 +179,10 @@ def test_the_second_of_two_agents_is_told_who_was_first_and_keeps_what_was_typed
     second.keyboard.press("i")
     second.keyboard.press("Control+Home")
     # The first agent's act reaches this page as it would on a slow line: after the second has pressed send.
-    second.route("**/inbox/*", lambda route: route.abort() if route.request.method == "GET" else route.continue_())
+    second.route(
+        "**/inbox/*",
+        lambda route: route.fulfill(status=429) if route.request.method == "GET" else route.continue_(),
+    )
     first.keyboard.press("y")
     expect(first.locator(".toast")).to_contain_text("Sending in")
     second.keyboard.type("Typed by Bo. ")
