@@ -44,4 +44,4 @@ def test_the_fuzzer_finds_nothing(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr[-6000:]
     counts = dict(re.findall(r"(?m)^(\w+) +([\d,]+) inputs ", done.stdout))
     assert set(counts) == {*TARGETS, "total"}
-    assert all(int(counts[name].replace(",", "")) > 50 for name in TARGETS), counts
+    assert all(int(counts[name].replace(",", "")) > 10 for name in TARGETS), counts
