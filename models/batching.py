@@ -18,7 +18,7 @@ from models.base import Vectors
 __all__ = ["Batches"]
 
 
-@dataclass
+@dataclass(eq=False)  # two callers may ask for the same text
 class _Request:
     texts: tuple[str, ...]
     result: Vectors | None = None

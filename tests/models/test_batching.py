@@ -64,7 +64,7 @@ def test_what_arrives_meanwhile_is_one_batch_and_each_caller_gets_its_own_rows()
 
 def test_a_batch_is_bounded_so_that_nobody_waits_long() -> None:
     work = Work()
-    asked_while_busy(work, Batches(work, characters=100), [["x" * 60] for _ in range(4)])
+    assert asked_while_busy(work, Batches(work, characters=100), [["x" * 60] for _ in range(4)]) == [[60]] * 4
     assert [len(batch) for batch in work.batches] == [1, 1, 1, 1, 1]
     work = Work()
     asked_while_busy(work, Batches(work, characters=100), [["x" * 200], ["y"]])
