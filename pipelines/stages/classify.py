@@ -92,7 +92,11 @@ class Classify:
             "because": self._because(shown[0], intent, verdict),
         }
         if isinstance(model, Explaining):
-            detail["spam_because"] = model.spam_because(shown[0], clues) | {"band": [band, threshold]}
+            why = model.spam_because(shown[0], clues)
+            detail["spam_because"] = why | {"band": [band, threshold]}
+            if verdict in ("spam", "uncertain"):
+                like = [f"as an agent said of “{why['like']}”"] if why["like"] else []
+                detail["because"] = [*detail["because"], *why["reasons"], *like, f"spam decided by: {why['stage']}"]
         best = turn.label("intent")
         claimed = f"intent {intent} {best.score:.2f}" if intent and best else "no clear intent"
         if decided:
