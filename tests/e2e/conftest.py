@@ -63,7 +63,7 @@ def signed_in(server: Installation, browser: Browser, tmp_path_factory: pytest.T
 
 @pytest.fixture
 def new_page(server: Installation, browser: Browser, signed_in: Path) -> Iterator[Callable[..., Page]]:
-    """`new_page(width=375)`: a signed-in page. A console error or a page error fails the test."""
+    """`new_page(width=375)`: a signed-in page. A console error, a page error or a breach of the policy fails the test."""
     contexts: list[BrowserContext] = []
     problems: list[str] = []
 
@@ -72,6 +72,9 @@ def new_page(server: Installation, browser: Browser, signed_in: Path) -> Iterato
         options = {"storage_state": str(signed_in), "base_url": server.url} | options
         context = browser.new_context(viewport=size, **options)  # type: ignore[arg-type]
         contexts.append(context)
+        context.add_init_script(
+            "addEventListener('securitypolicyviolation', (e) => console.error(`policy: ${e.violatedDirective} ${e.blockedURI}`))"
+        )
         page = context.new_page()
         page.on("pageerror", lambda error: problems.append(f"page error: {error}"))
         page.on(

@@ -119,6 +119,6 @@ def test_pictures_wait_for_the_agent_and_private_addresses_are_refused(
     page.get_by_role("button", name="Load images in this message").click()
     page.get_by_text("0 of 2 images loaded").wait_for()
     assert (asked, left) == ([], [])
-    page.get_by_text("Plain text", exact=True).click()
+    page.get_by_label("Plain text").check()
     assert page.locator(".as-text").inner_text() == "as plain words"
     assert not page.locator(".mail > .mail-frame").is_visible()

@@ -1,0 +1,125 @@
+"""The frame and the list by hand: selecting by keys, more rows in place, widths that are kept, rows drawn by a finger."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from playwright.sync_api import Page
+
+from tests.support.installation import Installation, mail
+from tests.support.servers import wait_until
+
+COUNT = 56
+"""More threads than one page of the list."""
+
+
+@pytest.fixture(scope="module")
+def robots(server: Installation) -> str:
+    """Many threads that no model is asked about; the search that finds them."""
+    for number in range(COUNT):
+        server.send(
+            mail(
+                f"Robot {number} <r{number}@robots.example>",
+                f"Robot report {number}",
+                "All is well.",
+                Auto_Submitted="auto-generated",
+            )
+        )
+    return "/inbox?view=all&q=from:robots.example"
+
+
+def opened(page: Page, url: str) -> None:
+    page.goto(url)
+    wait_until(lambda: page.locator(".row").count() == 50 or (page.reload() and False), seconds=60, what="the threads")
+    page.locator("html[data-ready]").wait_for()
+
+
+def test_more_rows_come_where_the_list_ends_and_stay_when_it_is_read_again(
+    robots: str, new_page: Callable[..., Page]
+) -> None:
+    page = new_page()
+    opened(page, robots)
+    for _ in range(46):
+        page.keyboard.press("j")
+    wait_until(lambda: page.locator("#rows .row").count() == COUNT, what="the other rows")
+    assert page.evaluate("document.activeElement.closest('.row')?.dataset.id") is not None
+    page.keyboard.press("o")
+    page.locator(".has-thread .message").first.wait_for()
+    assert page.locator("#rows .row").count() == COUNT
+    assert page.locator(".row.current").count() == 1
+    page.evaluate(
+        "htmx.ajax('GET', location.pathname + location.search, {source: '#announce', target: '#app', select: '#app', swap: 'outerMorph'})"
+    )
+    page.wait_for_timeout(1000)
+    assert page.locator("#rows .row").count() == COUNT
+
+
+def test_threads_are_selected_by_keys_and_the_act_on_them_is_undone(robots: str, new_page: Callable[..., Page]) -> None:
+    page = new_page()
+    opened(page, robots)
+    page.keyboard.press("j")
+    page.keyboard.press("Shift+J")
+    page.keyboard.press("Shift+J")
+    assert page.locator("#bulk-count").inner_text() == "3 selected"
+    page.locator(".bulk-bar [value=done]").click()
+    page.get_by_text("3 threads: done").wait_for()
+    page.keyboard.press("z")
+    page.get_by_text("Undone").wait_for()
+    page.goto("/inbox?view=done&q=from:robots.example")
+    assert page.locator(".row").count() == 0
+
+
+def test_the_width_of_the_list_and_the_folded_rail_are_kept(robots: str, new_page: Callable[..., Page]) -> None:
+    page = new_page()
+    opened(page, robots)
+    page.locator("#grip").focus()
+    for _ in range(9):
+        page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowLeft")
+    page.locator("#rail").hover()
+    page.locator("[data-fold-rail]").click()
+    page.reload()
+    page.locator("html[data-ready]").wait_for()
+    assert page.evaluate("document.querySelector('#list').offsetWidth") == 410
+    assert page.evaluate("document.querySelector('#rail').offsetWidth") == 60
+    assert page.locator("#grip").get_attribute("aria-valuenow") == "410"
+
+
+SWIPE = """([id, by]) => {
+  const row = document.getElementById(id), at = (x) => new Touch({ identifier: 1, target: row, clientX: x, clientY: 300 });
+  for (const [kind, x] of [["touchstart", 180], ["touchmove", 180 + by / 2], ["touchmove", 180 + by], ["touchend", 180 + by]])
+    row.dispatchEvent(new TouchEvent(kind, { bubbles: true, touches: kind === "touchend" ? [] : [at(x)], changedTouches: [at(x)] }));
+}"""
+
+
+@pytest.mark.parametrize(("by", "says"), [(150, "1 thread: done"), (-150, "1 thread: snoozed")])
+def test_a_finger_draws_a_row_to_done_or_to_snoozed(
+    robots: str, new_page: Callable[..., Page], by: int, says: str
+) -> None:
+    page = new_page(width=375, height=700, has_touch=True)
+    opened(page, robots)
+    row = page.locator(".row").nth(4).get_attribute("id")
+    page.evaluate(SWIPE, [row, by / 3])
+    page.evaluate(SWIPE, [row, by])
+    page.get_by_text(says).wait_for()
+    page.locator("#toasts [data-key=undo]").click()
+    page.get_by_text("Undone").wait_for()
+
+
+@pytest.mark.parametrize("width", [320, 375])
+def test_everything_on_a_phone_is_large_enough_for_a_finger(
+    robots: str, new_page: Callable[..., Page], width: int
+) -> None:
+    page = new_page(width=width, height=700)
+    opened(page, robots)
+    page.locator(".row-link").first.click()
+    page.locator(".message").first.wait_for()
+    small = page.evaluate(
+        """() => [...document.querySelectorAll("#app button, #app summary.button, .rail a, select, .modes a")].filter((one) => {
+          const box = one.getBoundingClientRect();
+          return one.checkVisibility() && box.width && (box.height < 43.5 || box.width < 32);
+        }).map((one) => `${one.outerHTML.slice(0, 90)} ${one.getBoundingClientRect().height}`)"""
+    )
+    assert small == []
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
