@@ -358,9 +358,7 @@ def _newest_at(session: Session, thread_id: str) -> float | None:
 
 
 def _count(session: Session, thread_id: str) -> int:
-    counted = select(func.count(Message.id)).where(
-        Message.thread_id == thread_id, Message.status != Delivery.CANCELLED
-    )
+    counted = select(func.count(Message.id)).where(Message.thread_id == thread_id, Message.status != Delivery.CANCELLED)
     return session.scalar(counted) or 0
 
 
