@@ -57,7 +57,7 @@ def _walk(root: Any, out: list[str]) -> bool:
     stack: list[tuple[Any, bool, int]] = [(root, False, 0)]
     while stack:
         node, leaving, depth = stack.pop()
-        tag = node.tag
+        tag = node.tag or "-instruction"  # `<?xml ...?>`, which Outlook writes, has no name
         if leaving:
             out.append("\n")
             continue

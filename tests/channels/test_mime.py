@@ -303,6 +303,11 @@ def test_html_as_deep_as_a_well_is_read_without_a_parser() -> None:
     assert found.text == "hello"
 
 
+def test_a_processing_instruction_in_html_is_no_obstacle() -> None:
+    message = mail("Content-Type: text/html", body='<p>Hello</p><?xml:namespace prefix = o ns = "urn:x" /><p>Ann</p>')
+    assert "quarantine" not in message.defects and message.text == "Hello\n\nAnn"
+
+
 @pytest.mark.checklist(1)
 def test_the_mail_of_32_bytes_is_read() -> None:
     found = parse(b"Content-Type: text/plain; x*\n\nhi")
