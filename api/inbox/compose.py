@@ -379,7 +379,7 @@ async def send_new(page: SignedIn) -> Response:
         )
         drafts.save_new(session, page.agent.id, {})
         if message.thread_id != thread.id:  # the same form sent twice: the first message, and no empty thread
-            session.delete(thread)
+            composing.drop_empty(session, thread)
         did = {"did": "later" if later else "sending", "message": message.id, "thread": message.thread_id}
         return message.thread_id, did
 

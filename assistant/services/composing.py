@@ -21,7 +21,7 @@ from assistant.states import Direction, ProfileState, ThreadState
 from assistant.subjects import base_subject
 from assistant.values import Address, StoredAttachment
 
-__all__ = ["KINDS", "Outline", "new_thread", "outline", "parse_addresses", "questions", "written"]
+__all__ = ["KINDS", "Outline", "drop_empty", "new_thread", "outline", "parse_addresses", "questions", "written"]
 
 KINDS = ("reply", "reply-all", "forward", "note")
 """What can be written in a thread."""
@@ -152,6 +152,11 @@ def _outsiders(session: Session, thread_id: str, recipients: Sequence[Address]) 
         for one in recipients
         if one.value.lower() not in known and one.value.rpartition("@")[2].lower() not in homes
     ]
+
+
+def drop_empty(session: Session, thread: Thread) -> None:
+    """Forget a thread of `new_thread` that nothing was written into."""
+    session.delete(thread)
 
 
 def new_thread(session: Session, to: Address, *, subject: str) -> Thread:
