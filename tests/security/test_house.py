@@ -223,6 +223,7 @@ def test_what_runs_at_every_start_of_python_is_listed() -> None:
     assert plugins <= {
         "anyio",
         "hypothesispytest",
+        "platformdirs",
         "playwright",
         "schemathesis",
         "time_machine",
