@@ -486,7 +486,9 @@ class SuggestionOut(_Out):
     text: str
     word: str = Field(description="`ready`, `check` or `weak`.")
     confidence: float = Field(description="A score between 0 and 1, not a probability.")
-    estimate: float | None = Field(description="Measured probability of needing no edit; null while too few are decided.")
+    estimate: float | None = Field(
+        description="Measured probability of needing no edit; null while too few are decided."
+    )
     unsupported: list[str] = Field(description="What no source says: it cannot be sent before this is edited out.")
     model: str
     prompt_version: str

@@ -51,7 +51,8 @@ def asked(world: World) -> Iterator[list[str]]:
         with world.container.database.transaction() as session:
             message = session.get_one(Message, world.ids["message"])
             message.html = "<p>Look</p>" + "".join(
-                f'<img src="http://pictures.example:{listener.server_port}{path}" alt="picture">' for path in [*FILES, "/none.gif"]
+                f'<img src="http://pictures.example:{listener.server_port}{path}" alt="picture">'
+                for path in [*FILES, "/none.gif"]
             )
         yield paths
         listener.shutdown()

@@ -8,7 +8,6 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from api.inbox.times import snoozes
 from assistant.db.messages import Thread
 from assistant.services import threads
 from tests.api.conftest import World
