@@ -115,7 +115,7 @@ def _envelope(message: InboundMessage) -> set[str]:
     subject = message.subject
     if re.match(r"(?i)re\s*:", subject):
         found.add("re-answers" if message.references or message.reply_to_id else "re-opens")
-    if re.search(r"\s{4,}\S", subject) or (
+    if re.search(r"\s{4}\S", subject) or (
         re.search(r"\b[a-z0-9]{8,}\W*$", subject) and re.search(r"\d[a-z]|[a-z]\d", subject[-12:])
     ):
         found.add("subject-tail")

@@ -16,7 +16,7 @@ _MORNING = 9
 _FURTHEST = timedelta(days=2 * 365)
 _LANGUAGES = ["en", "fr", "de", "es", "it", "pt", "nl"]
 _HOUR = re.compile(r"\b(\d{1,2})\s*(?:h|uhr)\b(\d{2})?", re.I)
-_BARE_HOUR = re.compile(r"([a-z]{3,}\.?)\s+(?:at\s+)?(\d{1,2})\s*$", re.I)
+_BARE_HOUR = re.compile(r"(?<![a-z])([a-z]{3,20}\.?)\s{1,3}(?:at\s{1,3})?(\d{1,2})\s*$", re.I)
 _CLOCK = re.compile(r"\d\s*(?::|am\b|pm\b|h\b)|\b(?:in|dans|en)\s+\d|noon|midnight|hour|minute", re.I)
 _ONLY_CLOCK = re.compile(r"(?:at\s+)?\d{1,2}(?::\d{2})?\s*(?:am|pm)?", re.I)
 _MONTHS = re.compile(r"^(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)", re.I)
