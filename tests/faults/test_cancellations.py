@@ -34,6 +34,7 @@ from channels.support.http import SafeClient
 from channels.support.smtp import Relay, RelayAddress
 from pipelines import mailboxes
 from pipelines.inbound import Receiver
+from tests.support.loops import run_apart
 from tests.support.servers import SmtpSink, wait_until
 
 INJECTIONS = int(os.environ.get("TEST_CANCELLATIONS", "2000"))
@@ -126,7 +127,7 @@ def test_a_fetch_that_is_cancelled_gives_nobody_its_answer(capsys: pytest.Captur
             await closed(before)
             return ends
 
-    report(capsys, "fetches", asyncio.run(main()))
+    report(capsys, "fetches", run_apart(main()))
 
 
 def test_a_submission_that_is_cancelled_is_never_half_of_another(
@@ -150,7 +151,7 @@ def test_a_submission_that_is_cancelled_is_never_half_of_another(
         await closed(before)
         return ends
 
-    report(capsys, "submissions", asyncio.run(main()))
+    report(capsys, "submissions", run_apart(main()))
     arrived = Counter(str(one.message["Subject"]) for one in smtp_sink.mails)
     assert max(arrived.values()) == 1
     assert {str(number) for number in accepted} <= set(arrived)
@@ -203,7 +204,7 @@ def test_a_subscriber_that_is_cancelled_misses_nothing_when_it_resumes(
         assert clients() <= before, "connections were left open"
         return ends
 
-    report(capsys, "subscribers", asyncio.run(main()))
+    report(capsys, "subscribers", run_apart(main()))
 
 
 class _Parser:
@@ -249,7 +250,7 @@ def test_a_sender_that_hangs_up_leaves_whole_mails_or_none(
         await server
         return ends
 
-    report(capsys, "senders", asyncio.run(main()))
+    report(capsys, "senders", run_apart(main()))
     with sqlite_database.reading() as session:
         stored = {row.external_id: row.text for row in session.execute(select(Message.external_id, Message.text))}
     assert {f"<{number}@example.com>" for number in accepted} <= set(stored)

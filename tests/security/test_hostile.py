@@ -14,7 +14,6 @@ from itertools import product
 from pathlib import Path
 from urllib.parse import quote
 
-import anyio
 import pytest
 
 from api.inbox import mailhtml, shell
@@ -25,6 +24,7 @@ from assistant.values import Address, Attachment, OutboundMessage, ThreadHeaders
 from channels.email import Email, EmailConfig, compose
 from channels.support.content import file_name, sniffed
 from tests.support.htmlchecks import words_of, wrong_in
+from tests.support.loops import run_apart
 from tests.support.servers import SmtpSink
 
 # -- server-side templates: 10 engines x 10 expressions x 3 places
@@ -170,7 +170,7 @@ def test_no_text_of_ours_ends_a_mail_early_at_a_relay(smtp_sink: SmtpSink, tmp_p
             )
         await channel.close()
 
-    anyio.run(send)
+    run_apart(send())
     arrived = smtp_sink.wait(len(MARKS))
     assert len(arrived) == len(MARKS) >= 60
     assert all(b"evil@b.example" not in str(one.message["From"]).encode() for one in arrived)
