@@ -30,7 +30,7 @@ from tests.faults.paths import Receive, Review, Suggest, TriageRun
 from tests.faults.reconciler import reconcile
 from tests.support.outboxes import add_thread
 
-ROUNDS = int(os.environ.get("TEST_CRASH_ROUNDS", "2000"))
+ROUNDS = int(os.environ.get("TEST_CRASH_ROUNDS", "800"))
 SEED = int(os.environ.get("TEST_SEED", "20261124"))
 
 

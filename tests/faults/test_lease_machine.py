@@ -80,7 +80,7 @@ class LeaseMachine(RuleBasedStateMachine):
             if fails:
                 recorded = attempts.record_failure(session, held.claim, TemporaryChannelError("busy")) is not None
             else:
-                recorded = attempts.record_sent(session, held.claim, Receipt(held.claim.message_id))
+                recorded = attempts.record_sent(session, held.claim, Receipt(held.claim.message_id)) is not None
         assert recorded == counts, "a stale token recorded, or the newest could not"
         if counts:
             del self.newest[held.claim.message_id]

@@ -70,6 +70,8 @@ class Office:
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
+        with self.database.transaction() as session:
+            profiles.ensure_default(session, self.settings)
         workers = [threading.Thread(target=work) for work in (self._receive, self._write, self._send)]
         for worker in workers:
             worker.start()

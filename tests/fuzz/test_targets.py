@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -24,13 +25,19 @@ SECONDS = float(os.environ.get("TEST_FUZZ_SECONDS", "20"))
 def test_the_whole_corpus_passes(name: str) -> None:
     inputs = sorted(path for path in CORPORA[name].iterdir() if path.is_file())
     assert inputs, f"no corpus in {CORPORA[name]}"
-    TARGETS[name](b"")
-    for path in inputs:
-        data = path.read_bytes()
-        for cut in (len(data), len(data) // 2):
-            began = time.thread_time()
-            TARGETS[name](data[:cut])
-            assert time.thread_time() - began < 2, path.name
+
+    def play() -> None:
+        TARGETS[name](b"")
+        for path in inputs:
+            data = path.read_bytes()
+            for cut in (len(data), len(data) // 2):
+                began = time.thread_time()
+                TARGETS[name](data[:cut])
+                assert time.thread_time() - began < 2, path.name
+
+    # In a thread of its own: the browser's stories leave an event loop running in this one.
+    with ThreadPoolExecutor(1) as threads:
+        threads.submit(play).result()
 
 
 @pytest.mark.timeout(600)
