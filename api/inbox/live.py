@@ -126,7 +126,11 @@ def _frame(text: str) -> dict[str, Any] | None:
         frame = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(frame, dict) or frame.get("kind") not in _KINDS:
+    if not isinstance(frame, dict) or not all(
+        isinstance(frame.get(name, ""), str) for name in ("kind", "thread_id", "state")
+    ):
+        return None
+    if frame.get("kind") not in _KINDS:
         return None
     thread_id, state = frame.get("thread_id", ""), frame.get("state", "viewing")
     fine = isinstance(thread_id, str) and len(thread_id) <= 36 and state in {"viewing", "typing"}

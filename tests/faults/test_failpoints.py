@@ -1,6 +1,6 @@
 """Crash tests at every named failpoint of every path: nothing lost, nothing twice, nothing stuck.
 
-Rounds: 2,000 a path, or `TEST_CRASH_ROUNDS`. The seed is printed and can be set with `TEST_SEED`.
+Rounds: 800 a path, or `TEST_CRASH_ROUNDS`. The seed is printed and can be set with `TEST_SEED`.
 """
 
 from __future__ import annotations
