@@ -23,15 +23,20 @@ def chosen(page: Page, drafted: Sequence[Suggestion]) -> Suggestion | None:
 
 
 def card_of(
-    session: Session, page: Page, current: Suggestion | None, drafted: Sequence[Suggestion], messages: Sequence[Message]
+    session: Session,
+    page: Page,
+    current: Suggestion | None,
+    drafted: Sequence[Suggestion],
+    messages: Sequence[Message],
+    *,
+    present: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """Values beside the suggestion itself. Only what its face needs is read."""
+    """Values beside the suggestion itself. Only what its face needs is read. `present`: who is at the thread (`Bus.who`)."""
     me = page.agent.id
     thread_id = messages[0].thread_id if messages else ""
-    crowd = page.container.bus.who(thread_id) if thread_id else {}
     others = drafts.others(session, thread_id, agent_id=me) if thread_id else []
     values: dict[str, Any] = {
-        "typing": next((one["name"] for agent, one in crowd.items() if agent != me and one["state"] == "typing"), ""),
+        "typing": next((one["name"] for agent, one in present.items() if agent != me and one["state"] == "typing"), ""),
         "others": others,
         "walk": None,
         "stream": "",

@@ -7,6 +7,7 @@ and queued. A refused or questioned send so finds everything where it was.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable
 from urllib.parse import urlencode
 
@@ -19,7 +20,7 @@ from starlette.datastructures import FormData, UploadFile
 from api.deps import Id
 from api.inbox.acting import act_on, field
 from api.inbox.shell import Page, SignedIn, go, render
-from api.inbox.times import PRESETS, moment, zone_of
+from api.inbox.times import PRESETS, moment
 from assistant.backends.coordination import RULES
 from assistant.clock import utcnow
 from assistant.errors import InvalidInput, NotifyrError
@@ -180,23 +181,25 @@ def _keep(page: Page, thread_id: str, kind: str, text: str, fields: dict[str, st
             drafts.save(session, thread_id, agent_id=page.agent.id, text=text, kind=kind, fields=fields)
 
 
-def _recipients(form: FormData, kind: str) -> tuple[list[Address] | None, list[Address], list[Address]]:
+def _recipients(form: FormData, begun: composing.Outline) -> tuple[list[Address] | None, list[Address], list[Address]]:
     if "to" not in form:
         return None, [], []
-    to, cc, bcc = (composing.parse_addresses(field(form, name)) for name in ("to", "cc", "bcc"))
+    to, cc, bcc = (composing.parse_addresses(field(form, name), known=begun.people) for name in ("to", "cc", "bcc"))
     if not to and not cc and not bcc:
-        if kind == "reply":
+        if begun.kind == "reply":
             return None, [], []
         raise InvalidInput("say who it goes to")
     return to, cc, bcc
 
 
 def _send(page: Page, session: Session, form: FormData, thread_id: str, kind: str, text: str) -> dict[str, str]:
-    to, cc, bcc = _recipients(form, kind)
+    begun = composing.outline(session, thread_id, kind)
+    to, cc, bcc = _recipients(form, begun)
     if to == []:
         raise InvalidInput("a message needs an address in To")
     files = uploads.of(session, agent_id=page.agent.id, thread_id=thread_id, kind=_kept(kind))
-    along = _along(session, form, thread_id) if kind == "forward" else []
+    ticked = {str(value) for value in form.getlist("along")}
+    along = [one for one in begun.files if one.blob_key in ticked]
     asked = composing.questions(
         session,
         thread_id,
@@ -230,18 +233,11 @@ def _send(page: Page, session: Session, form: FormData, thread_id: str, kind: st
     return {"did": "later" if later else "sending", "message": message.id, "thread": thread_id}
 
 
-def _along(session: Session, form: FormData, thread_id: str) -> list[StoredAttachment]:
-    """The files of the forwarded message that the agent left ticked."""
-    wanted = {str(value) for value in form.getlist("along")}
-    return [one for one in composing.outline(session, thread_id, "forward").files if one.blob_key in wanted]
-
-
 def _hold(page: Page, form: FormData) -> tuple[int, bool]:
     """Seconds until it leaves: the undo window, or until the moment that was typed."""
     if field(form, "then") != "later" and not field(form, "later").strip():
         return page.undo_seconds, False
-    zone = zone_of(field(form, "zone"), str(page.preferences.get("zone", "")))
-    return round((moment(field(form, "later"), zone=zone) - utcnow()).total_seconds()), True
+    return math.ceil((moment(field(form, "later"), zone=page.zone) - utcnow()).total_seconds()), True
 
 
 @router.post("/inbox/{thread_id}/note")

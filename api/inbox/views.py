@@ -112,6 +112,7 @@ def _thread(session: Session, page: Page, thread_id: str, compose: str) -> dict[
     editing = drafts.load(session, thread_id, agent_id=page.agent.id, kind="edit")
     current = chosen(page, drafted)
     card = _card(found, newest, current)
+    present = page.container.bus.who(thread_id)
     # An edit whose suggestion is gone (decided by another agent, made stale by a newer mail) goes on as a reply.
     return {
         "thread": found,
@@ -121,7 +122,7 @@ def _thread(session: Session, page: Page, thread_id: str, compose: str) -> dict[
         "start": messages[-1].id if len(messages) > 1 else "",
         "suggestion": current,
         "card": card,
-        "review": card_of(session, page, current, drafted, messages),
+        "review": card_of(session, page, current, drafted, messages, present=present),
         "composer": _composer(session, page, found, compose, editing.text if editing and card != "proposed" else ""),
         "notes": _notes(session, found, messages),
         "agents": {one.id: one.name for one in access.agents(session)},
@@ -131,7 +132,7 @@ def _thread(session: Session, page: Page, thread_id: str, compose: str) -> dict[
         "edit": editing.text if editing and current and editing.suggestion_id == current.id else None,
         "contact": directory.get_contact(session, found.contact_id),
         "blocked": _blocked(session, found),
-        "present": page.container.bus.who(thread_id),
+        "present": present,
         "held": [m for m in messages if m.status == Delivery.HELD],
         "verdicts": learning.shown(page, session, newest),
         "shown": frames.shown(session, messages),
@@ -144,8 +145,9 @@ def _composer(session: Session, page: Page, thread: Thread, kind: str, left: str
     kind = kind if kind in composing.KINDS else "reply"
     kept = "reply" if kind == "reply-all" else kind
     draft = drafts.load(session, thread.id, agent_id=page.agent.id, kind=kept)
-    start = composing.outline(session, thread.id, kind) if kind != "note" else composing.Outline(kind)
     everyone = composing.outline(session, thread.id, "reply-all")
+    begun = {"reply-all": everyone, "note": composing.Outline(kind)}
+    start = begun.get(kind) or composing.outline(session, thread.id, kind)
     typed = draft.fields if draft is not None and draft.fields.get("mode") == kind else {}
     values = {
         "agent": page.agent.name,
@@ -163,7 +165,7 @@ def _composer(session: Session, page: Page, thread: Thread, kind: str, left: str
         "draft": draft is not None,
         "along": start.files,
         "uploads": uploads.of(session, agent_id=page.agent.id, thread_id=thread.id, kind=kept),
-        "others": len(composing.parse_addresses(f"{everyone.to},{everyone.cc}")) > 1,
+        "others": len(everyone.people) > 1,
         "saved": [(one.name, saved_replies.fill(one.text, values)) for one in saved_replies.every(session)],
     }
 

@@ -44,6 +44,8 @@ class Outline:
     subject: str = ""
     text: str = ""
     files: tuple[StoredAttachment, ...] = ()
+    people: tuple[Address, ...] = ()
+    """The addresses in `to` and `cc`, as the carrier named them."""
 
 
 def outline(session: Session, thread_id: str, kind: str) -> Outline:
@@ -52,10 +54,13 @@ def outline(session: Session, thread_id: str, kind: str) -> Outline:
     parent = newest_inbound(session, thread_id)
     if kind == "forward":
         return _forward(session, thread)
-    to = reply_targets(thread, parent)
+    try:
+        to = reply_targets(thread, parent)
+    except InvalidInput:
+        to = []  # nobody can be written to there: the agent says who
     subject = reply_subject(thread.subject, fresh=False)
     if kind != "reply-all" or parent is None:
-        return Outline(kind, to=written(to), subject=subject)
+        return Outline(kind, to=written(to), subject=subject, people=tuple(to))
     own = {one.address.lower() for one in profiles.list_profiles(session)}
     taken = own | {one.value.lower() for one in to}
     others: list[list[Address]] = []
@@ -63,7 +68,8 @@ def outline(session: Session, thread_id: str, kind: str) -> Outline:
         found = [Address(thread.channel, one["address"], one.get("name", "")) for one in stored]
         others.append([one for one in found if one.value.lower() not in taken])
         taken |= {one.value.lower() for one in found}
-    return Outline(kind, to=written([*to, *others[0]]), cc=written(others[1]), subject=subject)
+    to = [*to, *others[0]]
+    return Outline(kind, to=written(to), cc=written(others[1]), subject=subject, people=(*to, *others[1]))
 
 
 def _forward(session: Session, thread: Thread) -> Outline:
@@ -95,12 +101,19 @@ def _quoted(name: str) -> str:
     return f'"{plain}"' if re.search(r"[^\w .'-]", plain) else plain
 
 
-def parse_addresses(text: str, channel: str = "email") -> list[Address]:
-    """The addresses in a field. Raises `InvalidInput` that names the one that is none."""
+def parse_addresses(text: str, channel: str = "email", *, known: Sequence[Address] = ()) -> list[Address]:
+    """The addresses in a field. Raises `InvalidInput` that names the one that is none.
+
+    `known` are taken as they are when they stand there as `written`: people do write from addresses that no rule allows.
+    """
     from email_validator import EmailNotValidError, validate_email
 
+    as_they_are = {written([one]): one for one in known}
     found = []
     for one in _parts(text):
+        if one in as_they_are:
+            found.append(as_they_are[one])
+            continue
         try:
             valid = validate_email(
                 one, check_deliverability=False, globally_deliverable=False, allow_display_name=True, strict=True

@@ -89,6 +89,9 @@ class _Trained:
     """Share of texts whose label was found while they were left out of training."""
     scope: _Scope
 
+    def familiarity(self, vectors: Vectors) -> npt.NDArray[np.float32]:
+        return self.scope.familiarity(vectors, self.head.scores(vectors))
+
 
 @dataclass
 class Intents:
@@ -114,7 +117,7 @@ class Intents:
         """The best intents of each vector, best first, and `scope:in`: the share of examples no more familiar than it."""
         trained = self.trained()
         table = trained.head.probabilities(vectors)
-        scope = trained.scope.share(self.familiarity(vectors))
+        scope = trained.scope.share(trained.familiarity(vectors))
         return [
             [
                 *[Label(f"intent:{trained.names[i]}", float(row[i])) for i in np.argsort(-row, kind="stable")[:_SHOWN]],
@@ -125,8 +128,7 @@ class Intents:
 
     def familiarity(self, vectors: Vectors) -> npt.NDArray[np.float32]:
         """A score that is low for texts outside every intent; its scale is the head's own."""
-        trained = self.trained()
-        return trained.scope.familiarity(vectors, trained.head.scores(vectors))
+        return self.trained().familiarity(vectors)
 
     def nearest(self, vector: Vectors, label: str) -> Nearest | None:
         """The example of `label` that is most like a vector, if its text is known."""

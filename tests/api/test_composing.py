@@ -6,6 +6,7 @@ import re
 from datetime import timedelta
 from html import unescape
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import httpx
 import pytest
@@ -15,7 +16,7 @@ from assistant.clock import utcnow
 from assistant.db.inbox import Note, Upload
 from assistant.db.messages import Message, Thread
 from assistant.errors import InvalidInput
-from assistant.services import attempts, composing, drafts, labels, notes, saved_replies, threads
+from assistant.services import access, attempts, composing, drafts, labels, notes, saved_replies, threads
 from assistant.states import Delivery, Direction, ThreadState
 from tests.api.conftest import BOTH, World
 
@@ -142,7 +143,7 @@ def test_a_new_message_can_leave_later(world: World) -> None:
     client = world.browser()
     fields = {"to": "new@fresh.example", "cc": "", "bcc": "", "subject": "Hello", "text": "Hi", "form_id": "l"}
     assert post(client, "/compose", **fields, then="later", later="long ago").status_code == 422
-    done = post(client, "/compose", **fields, then="later", later="in 3 days", zone="Europe/Lisbon")
+    done = post(client, "/compose", **fields, then="later", later="in 3 days")
     page = unescape(client.get(done.headers["location"]).text)
     assert "Will be sent later" in page and "will be sent " in page and "Do not send" in page
 
@@ -201,6 +202,37 @@ def test_a_blind_copy_is_in_the_envelope_and_in_no_header(world: World) -> None:
         )
     )
     assert b"boss" not in raw
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["unreadable@invalid", "user..x@carrier.example", "x@[127.0.0.1]", "o'neil@example.com"],
+)
+def test_a_thread_with_an_address_that_no_rule_allows_opens_and_is_answered_as_it_is(
+    world: World, address: str
+) -> None:
+    thread_id, client = many(world, from_address=address), world.browser()
+    with world.container.database.reading() as session:
+        begun = {kind: composing.outline(session, thread_id, kind) for kind in ("reply", "reply-all")}
+    for kind, outline in begun.items():
+        page = client.get(f"/inbox/{thread_id}?compose={kind}", headers={"accept": "text/html"})
+        assert page.status_code == 200 and address in unescape(page.text)
+        found = composing.parse_addresses(f"{outline.to}, {outline.cc}", known=outline.people)
+        assert tuple(found) == outline.people and found[0].value == address
+    fields = {"to": f"{begun['reply'].to}, boss@example.org", "cc": "", "bcc": ""}
+    assert (
+        post(client, f"/inbox/{thread_id}/reply", kind="reply", text="Hi", form_id="odd", **fields).status_code == 303
+    )
+    assert listed(sent(world, thread_id), "to") == [address, "boss@example.org"]
+
+
+def test_a_thread_whose_sender_cannot_be_written_to_opens_and_asks_who(world: World) -> None:
+    thread_id, client = world.thread(), world.browser()
+    with world.container.database.transaction() as session:
+        session.scalars(select(Message).where(Message.thread_id == thread_id)).one().from_address = '"a b"@example.com'
+    assert client.get(f"/inbox/{thread_id}").status_code == 200
+    answer = post(client, f"/inbox/{thread_id}/reply", kind="reply", to="", cc="", bcc="", text="Hi", form_id="none")
+    assert answer.status_code == 422 and "Hi</textarea>" in answer.text
 
 
 # -- what is asked
@@ -272,7 +304,6 @@ def test_a_later_moment_holds_the_message_until_then(world: World) -> None:
         form_id="7",
         then="later",
         later="in 3 hours",
-        zone="Europe/Lisbon",
     )
     assert answer.status_code == 303 and "did=later" in answer.headers["location"]
     message = sent(world, thread_id)
@@ -282,6 +313,25 @@ def test_a_later_moment_holds_the_message_until_then(world: World) -> None:
         client, f"/inbox/{thread_id}/reply", kind="reply", text="Soon", form_id="8", then="later", later="never"
     )
     assert wrong.status_code == 422 and "no moment that is understood" in wrong.text
+
+
+def test_a_typed_moment_is_read_in_the_agents_own_time_zone(world: World) -> None:
+    thread_id, client = world.thread(), world.browser()
+    with world.container.database.transaction() as session:
+        agent = access.get_agent(session, world.ids["admin"])
+        agent.preferences = agent.preferences | {"zone": "Asia/Tokyo"}
+    client.cookies.set("zone", "America/New_York")
+    post(
+        client,
+        f"/inbox/{thread_id}/reply",
+        kind="reply",
+        text="Soon",
+        form_id="zone",
+        then="later",
+        later="tomorrow 9:00",
+    )
+    at = sent(world, thread_id).release_at
+    assert at is not None and at.astimezone(ZoneInfo("Asia/Tokyo")).strftime("%H:%M") == "09:00"
 
 
 def test_send_and_done_closes_the_thread_and_goes_on(world: World) -> None:

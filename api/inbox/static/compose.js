@@ -1,4 +1,4 @@
-// Writing: which kind of message, its files, saved replies, and the time zone of who types.
+// Writing: which kind of message, its files and saved replies.
 export function compose({ $, $$, acts, press, meta }) {
   const kind = () => $("#composer")?.dataset.compose ?? "";
   let focus = "";
@@ -95,7 +95,4 @@ export function compose({ $, $$, acts, press, meta }) {
       if (name === "drop") send([...event.dataTransfer.files]);
     });
   }
-  document.addEventListener("submit", (event) => {
-    for (const one of $$("[data-zone]", event.target)) one.value = Intl.DateTimeFormat().resolvedOptions().timeZone;
-  }, true);
 }
