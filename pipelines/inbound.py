@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -11,7 +10,7 @@ from typing import Protocol
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from assistant.backends.blobs import Blobs
+from assistant.backends.blobs import Blobs, key_of
 from assistant.clock import utcnow
 from assistant.db.messages import Message
 from assistant.db.session import Database, committing
@@ -78,8 +77,7 @@ class Receiver:
         self, raw: bytes, now: datetime, backfill: bool
     ) -> tuple[bytes, InboundMessage, list[StoredAttachment]]:
         # The content names the blob: a mail that is delivered again finds its bytes there, and no orphan is left.
-        digest = hashlib.sha256(raw).hexdigest()
-        key = f"raw/{digest[:2]}/{digest}.eml"
+        key = key_of("raw", raw, suffix=".eml")
         try:
             failpoint("receive.before_blob")
             self._blobs.keep(key, raw)
@@ -93,8 +91,7 @@ class Receiver:
         return raw, replace(message, raw_key=key), stored
 
     def _attach(self, part: Attachment) -> StoredAttachment:
-        name = hashlib.sha256(part.content).hexdigest()
-        key = f"parts/{name[:2]}/{name}"
+        key = key_of("parts", part.content)
         failpoint("receive.before_part")
         self._blobs.keep(key, part.content)
         failpoint("receive.after_part")

@@ -6,7 +6,6 @@ and queued. A refused or questioned send so finds everything where it was.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable
 from urllib.parse import urlencode
@@ -21,6 +20,7 @@ from api.deps import Id
 from api.inbox.acting import act_on, field
 from api.inbox.shell import Page, SignedIn, go, render
 from api.inbox.times import PRESETS, moment
+from assistant.backends.blobs import key_of
 from assistant.backends.coordination import RULES
 from assistant.clock import utcnow
 from assistant.errors import InvalidInput, NotifyrError
@@ -98,8 +98,7 @@ async def _keep_files(page: Page, form: FormData, *, thread_id: str | None, kind
 
 
 def _keep_file(page: Page, content: bytes, part: UploadFile, thread_id: str | None, kind: str) -> None:
-    digest = hashlib.sha256(content).hexdigest()
-    key = f"parts/{digest[:2]}/{digest}"
+    key = key_of("parts", content)
     stored = StoredAttachment(
         filename=file_name(part.filename or "") or "file",
         content_type=sniffed(content, (part.content_type or "").partition(";")[0].strip().lower()),

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from api.deps import Id, Parts
 from api.inbox import acting, mailhtml
 from api.inbox.shell import SignedIn
+from assistant.backends.blobs import key_of
 from assistant.db.messages import Message
 from assistant.errors import NotFound, NotifyrError
 from assistant.services import access, images, threads
@@ -118,7 +119,7 @@ async def load_images(page: SignedIn, message_id: Id) -> Response:
     def store() -> None:
         for one in pictures:
             if one.content:
-                parts.blobs.keep(images.blob_key(one.content), one.content)
+                parts.blobs.keep(key_of("images", one.content), one.content)
 
     await run_sync(store)
     return await acting.act_on(page, form, thread_id, do)

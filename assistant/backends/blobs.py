@@ -12,11 +12,17 @@ from typing import Any
 from assistant.errors import InvalidInput, NotFound, StorageError
 from assistant.settings import Settings
 
-__all__ = ["Blobs"]
+__all__ = ["Blobs", "key_of"]
 
 _DIGEST = re.compile(r"/([0-9a-f]{64})(?:\.[a-z]+)?$")
 """A key that is made from its content ends in this."""
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,250}")
+
+
+def key_of(folder: str, content: bytes, *, suffix: str = "") -> str:
+    """The key that is made from its content: equal bytes are stored once, and `Blobs.intact` can tell when they changed."""
+    digest = hashlib.sha256(content).hexdigest()
+    return f"{folder}/{digest[:2]}/{digest}{suffix}"
 
 
 class Blobs:

@@ -10,11 +10,12 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from assistant.backends.blobs import key_of
 from assistant.db.inbox import MessageImage
 from assistant.db.session import publish
 from assistant.services.threads import get_message
 
-__all__ = ["Picture", "blob_key", "digest", "keep", "loaded", "of_message"]
+__all__ = ["Picture", "digest", "keep", "loaded", "of_message"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +32,6 @@ def digest(url: str) -> str:
     return hashlib.sha256(url.encode()).hexdigest()
 
 
-def blob_key(content: bytes) -> str:
-    """Equal pictures are stored once."""
-    return f"images/{hashlib.sha256(content).hexdigest()}"
-
-
 def keep(session: Session, message_id: str, pictures: Sequence[Picture], *, agent_id: str) -> None:
     """Note what was fetched; a URL that is known already stays as it is. Raises `NotFound`."""
     message = get_message(session, message_id)
@@ -43,7 +39,7 @@ def keep(session: Session, message_id: str, pictures: Sequence[Picture], *, agen
         row = MessageImage(
             message_id=message_id,
             address_hash=digest(one.url),
-            blob_key=blob_key(one.content) if one.content else "",
+            blob_key=key_of("images", one.content) if one.content else "",
             content_type=one.content_type,
             size=len(one.content),
             problem=one.problem[:60],
