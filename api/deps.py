@@ -18,15 +18,17 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from fastapi import Depends, Path
 from fastapi.routing import APIRoute
+from python_multipart.multipart import parse_options_header
 from sqlalchemy.orm import Session
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 
+from api.errors import ThreadMerged
 from api.security import CSRF_HEADER, SAFE_METHODS, check_csrf, client_network, session_token
 from assistant.backends.coordination import RULES
 from assistant.db.access import Agent, AgentSession, ApiKey
-from assistant.errors import InvalidInput, NotAllowed, NotAuthenticated
-from assistant.services import access, answers
+from assistant.errors import InvalidInput, NotAllowed, NotAuthenticated, NotFound
+from assistant.services import access, answers, merging
 from pipelines.container import Container
 
 __all__ = [
@@ -198,15 +200,25 @@ class Access:
 class ApiRoute(APIRoute):
     """A route whose POST honours `Idempotency-Key`: the answer is stored in the very transaction of the act.
 
-    Only a success is stored. Stored answers are encrypted, because some carry what is shown once.
+    Only a success is stored. Stored answers are encrypted, because some carry what is shown once. The id of a thread that was
+    merged into another leads there (308).
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
 
+        async def handle_found(request: Request) -> Response:
+            try:
+                return await handle_once(request)
+            except NotFound as error:
+                # Raised, not returned: what the request had begun is rolled back.
+                raise await run_sync(_elsewhere, request) or error from None
+
         async def handle_once(request: Request) -> Response:
             if request.method != "POST" or "idempotency-key" not in request.headers:
                 return await handle(request)
+            if await run_sync(caller_of, request) is None:
+                return await handle(request)  # the route's own rule answers; nobody's body is read for it
             body = await request.body()
             stored = await run_sync(_reserve, request, body)
             if stored is not None:
@@ -222,7 +234,20 @@ class ApiRoute(APIRoute):
                 raise
             return response
 
-        return handle_once
+        return handle_found
+
+
+def _elsewhere(request: Request) -> ThreadMerged | None:
+    """Where a thread's messages are now, when the path names one that was merged; None when it is there or never was."""
+    thread_id = str(request.path_params.get("thread_id", ""))
+    if not thread_id:
+        return None
+    with container_of(request).database.reading() as session:
+        now = merging.now_at(session, thread_id)
+    if not now or now == thread_id:
+        return None
+    url = request.url.path.replace(thread_id, now, 1) + (f"?{request.url.query}" if request.url.query else "")
+    return ThreadMerged("the thread was merged into another one; repeat the request there", thread_id=now, location=url)
 
 
 def _scope(request: Request, caller: Caller) -> str:
@@ -245,7 +270,7 @@ def _reserve(request: Request, body: bytes) -> Response | None:
     container = container_of(request)
     scope = _scope(request, caller)
     about = json.dumps([request.url.query, request.headers.get("if-match", "")]).encode()
-    request_hash = hashlib.sha256(about + b"\0" + body).hexdigest()
+    request_hash = hashlib.sha256(about + b"\0" + _content(request, body)).hexdigest()
     with container.database.transaction() as session:
         found = answers.reserve(session, scope, key=keys[0], request_hash=request_hash)
     if isinstance(found, str):
@@ -258,6 +283,13 @@ def _reserve(request: Request, body: bytes) -> Response | None:
         # The secret key was changed since: the act is done, but its answer can no longer be read.
         raise answers.KeyReused("the first answer to this key cannot be read any more") from None
     return Response(content, found.status, dict(found.headers) | {"Idempotency-Replayed": "true"})
+
+
+def _content(request: Request, body: bytes) -> bytes:
+    """What makes a request the same again. The line between the parts of a form is another one in each try."""
+    kind, options = parse_options_header(request.headers.get("content-type", ""))
+    boundary = options.get(b"boundary", b"")
+    return body.replace(boundary, b"") if kind == b"multipart/form-data" and boundary else body
 
 
 def _complete(request: Request, response: Response) -> None:

@@ -18,7 +18,17 @@ import assistant.services.answers
 import assistant.services.paging  # noqa: F401  (errors of both belong to the table of codes)
 from assistant.errors import NotifyrError
 
-__all__ = ["CODES", "PROBLEM", "BadRequest", "UnsupportedMedia", "install", "problem", "problem_of", "type_of"]
+__all__ = [
+    "CODES",
+    "PROBLEM",
+    "BadRequest",
+    "ThreadMerged",
+    "UnsupportedMedia",
+    "install",
+    "problem",
+    "problem_of",
+    "type_of",
+]
 
 PROBLEM = "application/problem+json"
 _log = structlog.get_logger(__name__)
@@ -48,6 +58,16 @@ class MissingCsrfToken(NotifyrError):
 
 class MethodNotAllowed(NotifyrError):
     code, status, title = "method-not-allowed", 405, "That method is not available here"
+
+
+class ThreadMerged(NotifyrError):
+    """The same request, with its method and body, is answered elsewhere. A merge can be taken back: nobody keeps this answer."""
+
+    code, status, title = "thread-merged", 308, "The thread was merged into another one"
+
+    def __init__(self, message: str, *, thread_id: str, location: str) -> None:
+        super().__init__(message, detail={"thread_id": thread_id})
+        self.location = location
 
 
 def _tree(root: type[NotifyrError]) -> Iterator[type[NotifyrError]]:
@@ -94,6 +114,8 @@ def problem(error: NotifyrError, *, request_id: str = "") -> Response:
     headers = {}
     if error.delay is not None or error.retryable:
         headers["Retry-After"] = str(max(1, round(error.delay or 1)))
+    if isinstance(error, ThreadMerged):
+        headers["Location"] = error.location
     if error.status == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="notifyr"'
     return _respond(document, headers)

@@ -11,7 +11,21 @@ from fastapi import FastAPI
 from api import errors, openapi
 from api.inbox import live, pages
 from api.inbox.shell import render_problem
-from api.routers import attachments, auth, contacts, health, keys, messages, suggestions, threads
+from api.routers import (
+    attachments,
+    auth,
+    contacts,
+    health,
+    keys,
+    labels,
+    messages,
+    moves,
+    notes,
+    saved_replies,
+    suggestions,
+    threads,
+    uploads,
+)
 from api.security import Gate
 from assistant.services import access
 from assistant.settings import load_settings
@@ -30,6 +44,11 @@ ROUTERS = (
     suggestions.router,
     contacts.router,
     attachments.router,
+    labels.router,
+    notes.router,
+    moves.router,
+    uploads.router,
+    saved_replies.router,
     keys.router,
     openapi.router,
 )

@@ -29,6 +29,7 @@ PUBLIC = frozenset(
 """Operations that need nobody signed in. A test fails when a route is neither here nor guarded."""
 _DESCRIPTION = """Errors are problem documents (RFC 9457) with a stable `code`; see `x-problem-codes`.
 Lists are paged by an opaque cursor. A POST with an `Idempotency-Key` may be repeated safely for 48 hours.
+The id of a thread that was merged into another one answers 308 with the same request there; taking the merge back ends that.
 Programs send `Authorization: Bearer ntf_...`; browsers use the session cookie with `X-CSRF-Token` on every change."""
 
 router = APIRouter(prefix="/api/v1", tags=["health"], route_class=ApiRoute, responses=FAILS)
@@ -114,5 +115,5 @@ def _secure(operation: dict[str, Any], guard: Access | None, at: tuple[str, str]
 def _as_problem(status: str, response: dict[str, Any]) -> None:
     content = response.get("content", {})
     schema = content.get("application/json", {}).get("schema", {})
-    if int(status) >= 400 and schema.get("$ref", "").endswith("/Problem"):
+    if int(status) >= 300 and schema.get("$ref", "").endswith("/Problem"):
         content[PROBLEM] = content.pop("application/json")

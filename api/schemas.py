@@ -16,6 +16,7 @@ from assistant.services.threads import Change
 from assistant.states import Author, Delivery, Direction, SuggestionState, ThreadState, TriageState
 
 __all__ = [
+    "EXAMPLE_ID",
     "AgentCreate",
     "AgentOut",
     "ApiKeyCreate",
@@ -25,13 +26,17 @@ __all__ = [
     "ContactChange",
     "ContactOut",
     "Counts",
+    "In",
     "Link",
     "LinkUse",
     "Listing",
     "MessageOut",
+    "Name",
+    "Out",
     "PasswordChange",
     "Problem",
     "Ready",
+    "Reference",
     "Reply",
     "Resolve",
     "SignIn",
@@ -43,17 +48,23 @@ __all__ = [
     "ThreadChange",
     "ThreadChanged",
     "ThreadOut",
+    "example",
+    "listing",
 ]
 
 Item = TypeVar("Item")
-_ID = "019a0000-0000-7000-8000-000000000000"
+EXAMPLE_ID = "019a0000-0000-7000-8000-000000000000"
 _EMAIL = r"^[^@\x00-\x20\x7f-\xa0]{1,64}@[^@\x00-\x20\x7f-\xa0]{1,255}$"
 Scope = Literal[
     "threads:read",
     "threads:write",
+    "notes:read",
+    "notes:write",
     "messages:send",
     "suggestions:read",
     "suggestions:write",
+    "replies:read",
+    "replies:write",
     "contacts:read",
     "contacts:write",
     "metrics:read",
@@ -70,31 +81,32 @@ Overlap = Annotated[int, Field(ge=0, le=7 * 24 * 3600), BeforeValidator(_number)
 Hold = Annotated[int, Field(ge=0, le=60), BeforeValidator(_number)]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=100_000)]
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
+Reference = Annotated[str, StringConstraints(pattern=r"^[0-9a-f-]{36}$")]
 Email = Annotated[str, StringConstraints(strip_whitespace=True, min_length=3, max_length=320, pattern=_EMAIL)]
 Password = Annotated[str, StringConstraints(min_length=12, max_length=256)]
 
 
-class _In(BaseModel):
+class In(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class _Out(BaseModel):
+class Out(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
-def _example(**values: Any) -> ConfigDict:
+def example(**values: Any) -> ConfigDict:
     return ConfigDict(json_schema_extra={"examples": [values]})
 
 
 # -- errors and pages
 
 
-class FieldError(_Out):
+class FieldError(Out):
     pointer: str = Field(description="Where: `/body/text`, `/query/limit` ...")
     message: str
 
 
-class Problem(_Out):
+class Problem(Out):
     """What went wrong (RFC 9457). `code` is stable; more members may follow, for example `agent` or `version`."""
 
     model_config = ConfigDict(
@@ -108,7 +120,7 @@ class Problem(_Out):
                     "status": 409,
                     "detail": "Bo already accepted this suggestion",
                     "code": "conflict",
-                    "request_id": _ID,
+                    "request_id": EXAMPLE_ID,
                     "agent": "Bo",
                 }
             ]
@@ -123,7 +135,7 @@ class Problem(_Out):
     errors: list[FieldError] | None = Field(None, description="With `invalid-input`: every field that is wrong.")
 
 
-class Listing(_Out, Generic[Item]):
+class Listing(Out, Generic[Item]):
     items: list[Item]
     next_cursor: str | None = Field(description="Hand it back as `cursor` for the next page; null on the last one.")
 
@@ -131,33 +143,33 @@ class Listing(_Out, Generic[Item]):
 # -- agents and signing in
 
 
-class SignIn(_In):
-    model_config = _In.model_config | _example(email="ana@example.org", password="correct horse battery")  # noqa: S106  (an example)
+class SignIn(In):
+    model_config = In.model_config | example(email="ana@example.org", password="correct horse battery")  # noqa: S106  (an example)
     email: Email
     password: Annotated[str, StringConstraints(min_length=1, max_length=256)]
 
 
-class LinkUse(_In):
-    model_config = _In.model_config | _example(token="kB4c...", password="correct horse battery")  # noqa: S106  (an example)
+class LinkUse(In):
+    model_config = In.model_config | example(token="kB4c...", password="correct horse battery")  # noqa: S106  (an example)
     token: Annotated[str, StringConstraints(min_length=1, max_length=200)]
     password: Password | None = Field(None, description="Set this password at the same time.")
 
 
-class PasswordChange(_In):
-    model_config = _In.model_config | _example(current="correct horse battery", new="staple correct horse")
+class PasswordChange(In):
+    model_config = In.model_config | example(current="correct horse battery", new="staple correct horse")
     current: Annotated[str, StringConstraints(min_length=1, max_length=256)]
     new: Password
 
 
-class AgentCreate(_In):
-    model_config = _In.model_config | _example(email="bo@example.org", name="Bo", role="agent")
+class AgentCreate(In):
+    model_config = In.model_config | example(email="bo@example.org", name="Bo", role="agent")
     email: Email
     name: Name
     role: Literal["agent", "admin"] = "agent"
 
 
-class AgentOut(_Out):
-    id: str = Field(examples=[_ID])
+class AgentOut(Out):
+    id: str = Field(examples=[EXAMPLE_ID])
     email: str
     name: str
     role: Literal["agent", "admin"]
@@ -176,13 +188,13 @@ class AgentOut(_Out):
         )
 
 
-class SignedIn(_Out):
+class SignedIn(Out):
     agent: AgentOut
     csrf_token: str | None = Field(description="Send it as `X-CSRF-Token` with every change. Null for API keys.")
     scopes: list[str] | None = Field(description="What the API key may do. Null for a signed-in browser.")
 
 
-class Link(_Out):
+class Link(Out):
     agent: AgentOut
     token: str = Field(description="Shown once: the one-time token of the sign-in link.")
     url: str = Field(description="The link to hand over.")
@@ -191,20 +203,20 @@ class Link(_Out):
 # -- API keys
 
 
-class ApiKeyCreate(_In):
-    model_config = _In.model_config | _example(name="billing export", scopes=["threads:read"])
+class ApiKeyCreate(In):
+    model_config = In.model_config | example(name="billing export", scopes=["threads:read"])
     name: Name
     scopes: list[Scope] = Field(min_length=1, max_length=20)
     expires_at: AwareDatetime | None = None
 
 
-class ApiKeyRotate(_In):
-    model_config = _In.model_config | _example(overlap_seconds=3600)
+class ApiKeyRotate(In):
+    model_config = In.model_config | example(overlap_seconds=3600)
     overlap_seconds: Overlap = Field(0, description="How long the old secret still works.")
 
 
-class ApiKeyOut(_Out):
-    id: str = Field(examples=[_ID])
+class ApiKeyOut(Out):
+    id: str = Field(examples=[EXAMPLE_ID])
     name: str
     prefix: str = Field(examples=["ntf_k7m2q9x4ab"])
     scopes: list[str]
@@ -227,7 +239,7 @@ class ApiKeyOut(_Out):
         )
 
 
-class ApiKeySecret(_Out):
+class ApiKeySecret(Out):
     key: ApiKeyOut
     secret: str = Field(description="Shown once. Send it as `Authorization: Bearer ...`.")
 
@@ -235,14 +247,14 @@ class ApiKeySecret(_Out):
 # -- contacts
 
 
-class IdentityOut(_Out):
+class IdentityOut(Out):
     channel: str
     address: str
     display_name: str
 
 
-class ContactOut(_Out):
-    id: str = Field(examples=[_ID])
+class ContactOut(Out):
+    id: str = Field(examples=[EXAMPLE_ID])
     display_name: str
     note: str
     identities: list[IdentityOut]
@@ -262,8 +274,8 @@ class ContactOut(_Out):
         )
 
 
-class ContactChange(_In):
-    model_config = _In.model_config | _example(display_name="Ana Silva", note="prefers mail")
+class ContactChange(In):
+    model_config = In.model_config | example(display_name="Ana Silva", note="prefers mail")
     display_name: Annotated[str, StringConstraints(strip_whitespace=True, max_length=300)] | None = None
     note: Annotated[str, StringConstraints(max_length=2000)] | None = None
 
@@ -271,8 +283,8 @@ class ContactChange(_In):
 # -- threads
 
 
-class ThreadOut(_Out):
-    id: str = Field(examples=[_ID])
+class ThreadOut(Out):
+    id: str = Field(examples=[EXAMPLE_ID])
     version: int = Field(description="Grows with every change of state, assignment or mark: the ETag.")
     channel: str
     subject: str
@@ -311,10 +323,10 @@ class ThreadOut(_Out):
         )
 
 
-class ThreadChange(_In):
+class ThreadChange(In):
     """Only the named fields change. `assignee_id: null` takes the thread from everybody."""
 
-    model_config = _In.model_config | _example(state="closed")
+    model_config = In.model_config | example(state="closed")
     state: ThreadState | None = None
     snoozed_until: AwareDatetime | None = None
     assignee_id: Annotated[str, StringConstraints(max_length=36)] | None = None
@@ -331,7 +343,7 @@ class ThreadChange(_In):
         }
 
 
-class ThreadChanged(_Out):
+class ThreadChanged(Out):
     thread: ThreadOut
     undo: dict[str, Any] = Field(description="Send these as the next change to take this one back.")
 
@@ -340,7 +352,7 @@ class ThreadChanged(_Out):
         return cls(thread=ThreadOut.of(change.thread), undo=dict(change.undo))
 
 
-class Counts(_Out):
+class Counts(Out):
     """How many threads each view holds."""
 
     inbox: int
@@ -358,18 +370,18 @@ class Counts(_Out):
 # -- messages
 
 
-class Person(_Out):
+class Person(Out):
     address: str
     name: str = ""
 
 
-class LabelOut(_Out):
+class LabelOut(Out):
     name: str
     score: float
 
 
-class AttachmentOut(_Out):
-    id: str = Field(examples=[_ID])
+class AttachmentOut(Out):
+    id: str = Field(examples=[EXAMPLE_ID])
     filename: str
     content_type: str = Field(description="Found in the content, not the type that was claimed.")
     size: int
@@ -388,7 +400,7 @@ class AttachmentOut(_Out):
         )
 
 
-class EventOut(_Out):
+class EventOut(Out):
     kind: str
     occurred_at: datetime
     actor: str
@@ -399,8 +411,8 @@ class EventOut(_Out):
         return cls(kind=event.kind, occurred_at=event.occurred_at, actor=event.actor, detail=event.detail)
 
 
-class MessageOut(_Out):
-    id: str = Field(examples=[_ID])
+class MessageOut(Out):
+    id: str = Field(examples=[EXAMPLE_ID])
     thread_id: str
     direction: Direction
     author: Author
@@ -448,37 +460,40 @@ def _people(stored: Sequence[Any]) -> list[Person]:
     return [Person(address=str(person.get("address", "")), name=str(person.get("name", ""))) for person in stored]
 
 
-class Reply(_In):
-    model_config = _In.model_config | _example(text="Hello Ana, your refund is on its way.")
+class Reply(In):
+    model_config = In.model_config | example(text="Hello Ana, your refund is on its way.")
     text: Text
     subject: Annotated[str, StringConstraints(max_length=900)] | None = None
+    upload_ids: list[Reference] = Field(
+        default_factory=list, max_length=20, description="Files of yours that wait (see uploads), to send along."
+    )
     hold_seconds: Hold | None = Field(None, description="Undo window; default: the server's setting.")
 
 
-class Resolve(_In):
+class Resolve(In):
     """What a person found out about a message whose outcome is unknown."""
 
-    model_config = _In.model_config | _example(outcome="sent")
+    model_config = In.model_config | example(outcome="sent")
     outcome: Literal["sent", "resend", "failed"]
 
 
 # -- suggestions
 
 
-class CheckOut(_Out):
+class CheckOut(Out):
     name: str
     passed: bool
     detail: str
 
 
-class CitationOut(_Out):
+class CitationOut(Out):
     source: str
     text: str
     score: float
 
 
-class SuggestionOut(_Out):
-    id: str = Field(examples=[_ID])
+class SuggestionOut(Out):
+    id: str = Field(examples=[EXAMPLE_ID])
     thread_id: str
     message_id: str
     state: SuggestionState
@@ -526,26 +541,26 @@ class SuggestionOut(_Out):
         )
 
 
-class SuggestionAccept(_In):
-    model_config = _In.model_config | _example(text="Hello Ana, your refund is on its way.", hold_seconds=10)
+class SuggestionAccept(In):
+    model_config = In.model_config | example(text="Hello Ana, your refund is on its way.", hold_seconds=10)
     text: Text | None = Field(None, description="The edited text; absent: the suggestion as it is.")
     hold_seconds: Hold | None = Field(None, description="Undo window; default: the server's setting.")
 
 
-class SuggestionReject(_In):
-    model_config = _In.model_config | _example(reason="wrong tone")
+class SuggestionReject(In):
+    model_config = In.model_config | example(reason="wrong tone")
     reason: Literal["", "wrong facts", "wrong tone", "not needed", "unsafe", "language", "other"] = ""
 
 
-class SuggestionAsk(_In):
-    model_config = _In.model_config | _example(instruction="shorter")
+class SuggestionAsk(In):
+    model_config = In.model_config | example(instruction="shorter")
     instruction: Annotated[str, StringConstraints(max_length=500)] = ""
 
 
 # -- health
 
 
-class Ready(_Out):
+class Ready(Out):
     status: Literal["ready", "degraded", "down"]
     checks: dict[str, str] = Field(description="Each part with `up` or `down`.")
     models: dict[str, Any] = Field(description="What the workers last said about their models.")

@@ -9,7 +9,20 @@ from fastapi import Header, Query
 from api.schemas import Problem
 from assistant.services.paging import MAX_PAGE
 
-__all__ = ["CHANGED", "FAILS", "FOUND", "Cursor", "IdempotencyKey", "IfMatch", "Limit", "Search", "etag", "version_of"]
+__all__ = [
+    "CHANGED",
+    "FAILS",
+    "FOUND",
+    "MOVED",
+    "Cursor",
+    "IdempotencyKey",
+    "IfMatch",
+    "IfWords",
+    "Limit",
+    "Search",
+    "etag",
+    "version_of",
+]
 
 
 def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -22,6 +35,13 @@ FOUND = _problems(404)
 """Operations on one thing: absent and not yours look the same."""
 CHANGED = _problems(404, 409, 412)
 """Operations that change one thing: somebody was faster, or it changed since it was read."""
+MOVED: dict[int | str, dict[str, Any]] = {
+    308: {
+        "model": Problem,
+        "description": "The thread was merged: repeat the request at `Location`. `thread_id` is the one it was merged into.",
+    }
+}
+"""Operations below one thread. Taking the merge back ends it, so the answer is not to be kept."""
 
 Cursor = Annotated[str, Query(max_length=500, description="`next_cursor` of the page before; empty: the first page.")]
 Limit = Annotated[int, Query(ge=1, le=MAX_PAGE, description="Items of one page.")]
@@ -31,6 +51,13 @@ Search = Annotated[
 IfMatch = Annotated[
     str, Header(alias="If-Match", pattern=r'^"[0-9]{1,9}"$', description="The ETag you read.", examples=['"1"'])
 ]
+IfWords = Annotated[
+    str,
+    Header(
+        alias="If-Match", pattern=r'^"[0-9a-f]{16}"$', description="The ETag you read.", examples=['"0123456789abcdef"']
+    ),
+]
+"""Of a thing whose ETag is made from its words."""
 IdempotencyKey = Annotated[
     str | None,
     Header(
@@ -43,7 +70,7 @@ IdempotencyKey = Annotated[
 ]
 
 
-def etag(version: int) -> str:
+def etag(version: int | str) -> str:
     return f'"{version}"'
 
 

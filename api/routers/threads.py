@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Header, Query, Response
 
 from api.deps import Access, ApiRoute, Caller, Id, Parts, Reading, Transaction
-from api.routers.common import CHANGED, FAILS, FOUND, Cursor, IdempotencyKey, Limit, Search, etag, version_of
+from api.routers.common import CHANGED, FAILS, FOUND, MOVED, Cursor, IdempotencyKey, Limit, Search, etag, version_of
 from api.schemas import (
     Counts,
     Listing,
@@ -19,7 +19,7 @@ from api.schemas import (
     ThreadOut,
     listing,
 )
-from assistant.services import outbox, threads
+from assistant.services import outbox, threads, uploads
 from assistant.states import Author
 
 __all__ = ["counting", "hold_seconds", "router"]
@@ -46,6 +46,7 @@ def list_threads(
     assignee: Annotated[str, Query(max_length=36, description="An agent's id, `me`, or `none`.")] = "",
     channel: Word = "",
     intent: Word = "",
+    label: Annotated[str, Query(max_length=50, description="The name of a label.")] = "",
     contact_id: Annotated[str, Query(max_length=36)] = "",
     cursor: Cursor = "",
     limit: Limit = 50,
@@ -53,7 +54,14 @@ def list_threads(
     """One page of a view. New mail never repeats or hides a thread on the next page."""
     who = (caller.agent_id or "none") if assignee == "me" else assignee
     filters = threads.Filters(
-        search=q, unread=unread, starred=starred, assignee=who, channel=channel, intent=intent, contact_id=contact_id
+        search=q,
+        unread=unread,
+        starred=starred,
+        assignee=who,
+        channel=channel,
+        intent=intent,
+        label=label,
+        contact_id=contact_id,
     )
     page = threads.list_threads(session, view, cursor=cursor, limit=limit, sort=sort, filters=filters)
     return listing(page, ThreadOut.of)
@@ -65,7 +73,7 @@ def count_threads(caller: Reader, session: Reading) -> Counts:
     return Counts(**threads.counts(session))
 
 
-@router.get("/{thread_id}", operation_id="getThread", responses=FOUND)
+@router.get("/{thread_id}", operation_id="getThread", responses=FOUND | MOVED)
 def get_thread(thread_id: Id, caller: Reader, session: Reading, response: Response) -> ThreadOut:
     """One thread. The ETag is its version."""
     thread = threads.get_thread(session, thread_id)
@@ -73,7 +81,7 @@ def get_thread(thread_id: Id, caller: Reader, session: Reading, response: Respon
     return ThreadOut.of(thread)
 
 
-@router.patch("/{thread_id}", operation_id="changeThread", responses=CHANGED)
+@router.patch("/{thread_id}", operation_id="changeThread", responses=CHANGED | MOVED)
 def change_thread(
     thread_id: Id,
     body: ThreadChange,
@@ -89,7 +97,12 @@ def change_thread(
     return ThreadChanged.of(change)
 
 
-@router.get("/{thread_id}/messages", operation_id="listMessages", response_model=Listing[MessageOut], responses=FOUND)
+@router.get(
+    "/{thread_id}/messages",
+    operation_id="listMessages",
+    response_model=Listing[MessageOut],
+    responses=FOUND | MOVED,
+)
 def list_messages(
     thread_id: Id, caller: Reader, session: Reading, cursor: Cursor = "", limit: Limit = 50
 ) -> dict[str, Any]:
@@ -97,7 +110,7 @@ def list_messages(
     return listing(threads.messages_page(session, thread_id, cursor=cursor, limit=limit), MessageOut.of)
 
 
-@router.post("/{thread_id}/messages", operation_id="sendMessage", status_code=201, responses=CHANGED)
+@router.post("/{thread_id}/messages", operation_id="sendMessage", status_code=201, responses=CHANGED | MOVED)
 def send_message(
     thread_id: Id,
     body: Reply,
@@ -107,8 +120,9 @@ def send_message(
     response: Response,
     key: IdempotencyKey = None,
 ) -> MessageOut:
-    """Reply to the contact. The message is held for the undo window, then sent."""
+    """Reply to the contact, perhaps with files. The message is held for the undo window, then sent."""
     agent = caller.require_agent()
+    files = uploads.take_named(session, body.upload_ids, agent_id=agent.id) if body.upload_ids else []
     message = outbox.queue_message(
         session,
         thread_id=thread_id,
@@ -116,6 +130,7 @@ def send_message(
         agent_id=agent.id,
         text=body.text,
         subject=body.subject,
+        attachments=files,
         hold_seconds=hold_seconds(body.hold_seconds, caller, parts),
     )
     session.flush()
@@ -123,7 +138,7 @@ def send_message(
     return MessageOut.of(threads.get_message(session, message.id))
 
 
-@router.get("/{thread_id}/suggestions", operation_id="listSuggestions", responses=FOUND)
+@router.get("/{thread_id}/suggestions", operation_id="listSuggestions", responses=FOUND | MOVED)
 def list_suggestions(
     thread_id: Id, caller: Annotated[Caller, Depends(Access("suggestions:read"))], session: Reading
 ) -> list[SuggestionOut]:

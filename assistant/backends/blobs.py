@@ -80,6 +80,11 @@ class Blobs:
         except OSError as error:
             raise StorageError(f"the blob store refused: {type(error).__name__}") from error
 
+    def ensure(self, key: str, content: bytes) -> None:
+        """For whoever relied on bytes that were there already, once its row is committed: they may have been tidied up meanwhile."""
+        if not self.exists(key):
+            self.put(key, content)
+
     def get(self, key: str) -> bytes:
         """The bytes of a key. Raises `StorageError` too when they are not the ones that were stored under it."""
         content = self._read(key)

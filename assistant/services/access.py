@@ -62,10 +62,14 @@ __all__ = [
 
 SCOPES: dict[str, str] = {
     "threads:read": "Read threads, their messages and attachments.",
-    "threads:write": "Change the state, assignment and marks of threads.",
-    "messages:send": "Write replies, take them back, settle uncertain ones.",
+    "threads:write": "Change the state, assignment, marks and labels of threads; merge and split them.",
+    "notes:read": "Read internal notes.",
+    "notes:write": "Write internal notes, and take one's own away.",
+    "messages:send": "Write replies, with files, take them back, settle uncertain ones.",
     "suggestions:read": "Read suggested replies.",
     "suggestions:write": "Accept, edit, reject and ask for suggested replies.",
+    "replies:read": "Read saved replies.",
+    "replies:write": "Write, change and delete saved replies.",
     "contacts:read": "Read contacts and their addresses.",
     "contacts:write": "Change contacts and what they agreed to.",
     "metrics:read": "Read /metrics from another machine.",

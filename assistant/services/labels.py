@@ -13,10 +13,23 @@ from sqlalchemy.orm import Session
 from assistant.clock import utcnow
 from assistant.db.inbox import Label, ThreadLabel
 from assistant.db.session import publish
-from assistant.errors import InvalidInput
+from assistant.errors import InvalidInput, NotFound
+from assistant.services.paging import Key, Page, after, bounded, read_cursor, write_cursor
 from assistant.services.threads import get_thread
 
-__all__ = ["add", "add_all", "every", "name_of", "of_threads", "remove", "take_back"]
+__all__ = [
+    "add",
+    "add_all",
+    "every",
+    "name_of",
+    "of_threads",
+    "on_thread",
+    "page",
+    "put",
+    "remove",
+    "take_back",
+    "take_off",
+]
 
 _LONGEST = 50
 _HUES = 8
@@ -42,6 +55,41 @@ def every(session: Session) -> Sequence[tuple[Label, int]]:
         .order_by(Label.name)
     )
     return [(label, count) for label, count in rows]
+
+
+_KEYS = (Key(lambda: Label.__table__.c.id, "id"),)
+
+
+def page(session: Session, *, cursor: str = "", limit: int = 50) -> Page[tuple[Label, int]]:
+    """One page of the labels in the order of their first use, with how many threads have each. Raises `InvalidInput`."""
+    limit = bounded(limit)
+    query = select(Label, func.count(ThreadLabel.id)).outerjoin(ThreadLabel, ThreadLabel.label_id == Label.id)
+    if cursor:
+        query = query.where(after(_KEYS, read_cursor(cursor, "labels", _KEYS)))
+    rows = [
+        (label, count) for label, count in session.execute(query.group_by(Label.id).order_by(Label.id).limit(limit + 1))
+    ]
+    return Page(rows[:limit], write_cursor("labels", (rows[limit - 1][0].id,)) if len(rows) > limit else None)
+
+
+def on_thread(session: Session, thread_id: str) -> Sequence[Label]:
+    """The labels of one thread, by name. Raises `NotFound`."""
+    get_thread(session, thread_id)
+    return of_threads(session, [thread_id])[thread_id]
+
+
+def put(session: Session, thread_id: str, *, name: str, agent_id: str | None) -> Label:
+    """As `add`; the label, whether it was there or not."""
+    add(session, thread_id, name=name, agent_id=agent_id)
+    return session.scalars(select(Label).where(Label.name == name_of(name))).one()
+
+
+def take_off(session: Session, thread_id: str, *, label_id: str, agent_id: str | None) -> None:
+    """Take a label off a thread by its id. Raises `NotFound` when the thread has no such label."""
+    name = session.scalar(select(Label.name).where(Label.id == label_id))
+    if name is None or not remove(session, thread_id, name=name, agent_id=agent_id):
+        get_thread(session, thread_id)
+        raise NotFound("the thread has no such label")
 
 
 def of_threads(session: Session, thread_ids: Iterable[str]) -> dict[str, list[Label]]:

@@ -11,9 +11,10 @@ from sqlalchemy.orm import Session
 from assistant.db.inbox import Note
 from assistant.db.session import publish
 from assistant.errors import InvalidInput, NotFound
+from assistant.services.paging import Key, Page, after, bounded, read_cursor, write_cursor
 from assistant.services.threads import get_thread
 
-__all__ = ["LONGEST", "add", "of_thread", "quoted", "remove"]
+__all__ = ["LONGEST", "add", "of_thread", "page", "quoted", "remove"]
 
 LONGEST = 20_000
 _TELLING = 20
@@ -44,6 +45,21 @@ def add(session: Session, thread_id: str, *, agent_id: str, text: str, form_id: 
 def of_thread(session: Session, thread_id: str) -> Sequence[Note]:
     """The notes of a thread, oldest first."""
     return session.scalars(select(Note).where(Note.thread_id == thread_id).order_by(Note.created_at, Note.id)).all()
+
+
+_KEYS = (Key(lambda: Note.__table__.c.created_at, "moment"), Key(lambda: Note.__table__.c.id, "id"))
+
+
+def page(session: Session, thread_id: str, *, cursor: str = "", limit: int = 50) -> Page[Note]:
+    """One page of a thread's notes, oldest first. Raises `NotFound`, `InvalidInput`."""
+    get_thread(session, thread_id)
+    limit = bounded(limit)
+    query = select(Note).where(Note.thread_id == thread_id)
+    if cursor:
+        query = query.where(after(_KEYS, read_cursor(cursor, "notes", _KEYS)))
+    rows = session.scalars(query.order_by(Note.created_at, Note.id).limit(limit + 1)).all()
+    last = rows[limit - 1] if len(rows) > limit else None
+    return Page(rows[:limit], write_cursor("notes", (last.created_at, last.id)) if last is not None else None)
 
 
 def remove(session: Session, note_id: str, *, agent_id: str) -> Note:

@@ -21,10 +21,12 @@ from api.main import create_app
 from assistant.clock import new_id, utcnow
 from assistant.db.contacts import Contact, Identity
 from assistant.db.messages import Attachment, Message, Suggestion, Thread
+from assistant.db.moves import ThreadMove
 from assistant.db.profiles import Profile
-from assistant.services import access
+from assistant.services import access, labels, notes, saved_replies, uploads
 from assistant.settings import Settings
 from assistant.states import Author, Delivery, Direction, SuggestionState, TriageState
+from assistant.values import StoredAttachment
 from pipelines.container import Container
 
 PASSWORD = "correct horse battery"
@@ -164,6 +166,21 @@ class World:
             session.add(blob)
             self.ids |= {"message": message.id, "attachment": blob.id}
         self.container.blobs.put("att/1", b"<script>alert(document.domain)</script>")
+
+    def add(self) -> None:
+        """What agents add to threads: one of each, and a merge that was taken back."""
+        by, thread = self.ids["admin"], self.ids["thread"]
+        file = StoredAttachment("a.txt", "text/plain", 5, "parts/seed")
+        with self.container.database.transaction() as session:
+            made = {
+                "note": notes.add(session, thread, agent_id=by, text="Call her.", form_id="seed"),
+                "label": labels.put(session, thread, name="refund", agent_id=by),
+                "reply": saved_replies.save(session, name="Seen", text="We saw it.", agent_id=by),
+                "upload": uploads.add(session, file, agent_id=by, thread_id=None, kind=uploads.PROGRAM),
+                "move": ThreadMove(id=new_id(), kind="merge", from_id=new_id(), into_id=thread, undone_at=utcnow()),
+            }
+            session.add(made["move"])
+            self.ids |= {name: one.id for name, one in made.items()}
 
 
 @contextmanager

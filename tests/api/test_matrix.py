@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import httpx
@@ -30,6 +31,7 @@ ROUTES: dict[str, str | None] = {
     "GET /api/v1/contacts": "contacts:read",
     "GET /api/v1/contacts/{contact_id}": "contacts:read",
     "PATCH /api/v1/contacts/{contact_id}": "contacts:write",
+    "GET /api/v1/labels": "threads:read",
     "GET /api/v1/keys": "admin",
     "POST /api/v1/keys": "admin",
     "DELETE /api/v1/keys/{key_id}": "admin",
@@ -39,8 +41,16 @@ ROUTES: dict[str, str | None] = {
     "POST /api/v1/messages/{message_id}/resolve": "messages:send",
     "POST /api/v1/messages/{message_id}/retry": "messages:send",
     "POST /api/v1/messages/{message_id}/send-now": "messages:send",
+    "POST /api/v1/messages/{message_id}/split": "threads:write",
     "POST /api/v1/messages/{message_id}/suggestions": "suggestions:write",
+    "POST /api/v1/moves/{move_id}/undo": "threads:write",
+    "DELETE /api/v1/notes/{note_id}": "notes:write",
     "GET /api/v1/openapi.json": "any",
+    "GET /api/v1/saved-replies": "replies:read",
+    "POST /api/v1/saved-replies": "replies:write",
+    "DELETE /api/v1/saved-replies/{reply_id}": "replies:write",
+    "GET /api/v1/saved-replies/{reply_id}": "replies:read",
+    "PUT /api/v1/saved-replies/{reply_id}": "replies:write",
     "GET /api/v1/suggestions/{suggestion_id}": "suggestions:read",
     "POST /api/v1/suggestions/{suggestion_id}/accept": "suggestions:write",
     "POST /api/v1/suggestions/{suggestion_id}/reject": "suggestions:write",
@@ -49,9 +59,18 @@ ROUTES: dict[str, str | None] = {
     "GET /api/v1/counts": "threads:read",
     "GET /api/v1/threads/{thread_id}": "threads:read",
     "PATCH /api/v1/threads/{thread_id}": "threads:write",
+    "GET /api/v1/threads/{thread_id}/labels": "threads:read",
+    "POST /api/v1/threads/{thread_id}/labels": "threads:write",
+    "DELETE /api/v1/threads/{thread_id}/labels/{label_id}": "threads:write",
+    "POST /api/v1/threads/{thread_id}/merge": "threads:write",
     "GET /api/v1/threads/{thread_id}/messages": "threads:read",
     "POST /api/v1/threads/{thread_id}/messages": "messages:send",
+    "GET /api/v1/threads/{thread_id}/notes": "notes:read",
+    "POST /api/v1/threads/{thread_id}/notes": "notes:write",
     "GET /api/v1/threads/{thread_id}/suggestions": "suggestions:read",
+    "GET /api/v1/uploads": "messages:send",
+    "POST /api/v1/uploads": "messages:send",
+    "DELETE /api/v1/uploads/{upload_id}": "messages:send",
 }
 BODIES: dict[str, Any] = {
     "POST /api/v1/agents": {"email": "x@example.org", "name": "X"},
@@ -62,21 +81,48 @@ BODIES: dict[str, Any] = {
     "POST /api/v1/keys": {"name": "k", "scopes": ["threads:read"]},
     "POST /api/v1/keys/{key_id}/rotate": {},
     "POST /api/v1/messages/{message_id}/resolve": {"outcome": "sent"},
+    "POST /api/v1/messages/{message_id}/split": {"reason": "another matter"},
     "POST /api/v1/messages/{message_id}/suggestions": {},
+    "POST /api/v1/saved-replies": {"name": "Thanks", "text": "Thank you."},
+    "PUT /api/v1/saved-replies/{reply_id}": {"name": "Thanks", "text": "Thank you."},
     "POST /api/v1/suggestions/{suggestion_id}/accept": {},
     "POST /api/v1/suggestions/{suggestion_id}/reject": {},
     "PATCH /api/v1/threads/{thread_id}": {"starred": True},
+    "POST /api/v1/threads/{thread_id}/labels": {"name": "urgent"},
+    "POST /api/v1/threads/{thread_id}/merge": {"into_id": new_id(), "reason": "the same order"},
     "POST /api/v1/threads/{thread_id}/messages": {"text": "hello"},
+    "POST /api/v1/threads/{thread_id}/notes": {"text": "call her"},
 }
 """A valid body for each route that takes one."""
+
+FILES: dict[str, Any] = {"POST /api/v1/uploads": {"file": ("a.txt", b"hello", "text/plain")}}
+"""The same for those that take a file."""
+TAGS = {"/accept": '"1"', "/reject": '"1"', "/saved-replies/": '"0123456789abcdef"'}
+"""What the If-Match of some operations looks like."""
+
+
+@pytest.fixture
+def world(world: World) -> World:
+    """With one of everything that agents add."""
+    world.add()
+    return world
 
 
 def call(client: httpx.Client, operation: str, ids: dict[str, str]) -> httpx.Response:
     method, path = operation.split()
+    tag = tag_for(path)
+    headers = {"if-match": tag} if tag and method != "GET" else {}
     for name, value in ids.items():
         path = path.replace("{" + name + "_id}", value)
-    headers = {"if-match": '"1"'} if path.endswith(("/accept", "/reject")) else {}
-    return client.request(method, path, json=BODIES.get(operation), headers=headers)
+    return client.request(method, path, json=BODIES.get(operation), files=FILES.get(operation), headers=headers)
+
+
+def tag_for(path: str) -> str:
+    return next((tag for part, tag in TAGS.items() if part in path), "")
+
+
+def ids_in(operation: str) -> list[str]:
+    return re.findall(r"{([a-z]+)_id}", operation)
 
 
 @pytest.mark.checklist(19)
@@ -161,16 +207,16 @@ def test_an_absent_id_is_404_everywhere_and_so_is_the_id_of_another_kind(world: 
     for operation in ROUTES:
         if "{" not in operation:
             continue
-        world.clear_limits()
-        kind = operation.split("{")[1].split("_id}")[0]
-        gone = new_id()
-        absent = call(admin, operation, {kind: gone})
-        assert (absent.status_code, absent.json()["code"]) == (404, "not-found"), (operation, absent.text)
-        other = world.ids["contact" if kind != "contact" else "thread"]
-        foreign = call(admin, operation, {kind: other})
-        assert foreign.status_code == 404, (operation, foreign.text)
-        words = {absent.json()["detail"].replace(gone, ""), foreign.json()["detail"].replace(other, "")}
-        assert len(words) == 1, operation
+        for kind in ids_in(operation):
+            world.clear_limits()
+            gone = new_id()
+            absent = call(admin, operation, world.ids | {kind: gone})
+            assert (absent.status_code, absent.json()["code"]) == (404, "not-found"), (operation, absent.text)
+            other = world.ids["contact" if kind != "contact" else "thread"]
+            foreign = call(admin, operation, world.ids | {kind: other})
+            assert foreign.status_code == 404, (operation, foreign.text)
+            words = {absent.json()["detail"].replace(gone, ""), foreign.json()["detail"].replace(other, "")}
+            assert len(words) == 1, operation
 
 
 @pytest.mark.checklist(20)
@@ -179,10 +225,10 @@ def test_a_malformed_id_is_refused_before_anything_is_looked_up(world: World) ->
     for operation in ROUTES:
         if "{" not in operation:
             continue
-        kind = operation.split("{")[1].split("_id}")[0]
-        for bad in ("1", "..%2f..%2fetc", "%27%20OR%201=1", "A" * 300, "0" * 36):
-            world.clear_limits()
-            assert call(admin, operation, {kind: bad}).status_code in {404, 422}, (operation, bad)
+        for kind in ids_in(operation):
+            for bad in ("1", "..%2f..%2fetc", "%27%20OR%201=1", "A" * 300, "0" * 36):
+                world.clear_limits()
+                assert call(admin, operation, world.ids | {kind: bad}).status_code in {404, 422}, (operation, bad)
 
 
 @pytest.mark.checklist(22)
@@ -194,9 +240,10 @@ def test_fields_that_only_the_server_sets_are_refused(world: World) -> None:
                 continue
             world.clear_limits()
             method, path = operation.split()
+            tag = tag_for(path)
             for name, value in world.ids.items():
                 path = path.replace("{" + name + "_id}", value)
-            answer = admin.request(method, path, json=body | {field: "x"}, headers={"if-match": '"1"'})
+            answer = admin.request(method, path, json=body | {field: "x"}, headers={"if-match": tag})
             assert answer.status_code == 422, (operation, field)
             assert any(error["pointer"].endswith(field) for error in answer.json()["errors"]), (operation, field)
 
