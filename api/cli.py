@@ -65,7 +65,7 @@ class LazyGroup(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Before any command: what is logged goes to standard error, never between the lines of a document."""
-        from assistant.telemetry import configure_logging
+        from assistant.logs import configure_logging
 
         configure_logging("warning", "console")
         return super().invoke(ctx)

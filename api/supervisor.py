@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from api.forks import Fork, can_fork
 from assistant.clock import monotonic
 from assistant.settings import ROOT
 
@@ -27,6 +28,8 @@ _HOPELESS = 4
 """Ends in a row, before the first page was ever served, after which the start is given up."""
 _LOG_BYTES = 20_000_000
 _TICK = 0.1
+OURS = [sys.executable, "-m", "api.cli"]
+"""How `notifyr` is run by the interpreter that reads this."""
 
 
 def procfile(path: Path) -> dict[str, list[str]]:
@@ -36,7 +39,7 @@ def procfile(path: Path) -> dict[str, list[str]]:
         name, colon, command = text.partition(":")
         words = command.split()
         if colon and not name.startswith("#") and words:
-            ours = [sys.executable, "-m", "api.cli"] if words[0] == "notifyr" else [words[0]]
+            ours = OURS if words[0] == "notifyr" else [words[0]]
             processes[name.strip()] = [*ours, *words[1:]]
     return processes
 
@@ -63,7 +66,7 @@ class Child:
 
     name: str
     command: Sequence[str]
-    process: subprocess.Popen[bytes] | None = None
+    process: subprocess.Popen[bytes] | Fork | None = None
     started: float = 0.0
     due: float = 0.0
     failures: int = 0
@@ -85,6 +88,8 @@ class Supervisor:
     say: Callable[[str], None]
     stream: bool = False
     on_exit: Callable[[int], None] = lambda _pid: None
+    forking: bool = False
+    """Our own commands are forks of this process, which has imported what they need (`api.forks.preload`)."""
     children: list[Child] = field(default_factory=list)
     stopping: bool = False
 
@@ -100,6 +105,11 @@ class Supervisor:
     def _launch(self, child: Child) -> None:
         output = sys.stderr.fileno() if self.stream else self._open_log(child.name)
         try:
+            if self.forking and list(child.command[:3]) == OURS and can_fork():
+                child.process = Fork(
+                    child.command[3:], self.environment, output=output, errors=output, first=_die_with_parent
+                )
+                return
             child.process = subprocess.Popen(  # noqa: S603  # the Procfile's words, no shell
                 child.command,
                 stdin=subprocess.DEVNULL,
@@ -111,9 +121,9 @@ class Supervisor:
                 preexec_fn=_die_with_parent,  # noqa: PLW1509  # this process has no other thread
             )
         finally:
+            child.started = monotonic()
             if not self.stream:
                 os.close(output)
-        child.started = monotonic()
 
     def _open_log(self, name: str) -> int:
         path = self.log_of(name)

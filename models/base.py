@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol, runtime_checkable
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 from assistant.values import Label, Prompt
 
-__all__ = ["Classifier", "Embedder", "Generator", "Vectors"]
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
-Vectors = npt.NDArray[np.float32]
+__all__ = ["OTHER", "OUTSIDE", "Classifier", "Embedder", "Generator", "Vectors"]
+
+Vectors: TypeAlias = "npt.NDArray[np.float32]"
+OTHER = "other"
+"""The label of what is outside every intent: no intent is claimed."""
+OUTSIDE = 0.02
+"""A text less familiar than all but this share of the examples is outside every intent."""
 
 
 @runtime_checkable

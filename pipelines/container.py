@@ -18,24 +18,21 @@ from assistant.backends.bus import Bus
 from assistant.backends.cache import GenerationCache
 from assistant.backends.coordination import Limiter
 from assistant.backends.secrets import secret_key
-from assistant.backends.vectors import Vectors
 from assistant.db.session import Database, Event, Job
 from assistant.failpoints import failpoint
 from assistant.settings import Settings, load_settings
 from channels.base import Channel
 from channels.support.child import ParserChild
-from models.base import Embedder, Generator
-from models.catalog import load_classifier, load_embedder, load_generator
-from models.heads.labeller import Labeller
-from models.wrappers import Cached
 from pipelines import broker
 from pipelines.inbound import Receiver
-from pipelines.lessons import IntentLessons, SpamLessons
 from pipelines.outbound import Deliverer, Portal, open_channels
-from pipelines.triage import Triage
 
 if TYPE_CHECKING:
+    from assistant.backends.vectors import Vectors
     from channels.support.http import SafeClient
+    from models.base import Embedder, Generator
+    from models.heads.labeller import Labeller
+    from pipelines.triage import Triage
 
 __all__ = ["Container", "build", "find_redis"]
 
@@ -89,6 +86,8 @@ class Container:
 
     @cached_property
     def vectors(self) -> Vectors:
+        from assistant.backends.vectors import Vectors
+
         return Vectors.open(self.settings)
 
     # -- the broker
@@ -146,6 +145,11 @@ class Container:
     @cached_property
     def classifier(self) -> Labeller | None:
         """Every head on one encoder. The workers load it at their start, the api when its intents page asks for it."""
+        if self.settings.encoder == "off":
+            return None
+        from models.catalog import load_classifier
+        from pipelines.lessons import IntentLessons, SpamLessons
+
         return load_classifier(
             self.settings.encoder,
             threads=self.settings.model_threads,
@@ -155,10 +159,19 @@ class Container:
 
     @cached_property
     def embedder(self) -> Embedder | None:
+        if self.settings.encoder == "off":
+            return None
+        from models.catalog import load_embedder
+
         return load_embedder(self.settings.encoder, threads=self.settings.model_threads)
 
     @cached_property
     def generator(self) -> Generator | None:
+        if self.settings.generator == "off":
+            return None
+        from models.catalog import load_generator
+        from models.wrappers import Cached
+
         generator = load_generator(
             self.settings.generator, threads=self.settings.model_threads, timeout=self.settings.draft_timeout
         )
@@ -168,6 +181,8 @@ class Container:
 
     @cached_property
     def triage(self) -> Triage:
+        from pipelines.triage import Triage
+
         return Triage(self)
 
     def close(self) -> None:

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,6 +72,7 @@ def _only_one(settings: Settings) -> Iterator[None]:
             lock.seek(0)
             raise Conflict(f"it is running already: {lock.read().strip() or 'about to be ready'}") from None
         lock.truncate(0)
+        os.register_at_fork(after_in_child=lock.close)  # it is ours alone: children may outlive us for a moment
         yield
 
 
@@ -103,6 +105,7 @@ class Run:
         )
         try:
             self._start_store(supervisor)
+            supervisor.forking = self._preload()
             path = self._prepare()
             self._start_processes(supervisor, edges=True)
             return self._watch(supervisor, path)
@@ -158,20 +161,41 @@ class Run:
         self.environment["NOTIFYR_REDIS_URL"] = embedded.url
         write_private(self.settings.path("run", "redis-url"), embedded.url)
 
+    def _preload(self) -> bool:
+        """Import what the processes share, if they can be forks of this one."""
+        from api.forks import can_fork, preload
+
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = self.environment["PROMETHEUS_MULTIPROC_DIR"]  # read by the import
+        if can_fork():
+            preload()
+        return can_fork()
+
     def _prepare(self) -> str:
-        """Checks, tables, first admin: in a process of its own, so that this one stays small. Returns the page to open."""
-        done = subprocess.run(
-            [sys.executable, "-m", "api.cli", "prepare", "--json"],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            env=self.environment,
-            check=False,
-        )
-        if done.returncode:
-            console.error(_reason(done.stderr))
-            raise typer.Exit(done.returncode)
-        path: str = json.loads(done.stdout)["path"]
+        """Checks, tables, first admin: in a process of its own, so that no file or connection stays open in this one.
+        Returns the page to open.
+        """
+        from api.forks import Fork, can_fork
+        from api.supervisor import OURS
+
+        words = ("prepare", "--json")
+        with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
+            if can_fork():
+                code = Fork(words, self.environment, output=output.fileno(), errors=errors.fileno()).wait()
+            else:
+                code = subprocess.run(  # noqa: S603  # our own command
+                    [*OURS, *words],
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=errors,
+                    env=self.environment,
+                    check=False,
+                ).returncode
+            for file in (output, errors):
+                file.seek(0)
+            if code:
+                console.error(_reason(errors.read()))
+                raise typer.Exit(code)
+            path: str = json.loads(output.read())["path"]
         return path
 
     def _start_processes(self, supervisor: Supervisor, *, edges: bool) -> None:

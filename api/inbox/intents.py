@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from anyio.to_thread import run_sync
 from fastapi import APIRouter
@@ -15,9 +15,11 @@ from api.inbox.shell import Page, render
 from assistant.clock import monotonic
 from assistant.errors import ModelUnavailable, NotFound, NotifyrError
 from assistant.services import access, intents, rules
-from models.heads.intents import OTHER, OUTSIDE
-from models.heads.labeller import Labeller
+from models.base import OTHER, OUTSIDE
 from pipelines.stages.classify import merged, windows
+
+if TYPE_CHECKING:
+    from models.heads.labeller import Labeller
 
 __all__ = ["router", "verdict"]
 

@@ -13,14 +13,16 @@ import shutil
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any, Protocol, TypeAlias
 
-import numpy as np
-import numpy.typing as npt
 import structlog
 
 from assistant.errors import ModelError, StorageError
 from assistant.settings import Settings
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 __all__ = ["Vectors"]
 
@@ -29,7 +31,7 @@ _BATCH = 64
 _LARGEST_COSINE = 1.01
 _SAME_TEXT = 0.98
 """A text embedded again, alone instead of in a batch, comes back at least this near."""
-Matrix = npt.NDArray[np.float32]
+Matrix: TypeAlias = "npt.NDArray[np.float32]"
 
 
 class _Store(Protocol):

@@ -23,14 +23,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
-import structlog
-
 from assistant.clock import monotonic
 from assistant.values import Address, Attachment, InboundMessage
 
 __all__ = ["ParserChild", "main"]
 
-_log = structlog.get_logger(__name__)
 _ROOT = Path(__file__).resolve().parent.parent.parent
 CPU_SECONDS = 5
 MEMORY = 512 * 1024 * 1024
@@ -62,7 +59,7 @@ class ParserChild:
                 except (OSError, EOFError, ValueError, KeyError, TypeError, TimeoutError) as error:
                     self._stop()
                     self.restarts += 1
-                    _log.warning("parser_child_died", error=type(error).__name__, size=len(raw))
+                    _warn(error, len(raw))
                     # A child that was old may have died of something else (a limit, a signal): one more try in a new one.
                     if fresh or attempt == 2:
                         break
@@ -119,6 +116,12 @@ class ParserChild:
                 if pipe is not None:
                     pipe.close()
         child.wait(5)
+
+
+def _warn(error: Exception, size: int) -> None:
+    import structlog  # not at the top: the child, which reads mails in this module too, needs none of it
+
+    structlog.get_logger(__name__).warning("parser_child_died", error=type(error).__name__, size=size)
 
 
 # -- frames

@@ -14,15 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from assistant.values import Label
-from models.base import Embedder, Vectors
+from models.base import OTHER, OUTSIDE, Embedder, Vectors
 from models.heads.linear import Linear, calibrated
 
 __all__ = ["OTHER", "OUTSIDE", "Intents", "Lessons", "Nearest", "Shipped"]
 
-OTHER = "other"
-"""What is outside every intent: no intent is claimed."""
-OUTSIDE = 0.02
-"""A text less familiar than all but this share of the examples is outside every intent."""
 _SHOWN = 5
 _NEIGHBOURS = 10
 

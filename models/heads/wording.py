@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import combinations, pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 __all__ = ["COLUMNS", "Lexicon", "columns", "folded", "may_ask_out", "optout_lexicon", "sentences"]
 
@@ -67,6 +69,8 @@ class Lexicon:
 
 def columns(text: str, lexicon: Lexicon | None = None) -> npt.NDArray[np.int64]:
     """Columns present in a text, sorted, each once."""
+    import numpy as np  # not at the top: the rules of the screen need a wording, and no model
+
     plain = folded(text[:_READ])
     words = _WORD.findall(plain)
     grams = {f"w {word}" for word in words}

@@ -15,9 +15,8 @@ from assistant.services.autopilot import Facts, decide, spam_verdict
 from assistant.services.rules import Rules
 from assistant.telemetry import METRICS
 from assistant.values import DecisionKind, Label, Turn
-from models.base import Classifier
+from models.base import OTHER, OUTSIDE, Classifier
 from models.clues import clues as clues_of
-from models.heads.intents import OTHER, OUTSIDE
 from pipelines.stages.run import noted
 
 __all__ = ["OPT_OUT_SURE", "OPT_OUT_UNSURE", "Classify", "merged", "readable", "windows"]

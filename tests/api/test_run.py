@@ -167,6 +167,26 @@ def test_a_killed_process_comes_back(environment: dict[str, str], name: str) -> 
         wait_until(lambda: answers(web) and answers(smtp), seconds=30, what="everything answering again")
 
 
+def test_the_processes_end_when_the_run_command_is_killed(environment: dict[str, str]) -> None:
+    with started(environment) as (process, _):
+        wait_until(lambda: len(family(process)) == 6, seconds=20, what="every process")
+        people = psutil.Process(process.pid).children(recursive=True)
+        process.kill()
+        gone, left = psutil.wait_procs(people, timeout=20)
+        assert left == [], [one.cmdline() for one in left]
+        assert len(gone) >= 6
+    with started(environment) as (_, facts):
+        assert answers(int(facts["url"].rpartition(":")[2]))
+
+
+def test_processes_are_told_apart_and_share_their_memory(environment: dict[str, str]) -> None:
+    with started(environment) as (process, _):
+        found = wait_until(lambda: len(family(process)) == 6 and family(process), seconds=20, what="every process")
+        assert set(found) == {"api", "mailboxes", "worker", "models", "beat", "valkey"}
+        beat = found["beat"].memory_full_info()
+        assert beat.pss < beat.rss / 2, "most of what it needs is there already"
+
+
 def test_stopping_ends_every_process_within_its_time(environment: dict[str, str]) -> None:
     with started(environment) as (process, _):
         people = psutil.Process(process.pid).children(recursive=True)
