@@ -97,7 +97,11 @@ class Settings(BaseSettings):
     retrieval_floor: float = Field(
         0.4, ge=0, le=1, description="Similarity below which an approved answer is not about the mail: no draft."
     )
-    autopilot: Literal["suggest"] = Field("suggest", description="What a model's text may become without a person.")
+    autopilot: Literal["suggest", "granted"] = Field(
+        "suggest",
+        description="What a model's text may become without a person: `suggest`, nothing but a suggestion; `granted`, a reply, "
+        "for the intents that an admin grants on the Trust page.",
+    )
 
     # -- how it runs
     worker_threads: int = Field(4, ge=1, le=64, description="Threads of one worker process.")

@@ -19,7 +19,7 @@ from assistant.clock import monotonic, utcnow
 from assistant.db.session import Database, Event, committing
 from assistant.errors import ModelError, NotFound, StorageError
 from assistant.failpoints import failpoint
-from assistant.services import knowledge, rules, suggestions, triage
+from assistant.services import knowledge, policies, rules, suggestions, triage
 from assistant.settings import Settings
 from assistant.states import TriageState
 from assistant.telemetry import METRICS
@@ -177,13 +177,15 @@ class Triage:
             if turn.draft is None:
                 suggestions.fail(session, suggestion_id, "no passage found")
                 return
-            suggestions.propose(
+            if suggestions.propose(
                 session,
                 suggestion_id,
                 turn=turn,
                 milliseconds=(monotonic() - started) * 1000,
                 reasons=reasons_of(turn),
-            )
+            ):
+                settings = self._settings
+                policies.send(session, suggestion_id, mode=settings.autopilot, hold_seconds=settings.undo_send_seconds)
 
     # -- models
 

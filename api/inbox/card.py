@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from api.inbox.shell import Page
 from assistant.db.messages import Message, Suggestion
-from assistant.services import calibration, drafts, knowledge, suggestions
+from assistant.services import autopilot, calibration, drafts, knowledge, policies, suggestions
 from assistant.states import SuggestionState
 
 __all__ = ["card_of", "chosen", "cut", "lit"]
@@ -57,10 +57,28 @@ def card_of(
             else current.estimate,
             "outcomes": found.count,
             "enough": calibration.ENOUGH,
-            "clean": next((one for one in calibration.reach(found) if one.intent == (current.intent or "other")), None),
+            "policy_words": _policy_words(session, page, current, found),
         }
+    if current.policy_id:
+        values["policy"] = policies.get(session, current.policy_id)
+        values["sent"] = next((one for one in reversed(messages) if one.suggestion_id == current.id), None)
     values["walk"] = _walk(current, drafted)
     return values
+
+
+def _policy_words(session: Session, page: Page, current: Suggestion, found: calibration.Outcomes) -> str:
+    """Why a person is asked, and how far the intent is from not needing one."""
+    said = next((step["reason"] for step in reversed(current.trace) if step["stage"] == "policy"), "")
+    if policies.granted(session, current.intent or "other") is not None and said:
+        return str(said)
+    reach = next((one for one in calibration.reach(found) if one.intent == (current.intent or "other")), None)
+    clean, count = (reach.clean, reach.count) if reach is not None else (0, 0)
+    more = autopilot.sends_needed(clean, count)
+    if not more:
+        return f"policy: suggest only ({clean} of {count} sent clean)"
+    return (
+        f"policy: suggest only (needs {more}{' or' if more >= 1000 else ''} more clean send{'' if more == 1 else 's'})"
+    )
 
 
 def _walk(current: Suggestion, drafted: Sequence[Suggestion]) -> dict[str, Any] | None:

@@ -11,11 +11,13 @@ from api.inbox import (
     acts,
     admin,
     compose,
+    filters,
     intents,
     knowledge,
     learning,
     models,
     moving,
+    policies,
     reading,
     replies,
     review,
@@ -41,6 +43,8 @@ router.include_router(models.router)
 router.include_router(trust.router)
 router.include_router(replies.router)
 router.include_router(moving.router)
+router.include_router(filters.router)
+router.include_router(policies.router)
 
 
 @router.get("/")

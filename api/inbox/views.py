@@ -27,6 +27,7 @@ from assistant.services import (
     labels,
     merging,
     notes,
+    saved_filters,
     saved_replies,
     searching,
     threads,
@@ -71,6 +72,7 @@ def show(
             "did": _did(session, page),
             "open": _thread(session, page, thread_id, compose) if thread_id else None,
             "all_labels": labels.every(session),
+            "filters": saved_filters.counted(session, page.agent.id, zone=page.zone),
             "row_labels": labels.of_threads(session, [row.id for row in listed.items]),
             "crowds": container.bus.crowds([row.id for row in listed.items]),
         }
@@ -181,7 +183,7 @@ def _notes(session: Session, thread: Thread, messages: Sequence[Message]) -> dic
 
 
 def _card(thread: Thread, newest: Message | None, suggestion: Suggestion | None) -> str:
-    """Which face: `proposed`, `drafting`, `stopped`, `stale`, `failed`, `rejected`, `sent`, `none` or nothing at all."""
+    """Which face: `proposed`, `drafting`, `stopped`, `stale`, `failed`, `rejected`, `sent`, `policy`, `none` or nothing at all."""
     if newest is None:
         return ""
     if suggestion is None or suggestion.message_id != newest.id:
@@ -193,7 +195,7 @@ def _card(thread: Thread, newest: Message | None, suggestion: Suggestion | None)
         SuggestionState.EXPIRED: "stale",
         SuggestionState.REJECTED: reason if reason in {"failed", "stopped"} else "rejected",
     }
-    return faces.get(suggestion.state, "sent")
+    return faces.get(suggestion.state, "policy" if suggestion.policy_id else "sent")
 
 
 def _blocked(session: Session, thread: Thread) -> str:

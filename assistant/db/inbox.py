@@ -11,7 +11,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from assistant.clock import utcnow
 from assistant.db.base import Base, Timestamps
 
-__all__ = ["Label", "MessageImage", "NewDraft", "Note", "SavedReply", "ThreadLabel", "Upload"]
+__all__ = ["Label", "MessageImage", "NewDraft", "Note", "SavedFilter", "SavedReply", "ThreadLabel", "Upload"]
 
 
 class Note(Timestamps, Base):
@@ -52,6 +52,18 @@ class SavedReply(Timestamps, Base):
     text: Mapped[str] = mapped_column(Text)
     agent_id: Mapped[str | None] = mapped_column(ForeignKey("agents.id", ondelete="SET NULL"))
     updated_at: Mapped[datetime] = mapped_column(default=utcnow, onupdate=utcnow)
+
+
+class SavedFilter(Timestamps, Base):
+    """A view, an order and a search that one agent has given a name; it stands in their rail."""
+
+    __tablename__ = "saved_filters"
+    agent_id: Mapped[str] = mapped_column(ForeignKey("agents.id", ondelete="CASCADE"))
+    name: Mapped[str] = mapped_column(String(60))
+    view: Mapped[str] = mapped_column(String(20))
+    sort: Mapped[str] = mapped_column(String(20))
+    q: Mapped[str] = mapped_column(String(200))
+    __table_args__ = (UniqueConstraint("agent_id", "name"),)
 
 
 class Upload(Timestamps, Base):

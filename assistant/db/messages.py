@@ -222,6 +222,10 @@ class Suggestion(Timestamps, Base):
     """Normalised edit distance between draft and final text, 0 (as is) to 1."""
     reject_reason: Mapped[str] = mapped_column(String(40), default="")
     decided_at: Mapped[datetime | None]
+    policy_id: Mapped[str | None] = mapped_column(String(36))
+    """The grant it was sent under without a person; None when a person decided, and after that was taken back."""
+    policy_bound: Mapped[float | None]
+    """The lower bound of the intent's clean share at that moment."""
     hinted_at: Mapped[datetime | None]
     """When the sweeper last enqueued a task for this row; it waits before it repeats."""
 

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
-from assistant.db import access, contacts, inbox, knowledge, learning, messages, moves, profiles
+from assistant.db import access, contacts, inbox, knowledge, learning, messages, moves, policies, profiles
 from assistant.db.base import Base
 
-__all__ = ["access", "contacts", "inbox", "knowledge", "learning", "messages", "metadata", "moves", "profiles"]
+__all__ = [
+    "access",
+    "contacts",
+    "inbox",
+    "knowledge",
+    "learning",
+    "messages",
+    "metadata",
+    "moves",
+    "policies",
+    "profiles",
+]
 
 metadata = Base.metadata

@@ -23,7 +23,7 @@ from assistant.errors import (
     UncertainDelivery,
 )
 from assistant.events import DeliveryEvent, Outcome, advance, fold
-from assistant.services import contacts, profiles
+from assistant.services import contacts, policies, profiles
 from assistant.services.addressing import (
     addresses,
 )
@@ -36,7 +36,7 @@ from assistant.services.outbox_rows import (
     note,
     profile_active,
 )
-from assistant.states import Delivery, Direction
+from assistant.states import Author, Delivery, Direction
 from assistant.values import Address, MessageClass, Receipt
 
 __all__ = [
@@ -110,6 +110,7 @@ def claim(session: Session, message_id: str, *, lease_seconds: float) -> Claim |
     """Take one due message for one attempt. None when there is nothing to do: not due, taken, cancelled, profile blocked.
 
     A recipient who said STOP or is suppressed since the message was queued is found here: it is cancelled, with the reason.
+    So is a policy that was revoked since; its draft asks a person again.
     """
     now, token = utcnow(), new_id()
     lease_until = now + timedelta(seconds=lease_seconds)
@@ -128,6 +129,10 @@ def claim(session: Session, message_id: str, *, lease_seconds: float) -> Claim |
     if not won:
         return None
     message, profile, channel, contact_id = _claimed(session, message_id)
+    if message.author == Author.ASSISTANT and not policies.holds(session, message.suggestion_id):
+        _end(session, message, Delivery.CANCELLED, "policy-revoked", "the policy it was sent under is revoked")
+        policies.give_back(session, message.suggestion_id)
+        return None
     to, cc, bcc = (
         addresses(channel, stored) for stored in (message.to_addresses, message.cc_addresses, message.bcc_addresses)
     )

@@ -5,9 +5,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from assistant.services.intervals import interval
 from assistant.values import Decision, DecisionKind
 
-__all__ = ["Facts", "confidence_of", "decide", "spam_verdict", "word_of"]
+__all__ = [
+    "NEEDED",
+    "Facts",
+    "Mode",
+    "SendFacts",
+    "confidence_of",
+    "decide",
+    "may_send",
+    "sends_needed",
+    "spam_verdict",
+    "word_of",
+]
+
+Mode = Literal["suggest", "granted"]
+"""`suggest`: nothing leaves without a person. `granted`: drafts for intents that an admin has granted may."""
+NEEDED = 0.9
+"""The lower bound (95 %) of the share of clean sends from which an intent can be granted."""
 
 SpamVerdict = Literal["spam", "uncertain", "ham", "unknown"]
 READY = 0.75
@@ -28,8 +45,8 @@ class Facts:
     retrieval: Literal["ok", "failed", "off"] = "ok"
 
 
-def decide(facts: Facts, *, policy: Literal["suggest"] = "suggest") -> Decision:
-    """The first rule that fits. Under `suggest` nothing is ever sent without a person.
+def decide(facts: Facts, *, policy: Mode = "suggest") -> Decision:
+    """The first rule that fits. Nothing is sent from here: a draft comes first, and `may_send` decides about that.
 
     Robots come first: no policy may answer one (RFC 3834, section 2).
     """
@@ -47,7 +64,51 @@ def decide(facts: Facts, *, policy: Literal["suggest"] = "suggest") -> Decision:
         return Decision(DecisionKind.HANDOFF, "the encoder is off: no source")
     if not facts.passages:
         return Decision(DecisionKind.HANDOFF, "no passage found")
-    return Decision(DecisionKind.SUGGEST, f"policy: {policy} only")
+    return Decision(DecisionKind.SUGGEST, "policy: suggest only" if policy == "suggest" else "policy: granted intents")
+
+
+@dataclass(frozen=True, slots=True)
+class SendFacts:
+    """What is known about a finished draft when it might be sent without a person."""
+
+    mode: Mode = "suggest"
+    granted: bool = False
+    """The draft's intent has a grant that is not revoked."""
+    bound: float = 0.0
+    """Lower bound of the intent's clean share now."""
+    needed: float = NEEDED
+    word: str = "check"
+    unsupported: int = 0
+    failed: tuple[str, ...] = ()
+    """Checks of the guard that did not hold."""
+    asked: bool = False
+    """A person asked for this draft, so a person reads it."""
+    person: str = ""
+    """Why a person has this thread: somebody is assigned, is replying, has closed it."""
+
+
+def may_send(facts: SendFacts) -> Decision:
+    """`REPLY` only when every rule allows it; else `SUGGEST` with the first that does not."""
+    rules = (
+        (facts.mode == "granted", "policy: suggest only"),
+        (facts.granted, "policy: this intent is not granted"),
+        (facts.bound >= facts.needed, f"policy: {facts.bound:.0%} clean is less than {facts.needed:.0%}"),
+        (facts.word == "ready", f"policy: the draft is “{facts.word}”, not “ready”"),
+        (not facts.unsupported, "policy: something in the draft has no source"),
+        (not facts.failed, f"policy: the guard found {', '.join(facts.failed[:2])}"),
+        (not facts.asked, "policy: an agent asked for this draft"),
+        (not facts.person, f"policy: {facts.person}"),
+    )
+    refused = next((reason for holds, reason in rules if not holds), "")
+    return Decision(DecisionKind.SUGGEST, refused) if refused else Decision(DecisionKind.REPLY, "policy: granted")
+
+
+def sends_needed(clean: int, count: int, *, needed: float = NEEDED) -> int:
+    """How many clean sends in a row would bring the lower bound to `needed`; 0 when it is there, 1000 for that or more."""
+    more = 0
+    while more < 1000 and interval(clean + more, count + more)[0] < needed:
+        more += 1
+    return more
 
 
 def spam_verdict(score: float | None, *, threshold: float, band: float, known_sender: bool) -> SpamVerdict:

@@ -8,7 +8,6 @@ are pooled until a higher score never means a lower probability (isotonic regres
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -18,6 +17,7 @@ from sqlalchemy.orm import Session
 
 from assistant.clock import utcnow
 from assistant.db.messages import Suggestion
+from assistant.services.intervals import interval
 from assistant.states import SuggestionState
 
 __all__ = [
@@ -81,6 +81,7 @@ def outcomes(session: Session) -> Outcomes:
             Suggestion.decided_at > utcnow() - SINCE,
             Suggestion.state.in_((SuggestionState.ACCEPTED, SuggestionState.EDITED, SuggestionState.REJECTED)),
             Suggestion.reject_reason.not_in(_LOCAL),
+            Suggestion.policy_id.is_(None),  # what went out by itself proves nothing about itself
         )
         .group_by(Suggestion.intent, place)
     ).all()
@@ -121,16 +122,6 @@ def monotone(means: Sequence[float], weights: Sequence[float]) -> list[float]:
     return [mean for mean, _, size in blocks for _ in range(size)]
 
 
-def interval(clean: int, count: int) -> tuple[float, float]:
-    """95 % interval of a share (Wilson 1927); `(0, 1)` without outcomes."""
-    if not count:
-        return 0.0, 1.0
-    z, share = 1.96, clean / count
-    centre = (share + z * z / (2 * count)) / (1 + z * z / count)
-    half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count)) / (1 + z * z / count)
-    return max(0.0, centre - half), min(1.0, centre + half)
-
-
 @dataclass(frozen=True, slots=True)
 class Reach:
     """How far an intent is from being trusted: `bound` is the lower end of the interval of its clean share."""
@@ -164,6 +155,7 @@ def pooled(session: Session) -> list[tuple[float, float, int]]:
             Suggestion.estimate.is_not(None),
             Suggestion.state.in_((SuggestionState.ACCEPTED, SuggestionState.EDITED, SuggestionState.REJECTED)),
             Suggestion.reject_reason.not_in(_LOCAL),
+            Suggestion.policy_id.is_(None),
         )
         .group_by(stated)
         .order_by(stated)

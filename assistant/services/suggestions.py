@@ -31,7 +31,7 @@ from assistant.states import (
     transition,
 )
 from assistant.telemetry import METRICS
-from assistant.values import Passage, Turn
+from assistant.values import MessageClass, Passage, Turn
 
 __all__ = [
     "REJECT_REASONS",
@@ -48,6 +48,7 @@ __all__ = [
     "regenerate",
     "reject",
     "restore",
+    "send",
     "start",
     "stop",
     "throw_away",
@@ -271,6 +272,44 @@ def accept(
     if _newer_inbound(session, suggestion) and suggestion.state not in DECIDED:
         raise StaleSuggestion("a newer message arrived after this was drafted", detail={"state": "stale"})
     _decide(session, suggestion, version, state=state, agent_id=agent.id, final_text=final, edit_share=share)
+    return _queue(session, thread, suggestion, version, author=Author.AGENT, agent_id=agent.id, hold=hold_seconds)
+
+
+def send(session: Session, suggestion_id: str, *, policy_id: str, bound: float, hold_seconds: int) -> Message:
+    """Send a draft as it is, by a policy and without a person; `policies.send` has asked whether that is allowed.
+
+    Raises `Conflict` when somebody decided first, `NotAllowed` when the contact may not be written to.
+    """
+    committing("review", session)
+    thread = _lock_thread(session, get(session, suggestion_id).thread_id)
+    suggestion = _fresh(session, suggestion_id)
+    if suggestion.state != SuggestionState.PROPOSED or _newer_inbound(session, suggestion):
+        raise _conflict(session, suggestion)
+    version = suggestion.version
+    _decide(
+        session,
+        suggestion,
+        version,
+        state=SuggestionState.ACCEPTED,
+        final_text=suggestion.text,
+        edit_share=0.0,
+        policy_id=policy_id,
+        policy_bound=bound,
+    )
+    return _queue(session, thread, suggestion, version, author=Author.ASSISTANT, agent_id=None, hold=hold_seconds)
+
+
+def _queue(
+    session: Session,
+    thread: Thread,
+    suggestion: Suggestion,
+    version: int,
+    *,
+    author: Author,
+    agent_id: str | None,
+    hold: int,
+) -> Message:
+    """The decided text into the outbox; other drafts for the same message are out of the game."""
     session.execute(
         update(Suggestion)
         .where(Suggestion.message_id == suggestion.message_id, Suggestion.id != suggestion.id, _is_open())
@@ -279,15 +318,16 @@ def accept(
     message = outbox.queue_message(
         session,
         thread_id=suggestion.thread_id,
-        author=Author.AGENT,
-        agent_id=agent.id,
-        text=final,
+        author=author,
+        agent_id=agent_id,
+        text=suggestion.final_text,
         suggestion_id=suggestion.id,
         idempotency_key=f"suggestion:{suggestion.id}:{version}",
-        hold_seconds=hold_seconds,
+        message_class=MessageClass.PERSONAL if author is Author.AGENT else MessageClass.AUTO_REPLY,
+        hold_seconds=hold,
     )
     refresh_thread(session, thread)
-    _changed(session, suggestion, state.value)
+    _changed(session, suggestion, suggestion.state.value)
     return message
 
 
@@ -320,6 +360,7 @@ def restore(session: Session, suggestion_id: str) -> Suggestion:
     suggestion.version += 1
     suggestion.agent_id, suggestion.final_text, suggestion.edit_share = None, "", None
     suggestion.reject_reason, suggestion.decided_at = "", None
+    suggestion.policy_id = suggestion.policy_bound = None
     session.flush()
     refresh_thread(session, thread)
     _changed(session, suggestion, "restored")
@@ -407,7 +448,7 @@ def _conflict(session: Session, suggestion: Suggestion) -> Conflict:
             return StaleSuggestion("a newer message arrived after this was drafted", detail={"state": "stale"})
         suggestion = twin
     agent = session.get(Agent, suggestion.agent_id) if suggestion.agent_id else None
-    name = agent.name if agent else ""
+    name = agent.name if agent else ("The assistant" if suggestion.policy_id else "")
     detail: dict[str, object] = {"state": suggestion.state.value, "version": suggestion.version, "agent": name}
     if suggestion.state == SuggestionState.PROPOSED:
         return Conflict("the suggestion changed since you read it: look again", detail=detail)
@@ -433,6 +474,8 @@ def _mark(suggestion: Suggestion | None) -> str:
         return "none"
     if suggestion.state == SuggestionState.PROPOSED:
         return "ready" if suggestion.word == "ready" else "check"
+    if suggestion.policy_id:
+        return "sent"
     return {SuggestionState.DRAFTING: "drafting", SuggestionState.EXPIRED: "stale"}.get(suggestion.state, "none")
 
 

@@ -46,6 +46,7 @@ __all__ = [
     "assign",
     "change",
     "change_state",
+    "count_up_to",
     "counts",
     "get_attachment",
     "get_message",
@@ -210,6 +211,17 @@ def list_threads(
     more = len(rows) > limit
     rows = rows[:limit]
     return Page([row[0] for row in rows], write_cursor(sort, rows[-1][1:]) if more else None)
+
+
+def count_up_to(session: Session, view: str, *, filters: Filters, most: int) -> int:
+    """How many threads a filtered view holds, counted as far as `most`: never a walk through a large house."""
+    narrow = _with_labels(filters)
+    keys = SORTS["newest"]
+    parts = [
+        select(part.order_by(*order_by(keys)).limit(most).subquery().c.id)
+        for part in _parts(VIEWS[view].states, keys, _narrowed(view, narrow), narrow)
+    ]
+    return session.scalar(select(func.count()).select_from(union(*parts).limit(most).subquery())) or 0
 
 
 def counts(session: Session) -> dict[str, int]:

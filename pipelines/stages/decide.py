@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from assistant.services.autopilot import Facts, decide
+from assistant.services.autopilot import Facts, Mode, decide
 from assistant.values import DecisionKind, Turn
 from pipelines.stages.run import noted
 
@@ -16,7 +16,7 @@ _OUTCOMES = {DecisionKind.STOP: "stop", DecisionKind.HANDOFF: "handoff"}
 
 @dataclass(frozen=True, slots=True)
 class Decide:
-    policy: Literal["suggest"] = "suggest"
+    policy: Mode = "suggest"
     name: str = "decide"
 
     def __call__(self, turn: Turn) -> Turn:

@@ -322,7 +322,7 @@ setInterval(() => {
 function forgetAct() {
   $("#toasts")?.replaceChildren();
   const url = new URL(location.href);
-  for (const name of ["did", "message", "suggestion", "state", "thread"]) url.searchParams.delete(name);
+  for (const name of ["did", "message", "suggestion", "state", "thread", "version", "redo", "until", "back", "was"]) url.searchParams.delete(name);
   history.replaceState(history.state, "", url);
 }
 
