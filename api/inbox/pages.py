@@ -12,6 +12,7 @@ from api.inbox import (
     admin,
     compose,
     filters,
+    guide,
     intents,
     knowledge,
     learning,
@@ -44,6 +45,7 @@ router.include_router(trust.router)
 router.include_router(replies.router)
 router.include_router(moving.router)
 router.include_router(filters.router)
+router.include_router(guide.router)
 router.include_router(policies.router)
 
 

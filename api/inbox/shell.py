@@ -23,6 +23,7 @@ from starlette.datastructures import FormData
 from api.deps import Caller, caller_of, container_of
 from api.errors import BadRequest
 from api.inbox import keys, words
+from api.inbox.keys import Key
 from api.inbox.times import zone_of
 from api.security import check_csrf
 from assistant.backends.coordination import RULES
@@ -119,6 +120,23 @@ class Page:
     @property
     def keys(self) -> tuple[keys.Key, ...]:
         return keys.remapped(self.preferences.get("keys", {}), letters=bool(self.preferences.get("letters", True)))
+
+    @property
+    def all_keys(self) -> tuple[Key, ...]:
+        """Also those that are switched off: the palette has every act."""
+        return keys.remapped(self.preferences.get("keys", {}))
+
+    views = words.VIEW_WORDS
+    helps = words.HELPS
+
+    @property
+    def places(self) -> list[tuple[str, str]]:
+        """Pages beside the inbox that this agent may open."""
+        return [(href, name) for href, name, admins in words.PLACES if not admins or self.agent.role == "admin"]
+
+    def key_of(self, href: str) -> str:
+        """The keys that lead to an address, as people read them; empty when there are none."""
+        return next((key.shown for key in self.keys if key.href == href), "")
 
     @property
     def zone(self) -> ZoneInfo:

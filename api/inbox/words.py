@@ -11,7 +11,20 @@ from assistant.clock import utcnow
 from assistant.db.messages import Message
 from assistant.states import Delivery
 
-__all__ = ["FILTERS", "MARKS", "NEXT_STEPS", "VIEW_WORDS", "age", "delivery", "initials", "size", "use_zone"]
+__all__ = [
+    "FILTERS",
+    "HELPS",
+    "MARKS",
+    "MARK_MEANINGS",
+    "NEXT_STEPS",
+    "PLACES",
+    "VIEW_WORDS",
+    "age",
+    "delivery",
+    "initials",
+    "size",
+    "use_zone",
+]
 
 _ZONE: ContextVar[tzinfo] = ContextVar("zone", default=UTC)
 _UNDO = timedelta(seconds=60)
@@ -37,6 +50,43 @@ MARKS = {
     "none": "",
     "sent": "sent by policy",
 }
+
+MARK_MEANINGS = {
+    "ready": "The draft is likely to need no edit. Read it and send it.",
+    "check": "A draft is there; read it with care, something in it may be missing or unsure.",
+    "drafting": "The model is writing.",
+    "stale": "They wrote again after this was drafted. Draft again.",
+    "sent": "Sent by policy: it left without a person, and its thread holds a receipt.",
+}
+"""What the mark of a suggestion means, for the help page."""
+
+PLACES = (
+    ("/compose", "New message", False),
+    ("/knowledge", "Knowledge", False),
+    ("/learning", "Teach the models", False),
+    ("/models", "Models", False),
+    ("/settings", "Settings", False),
+    ("/settings/replies", "Saved replies", False),
+    ("/settings/trust", "Trust", False),
+    ("/settings/agents", "Agents", True),
+    ("/settings/keys", "API keys", True),
+    ("/settings/intents", "Intents", True),
+    ("/settings/labels", "Model labels", True),
+    ("/settings/server", "Server settings", True),
+    ("/settings/audit", "Audit trail", True),
+)
+"""Pages beside the inbox: address, name, for admins only."""
+
+HELPS = (
+    ("/help", "Help"),
+    ("/help#search", "How to search"),
+    ("/help#marks", "What ready, check and stale mean"),
+    ("/help#moments", "How to write a moment for snoozing"),
+    ("/help#undo", "How undo works"),
+    ("/help#alone", "What leaves without a person"),
+    ("/settings#keys", "Change keys"),
+)
+"""What the palette offers as help."""
 
 NEXT_STEPS = {
     "*": "Go back and try again. If it happens again, tell whoever runs this server the request id.",

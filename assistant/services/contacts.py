@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from datetime import datetime
+
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
@@ -9,7 +12,7 @@ from sqlalchemy.orm import Session
 from assistant.db.contacts import Consent, Contact, Identity, Suppression
 from assistant.values import Address
 
-__all__ = ["may_write", "record_consent", "resolve", "suppress", "suppression"]
+__all__ = ["Standing", "may_write", "record_consent", "resolve", "standing", "suppress", "suppression"]
 
 CAUSES = ("opt-out", "hard-bounce", "complaint", "refused", "manual")
 _WORDS = {
@@ -19,6 +22,39 @@ _WORDS = {
     "refused": "the other side refuses this address",
     "manual": "an agent blocked this address",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What a contact agreed to on one channel. `kind`, `source` and `at` of the newest record are empty when there is none."""
+
+    channel: str
+    refused: str
+    """Why they may not be written to there; empty when they may."""
+    kind: str = ""
+    source: str = ""
+    at: datetime | None = None
+
+
+def standing(session: Session, contact: Contact) -> list[Standing]:
+    """Every channel that a contact is known or has decided on. `contact` has its addresses loaded."""
+    newest: dict[str, Consent] = {}
+    for record in session.scalars(
+        select(Consent).where(Consent.contact_id == contact.id).order_by(Consent.created_at, Consent.id)
+    ):
+        newest[record.channel] = record
+    found = []
+    for channel in sorted({one.channel for one in contact.identities} | set(newest)):
+        addresses = [one.address for one in contact.identities if one.channel == channel] or [""]
+        reasons = [
+            may_write(session, contact_id=contact.id, channel=channel, address=address) or "" for address in addresses
+        ]
+        refused = "" if "" in reasons else reasons[0]
+        one = newest.get(channel)
+        found.append(
+            Standing(channel, refused, one.kind, one.source, one.created_at) if one else Standing(channel, refused)
+        )
+    return found
 
 
 def resolve(session: Session, address: Address) -> Contact:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session, joinedload
 
@@ -9,7 +11,10 @@ from assistant.db.contacts import Contact, Identity
 from assistant.errors import NotFound
 from assistant.services.paging import Key, Page, after, bounded, read_cursor, words, write_cursor
 
-__all__ = ["change_contact", "get_contact", "list_contacts"]
+__all__ = ["change_contact", "find", "get_contact", "list_contacts"]
+
+_LOOKED_INTO = 20_000
+"""Contacts, newest first, among which one is found while somebody types."""
 
 _KEYS = (Key(lambda: Contact.__table__.c.id, "id", descending=True),)
 
@@ -34,6 +39,22 @@ def list_contacts(session: Session, *, search: str = "", cursor: str | None = No
     )
     more = len(rows) > limit
     return Page(rows[:limit], write_cursor("contacts", (rows[limit - 1].id,)) if more else None)
+
+
+def find(session: Session, text: str, *, limit: int) -> Sequence[Contact]:
+    """The newest contacts with every word of `text` in their name or an address; quick in any house, for a list as one types."""
+    people = select(Contact.id, Contact.display_name).order_by(Contact.id.desc()).limit(_LOOKED_INTO).subquery()
+    known = select(Identity.contact_id, Identity.address).order_by(Identity.id.desc()).limit(_LOOKED_INTO).subquery()
+    query = select(Contact)
+    for word in words(text):
+        named = select(people.c.id).where(people.c.display_name.icontains(word, autoescape=True))
+        called = select(known.c.contact_id).where(known.c.address.icontains(word, autoescape=True))
+        query = query.where(or_(Contact.id.in_(named), Contact.id.in_(called)))
+    ids = session.scalars(query.with_only_columns(Contact.id).order_by(Contact.id.desc()).limit(limit)).all()
+    found = session.scalars(
+        select(Contact).where(Contact.id.in_(ids)).order_by(Contact.id.desc()).options(joinedload(Contact.identities))
+    )
+    return found.unique().all()
 
 
 def get_contact(session: Session, contact_id: str) -> Contact:

@@ -43,6 +43,8 @@ PAGES: dict[str, str] = {
     "POST /moves/{move_id}/undo": "agent",
     "POST /inbox-bulk": "agent",
     "POST /first-mail": "agent",
+    "GET /palette": "agent",
+    "GET /help": "agent",
     "POST /filters": "agent",
     "POST /filters/{filter_id}": "agent",
     "POST /filters/{filter_id}/remove": "agent",

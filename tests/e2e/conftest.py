@@ -61,6 +61,14 @@ def signed_in(server: Installation, browser: Browser, tmp_path_factory: pytest.T
     return path
 
 
+@pytest.fixture(scope="module")
+def new_page_of_module(server: Installation, browser: Browser, signed_in: Path) -> Iterator[Callable[[], Page]]:
+    """A signed-in page for what a whole module is set up with."""
+    context = browser.new_context(storage_state=str(signed_in), base_url=server.url)
+    yield context.new_page
+    context.close()
+
+
 @pytest.fixture
 def new_page(server: Installation, browser: Browser, signed_in: Path) -> Iterator[Callable[..., Page]]:
     """`new_page(width=375)`: a signed-in page. A console error, a page error or a breach of the policy fails the test."""

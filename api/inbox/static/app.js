@@ -1,6 +1,7 @@
 // Keys, live updates, drafts, toasts. Everything here only makes quicker what works as plain links and forms.
 import { tinykeys } from "./vendor/tinykeys.js";
 import { compose } from "./compose.js";
+import { palette } from "./palette.js";
 import { review } from "./review.js";
 
 const $ = (selector, root = document) => root.querySelector(selector);
@@ -109,6 +110,19 @@ document.addEventListener("keydown", (event) => {
   const step = event.target.id === "grip" && { ArrowLeft: -10, ArrowRight: 10 }[event.key];
   if (step) shape(within($("#list").offsetWidth + step));
 });
+// -- who: the drawer beside the thread stays open from thread to thread until it is closed
+let cameFrom;
+function who(open = !frame.classList.contains("who-open"), focus = true) {
+  const drawer = $("#context");
+  if (!drawer) return;
+  if (open && focus) cameFrom = document.activeElement;
+  frame.classList.toggle("who-open", open);
+  sessionStorage.setItem("who", open ? "1" : "");
+  for (const button of $$("[data-who]")) button.setAttribute("aria-expanded", String(open));
+  if (!focus) return;
+  if (open) ($(".close", drawer).offsetParent ? $(".close", drawer) : drawer).focus();
+  else (cameFrom?.isConnected && cameFrom !== document.body ? cameFrom : $("#thread"))?.focus({ preventScroll: true });
+}
 // -- phone: a row drawn to the right is done, to the left snoozed; the same buttons stand in the thread
 let drawn;
 document.addEventListener("touchstart", (event) => {
@@ -157,10 +171,9 @@ const acts = {
   edit: () => press("edit"),
   "next-message": () => message(1),
   "previous-message": () => message(-1),
-  context: () => app()?.classList.toggle("show-context"),
+  context: () => who(),
   snooze: () => { const panel = $("[data-panel=snooze]"); if (panel) { panel.open = true; $("#when").focus(); } },
   help: () => $("#help")?.showModal(),
-  palette: () => { const box = $("#palette"); if (box) { box.showModal(); $("#palette-input").value = ""; filter(""); } },
   send: () => {
     const form = document.activeElement?.closest("form");
     const wanted = form && form.matches("#reply-form, [data-panel=edit]") ? form : $("#reply-form");
@@ -190,6 +203,7 @@ document.addEventListener("toggle", fit, true);
 let opened = "";
 function open() {
   fit();
+  if (sessionStorage.getItem("who")) who(true, false);
   if (thread() === opened) return;
   opened = thread();
   const start = !location.hash && $("#scroll [data-start]");
@@ -210,50 +224,36 @@ for (const entry of meta("keys").split("|").filter(Boolean)) {
     run(act);
   };
 }
+// A page of the inbox is read into this one; any other is opened.
+function go(href) {
+  if (!href.startsWith("/inbox") || !$("#list")) return location.assign(href);
+  htmx.ajax("GET", href, { target: "#app", select: "#app", swap: "outerMorph", push: href }).catch(() => location.assign(href));
+}
 function run(act) {
-  if (links[act]) htmx.ajax("GET", links[act], { target: "#app", select: "#app", swap: "outerMorph", push: links[act] }).catch(() => location.assign(links[act]));
+  if (links[act]) go(links[act]);
   else (acts[act] ?? (() => press(act)))();
 }
 tinykeys(window, table, { timeout: 900 });
 document.addEventListener("keydown", (event) => {
   if ($("dialog[open]")) return;
   if (event.key === "Escape") {
-    if (event.target.matches?.("input, textarea")) event.target.blur();
+    if (event.target.closest?.("#context") && frame.classList.contains("who-open")) who(false);
+    else if (event.target.closest?.("details[open]:has(> .pop)")) { const menu = event.target.closest("details[open]"); menu.open = false; $("summary", menu).focus(); }
+    else if (event.target.matches?.("input, textarea")) event.target.blur();
     else press("back");
   } else if (event.key === "ArrowDown" && event.target.closest?.("#rows")) { event.preventDefault(); move(1); }
   else if (event.key === "ArrowUp" && event.target.closest?.("#rows")) { event.preventDefault(); move(-1); }
 });
 
-// -- palette
-function filter(text) {
-  const words = text.toLowerCase().split(/\s+/);
-  let first = true;
-  for (const item of $$("#palette-list li")) {
-    item.hidden = !words.every((word) => item.textContent.toLowerCase().includes(word));
-    item.setAttribute("aria-selected", String(!item.hidden && first));
-    if (!item.hidden) first = false;
-  }
+// -- menus that open over the page close when something was chosen in them, beside them, or by Esc
+function fold(but) {
+  for (const menu of $$("details[open]:has(> .pop)")) if (menu !== but) menu.open = false;
 }
-document.addEventListener("input", (event) => { if (event.target.id === "palette-input") filter(event.target.value); });
-document.addEventListener("keydown", (event) => {
-  if (event.target.id !== "palette-input") return;
-  const items = $$("#palette-list li:not([hidden])");
-  const at = items.findIndex((item) => item.getAttribute("aria-selected") === "true");
-  if (event.key === "Enter" && items[at]) { event.preventDefault(); choose(items[at]); }
-  const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
-  if (!step) return;
-  event.preventDefault();
-  items[at]?.setAttribute("aria-selected", "false");
-  const next = items[(at + step + items.length) % items.length];
-  next?.setAttribute("aria-selected", "true");
-  next?.scrollIntoView({ block: "nearest" });
-});
-function choose(item) { $("#palette").close(); run(item.dataset.act); }
+document.addEventListener("submit", (event) => { if (event.target.closest(".pop") || event.target.matches(".pop")) fold(); });
 
 // -- clicks, selection, selects that submit
 document.addEventListener("click", (event) => {
-  const item = event.target.closest("#palette-list li");
-  if (item) choose(item);
+  fold(event.target.closest("a") ? null : event.target.closest("details:has(> .pop)"));
   if (event.target.closest("[data-close]")) event.target.closest("dialog").close();
   const toggle = event.target.closest("[data-toggle]");
   if (toggle) {
@@ -263,6 +263,7 @@ document.addEventListener("click", (event) => {
     if (!panel.hidden) $("textarea", panel)?.focus();
   }
   if (event.target.id === "pill") refresh(true);
+  if (event.target.closest("[data-who]")) who();
   if (event.target.closest("[data-fold-rail]")) shape(0, !frame.classList.contains("folded"));
   if (event.target.closest(".more")) { event.preventDefault(); event.stopPropagation(); more(); }
   const copy = event.target.closest("[data-copy]");
@@ -514,4 +515,5 @@ const card = review({ $, $$, acts, press, refresh });
 panels();
 if (app() && meta("csrf")) connect();
 compose({ $, $$, acts, press, meta });
+palette({ $, $$, acts, run, go });
 document.documentElement.dataset.ready = "1";
