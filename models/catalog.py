@@ -10,6 +10,7 @@ from models.bert import Encoder
 from models.bert_torch import TorchEncoder
 from models.heads.intents import Lessons
 from models.heads.labeller import Labeller
+from models.heads.taught import HeadLessons
 from models.llama import Llama
 
 __all__ = ["load_classifier", "load_embedder", "load_generator"]
@@ -39,15 +40,16 @@ def load_classifier(
     threads: int,
     taught: Callable[[str], Lessons | None] | None = None,
     taught_spam: Callable[[str], Lessons | None] | None = None,
+    taught_heads: Callable[[str], HeadLessons | None] | None = None,
 ) -> Labeller | None:
-    """Every head on the encoder of a spec; None for `off`. `taught` and `taught_spam` give what people taught, see
-    `Intents` and `SpamMemory`.
+    """Every head on the encoder of a spec; None for `off`. `taught...` give what people taught, see `Intents`,
+    `SpamMemory` and `HeadMemory`.
     """
     encoder = load_embedder(spec, threads=threads)
     if encoder is None:
         return None
-    if taught is not None or taught_spam is not None:
-        return Labeller(encoder, taught, taught_spam)
+    if taught is not None or taught_spam is not None or taught_heads is not None:
+        return Labeller(encoder, taught, taught_spam, taught_heads)
     return _untaught.setdefault((spec, threads), Labeller(encoder))
 
 

@@ -148,13 +148,14 @@ class Container:
         if self.settings.encoder == "off":
             return None
         from models.catalog import load_classifier
-        from pipelines.lessons import IntentLessons, SpamLessons
+        from pipelines.lessons import HeadsLessons, IntentLessons, SpamLessons
 
         return load_classifier(
             self.settings.encoder,
             threads=self.settings.model_threads,
             taught=IntentLessons(self.database),
             taught_spam=SpamLessons(self.database),
+            taught_heads=HeadsLessons(self.database),
         )
 
     @cached_property

@@ -66,8 +66,7 @@ def classify(
         console.error(f"no such file or folder: {', '.join(missing)}")
         raise typer.Exit(5)
     settings = load_settings()
-    taught, taught_spam = _taught(settings)
-    labeller = load_classifier(settings.encoder, threads=settings.model_threads, taught=taught, taught_spam=taught_spam)
+    labeller = load_classifier(settings.encoder, threads=settings.model_threads, **_taught(settings))
     if labeller is None:
         console.error("NOTIFYR_ENCODER is off: there is nothing to classify with")
         raise typer.Exit(7)
@@ -95,15 +94,19 @@ def classify(
         raise typer.Exit(3 if failed < done else 1)
 
 
-def _taught(settings: Any) -> Any:
-    """What people taught of intents and of spam, where there is a database to read it from."""
+def _taught(settings: Any) -> dict[str, Any]:
+    """What people taught, where there is a database to read it from."""
     from assistant.db.session import Database
-    from pipelines.lessons import IntentLessons, SpamLessons
+    from pipelines.lessons import HeadsLessons, IntentLessons, SpamLessons
 
     if settings.database_url is None and not settings.path("notifyr.db").exists():
-        return None, None
+        return {}
     database = Database(settings.sql_url, pool_size=1)
-    return IntentLessons(database), SpamLessons(database)
+    return {
+        "taught": IntentLessons(database),
+        "taught_spam": SpamLessons(database),
+        "taught_heads": HeadsLessons(database),
+    }
 
 
 def _write(sink: IO[str], line: dict[str, Any]) -> None:

@@ -141,7 +141,7 @@ def lessons(session: Session, head: str, *, held_out: bool = False, limit: int =
     ]
 
 
-def generation(session: Session, head: str) -> str:
+def generation(session: Session, *heads: str) -> str:
     """Changes exactly when what `lessons` returns may change: what a trained head compares before it answers."""
     made, undone, newest_at, undone_at = session.execute(
         select(
@@ -149,7 +149,7 @@ def generation(session: Session, head: str) -> str:
             func.count(Correction.undone_at),
             func.max(Correction.created_at),
             func.max(Correction.undone_at),
-        ).where(Correction.head == head)
+        ).where(Correction.head.in_(heads))
     ).one()
     return f"{made}.{undone}.{newest_at}.{undone_at}"
 

@@ -17,6 +17,7 @@ from models.heads.intents import Intents, Lessons, Nearest
 from models.heads.language import Languages
 from models.heads.linear import one_thread
 from models.heads.mixed import Mixed
+from models.heads.taught import HeadLessons, HeadMemory, Recalled
 from models.heads.weights import Weights
 from models.heads.wording import columns, may_ask_out, optout_lexicon, sentences
 from models.memory import SpamMemory
@@ -24,9 +25,16 @@ from models.spam import Clues, Verdict
 
 __all__ = ["Labeller"]
 
+_TOLD = 0.5
+"""How much a correction counts where an agent is told of it."""
+
 
 def _nothing(version: str) -> Lessons | None:
     return None if version else Lessons("shipped")
+
+
+def _no_corrections(version: str) -> HeadLessons | None:
+    return None
 
 
 class Labeller:
@@ -37,12 +45,14 @@ class Labeller:
         encoder: Encoder,
         taught: Callable[[str], Lessons | None] | None = None,
         taught_spam: Callable[[str], Lessons | None] | None = None,
+        taught_heads: Callable[[str], HeadLessons | None] | None = None,
     ) -> None:
         self.encoder = encoder
         self.weights = Weights(encoder.folder)
         self.intents = Intents(encoder, self.weights.shipped, taught or _nothing)
         self.languages = Languages()
         self.memory = SpamMemory(taught_spam or _nothing)
+        self.taught = HeadMemory(encoder, taught_heads or _no_corrections)
         self._batches = Batches(encoder.embed)
         self._mixed: tuple[Mixed, ...] = ()
 
@@ -82,12 +92,14 @@ class Labeller:
         spam = self._spam(self.encoder.spam(texts, clues, vectors=vectors), texts)
         further = self._further(texts, vectors)
         tongues = self.languages.label(texts)
+        recalled = self.taught.recall(texts, vectors)
         return [
             [
                 *spam[row],
                 *intents[row],
-                *further[row],
-                *[tongue for tongue in (tongues[row],) if tongue is not None],
+                *_corrected(
+                    [*further[row], *[tongue for tongue in (tongues[row],) if tongue is not None]], recalled[row]
+                ),
             ]
             for row in range(len(texts))
         ]
@@ -166,7 +178,23 @@ class Labeller:
         words = [word for word, weight in self.evidence(text) if weight > 0 and not word.startswith("#")]
         if spam and words:
             said.append("words: " + ", ".join(words))
+        (recalled,) = self.taught.recall([text], self.embed([text]))
+        said += [
+            f"{head} {one.label} as an agent said of “{one.text[:120]}”"
+            for head, one in recalled.items()
+            if one.weight >= _TOLD
+        ]
         return said
 
     def evidence(self, text: str, *, limit: int = 5) -> list[tuple[str, float]]:
         return self.encoder.evidence(text, limit=limit)
+
+
+def _corrected(found: list[Label], recalled: dict[str, Recalled]) -> list[Label]:
+    """Labels with what agents said of texts like this one; a head that was silent speaks when it was taught to."""
+    heads = list(dict.fromkeys((*[label.head for label in found], *recalled)))
+    made: list[Label] = []
+    for head in heads:
+        own = [label for label in found if label.head == head]
+        made += recalled[head].applied(head, own) if head in recalled else own
+    return made
