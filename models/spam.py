@@ -193,9 +193,9 @@ class SpamJudge:
         self, texts: Sequence[str], clues: Sequence[Clues], embed: Callable[[Sequence[int]], Floats]
     ) -> list[Verdict]:
         """One verdict a text; `clues` are those of `models.clues`, one set a text. `embed` gives the vectors of rows."""
-        self.load()
         if not texts:
             return []
+        self.load()
         columns = [(hashed(text), clue_columns(found)) for text, found in zip(texts, clues, strict=True)]
         cheap = np.stack([self._cheap(*pair) for pair in columns])
         known = np.array([bool(found) for found in clues])

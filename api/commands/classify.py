@@ -72,6 +72,8 @@ def classify(
         raise typer.Exit(7)
     classify_batch = labeller.spam_only if heads == ["spam"] else labeller.classify  # spam alone needs no other head
     labeller.encoder.load()
+    if "spam" in heads:
+        labeller.encoder.judge.load()  # a lost judge is said once, with the way to mend it, and not per mail
     done = failed = 0
     screen = Console(stderr=True)
     columns = (TextColumn("classifying"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

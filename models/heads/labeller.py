@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from assistant.errors import ModelUnavailable
 from assistant.values import Label
 from models.base import Vectors
 from models.batching import Batches
@@ -83,13 +84,14 @@ class Labeller:
     def classify(self, texts: Sequence[str], clues: Sequence[Clues] = ()) -> list[list[Label]]:
         """Labels of every head for each text, best first within a head. A text too short to tell has no language.
 
-        `clues` are what mails show besides their words (`models.clues`), one set a text.
+        `clues` are what mails show besides their words (`models.clues`), one set a text. Where the judge of spam is missing
+        (`spam_fault`) there are no labels of spam.
         """
         if not texts:
             return []
         vectors = self.embed(texts)
         intents = self.intents.label(vectors)
-        spam = self._spam(self.encoder.spam(texts, clues, vectors=vectors), texts)
+        spam = self._spam_or_none(texts, clues, vectors)
         further = self._further(texts, vectors)
         tongues = self.languages.label(texts)
         recalled = self.taught.recall(texts, vectors)
@@ -103,6 +105,14 @@ class Labeller:
             ]
             for row in range(len(texts))
         ]
+
+    def spam_fault(self) -> str:
+        """Why no mail is judged, with the way to mend it; nothing where the judge is whole. Text messages need no judge."""
+        try:
+            self.encoder.judge.load()
+        except ModelUnavailable as error:
+            return error.message
+        return ""
 
     def spam_only(self, texts: Sequence[str], clues: Sequence[Clues] = ()) -> list[list[Label]]:
         """The spam labels alone: the encoder runs only where words leave a text open."""
@@ -118,6 +128,14 @@ class Labeller:
             "reasons": reasons(tuple(clues)),
             "like": f"{like.text[:120]} ({like.similarity:.2f})" if like is not None else "",
         }
+
+    def _spam_or_none(self, texts: Sequence[str], clues: Sequence[Clues], vectors: Vectors) -> list[list[Label]]:
+        try:
+            return self._spam(self.encoder.spam(texts, clues, vectors=vectors), texts)
+        except ModelUnavailable:
+            if not self.spam_fault():
+                raise
+            return [[] for _ in texts]
 
     def _spam(self, verdicts: Sequence[Verdict], texts: Sequence[str]) -> list[list[Label]]:
         found = []
@@ -175,8 +193,8 @@ class Labeller:
         alike = self.nearest(text, intent) if intent else None
         if alike is not None:
             said.append(f"like “{alike.text[:120]}” ({alike.similarity:.2f})")
-        words = [word for word, weight in self.evidence(text) if weight > 0 and not word.startswith("#")]
-        if spam and words:
+        weighed = self.evidence(text) if spam else []
+        if words := [word for word, weight in weighed if weight > 0 and not word.startswith("#")]:
             said.append("words: " + ", ".join(words))
         (recalled,) = self.taught.recall([text], self.embed([text]))
         said += [

@@ -36,6 +36,8 @@ class Explaining(Protocol):
     """A classifier that reads clues and can say why: examples like the text, the words that weighed most for spam."""
 
     def classify(self, texts: Sequence[str], clues: Sequence[Sequence[str]]) -> list[list[Label]]: ...
+    def spam_only(self, texts: Sequence[str], clues: Sequence[Sequence[str]]) -> list[list[Label]]: ...
+    def spam_fault(self) -> str: ...
     def spam_because(self, text: str, clues: Sequence[str]) -> dict[str, Any]: ...
     def because(self, text: str, *, intent: str, spam: bool) -> list[str]: ...
 
@@ -61,14 +63,14 @@ class Classify:
             raise ModelUnavailable("the encoder is not loaded")
         shown = windows(turn.message.subject, turn.new_text)
         clues = self.clues(turn)
+        whole = f"{readable(turn.message.subject)}\n{readable(turn.new_text)}"
         model: object = self.model
-        labels = merged(
-            model.classify(shown, [clues] * len(shown)) if isinstance(model, Explaining) else self.model.classify(shown)
-        )
+        labels = self._labels(shown, whole, clues)
         rules, sender = self.rules(), turn.message.sender.value
         decided = turn.decision is not None
         known = any(earlier.direction == "outbound" for earlier in turn.history)
         spam = next((label.score for label in labels if label.name == "spam:spam"), None)
+        fault = model.spam_fault() if spam is None and isinstance(model, Explaining) else ""
         threshold = rules.threshold("spam", "spam", default=self.spam_threshold)
         band = min(self.uncertain_band, threshold)
         verdict = spam_verdict(
@@ -90,8 +92,8 @@ class Classify:
             "opt_out": wants_out,
             "because": self._because(shown[0], intent, verdict),
         }
-        if isinstance(model, Explaining):
-            why = model.spam_because(shown[0], clues)
+        if isinstance(model, Explaining) and not fault:
+            why = model.spam_because(whole, clues)
             detail["spam_because"] = why | {"band": [band, threshold]}
             if verdict in ("spam", "uncertain"):
                 like = [f"as an agent said of “{why['like']}”"] if why["like"] else []
@@ -100,15 +102,32 @@ class Classify:
         claimed = f"intent {intent} {best.score:.2f}" if intent and best else "no clear intent"
         if decided:
             return noted(turn, self.name, "ok", claimed, score=spam, **detail)
+        if fault:
+            # The other heads have spoken. A person sees that this one has not, and how to mend it; nothing is sent unseen.
+            words = f"{_RECORDED}; " if wants_out == "recorded" else ""
+            unjudged = decide(Facts(person_needed=f"{words}spam was not judged: {fault}"))
+            return noted(replace(turn, decision=unjudged), self.name, "failed", unjudged.reason, **detail)
         if verdict in ("spam", "uncertain"):
             decision = decide(Facts(spam=verdict, spam_score=spam))
         elif wants_out:
-            words = "asks not to be written to: recorded" if wants_out == "recorded" else _PLEASE_LOOK
+            words = _RECORDED if wants_out == "recorded" else _PLEASE_LOOK
             decision = decide(Facts(person_needed=words))
         else:
             return noted(turn, self.name, "ok", claimed, score=spam, **detail)
         outcome = "stop" if decision.kind == DecisionKind.STOP else "handoff"
         return noted(replace(turn, decision=decision), self.name, outcome, decision.reason, score=spam, **detail)
+
+    def _labels(self, shown: list[str], whole: str, clues: tuple[str, ...]) -> tuple[Label, ...]:
+        """The heads read window by window; spam is judged once, on all of the text, as `notifyr classify` does."""
+        model: object = self.model
+        if not isinstance(model, Explaining):
+            assert self.model is not None  # `__call__` has looked
+            return merged(self.model.classify(shown))
+        labels = merged(model.classify(shown, [clues] * len(shown)))
+        if len(shown) == 1 or not any(label.head == "spam" for label in labels):
+            return labels
+        (judged,) = model.spam_only([whole], [clues])
+        return (*judged, *[label for label in labels if label.head != "spam"])
 
     def _claims(self, labels: tuple[Label, ...], rules: Rules, sender: str) -> tuple[dict[str, str], list[str]]:
         """Head -> its label, where it is sure enough; and the heads that abstain."""
@@ -138,6 +157,7 @@ class Classify:
         return model.because(text, intent=intent, spam=verdict in ("spam", "uncertain"))
 
 
+_RECORDED = "asks not to be written to: recorded"
 _PLEASE_LOOK = "seems to ask not to be written to: please look"
 
 

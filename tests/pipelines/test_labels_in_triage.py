@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from assistant.db.messages import Message, Thread
 from assistant.services import contacts, corrections, intents, rules
 from assistant.settings import ROOT, Settings
+from assistant.states import TriageState
 from pipelines.container import Container, build
 from tests.assistant.rows import a_thread, an_inbound
 
@@ -113,3 +116,27 @@ def test_a_label_is_never_claimed_for_an_excepted_sender(wired: Container) -> No
     assert thread.intent == "" and "intent" in message.trace[1]["detail"]["abstained"]
     other, _, _ = triaged(wired, "I want my money back, please refund my order.", address="bo@other.example")
     assert other.intent == "refund"
+
+
+@pytest.mark.parametrize("harm", ["missing", "truncated"])
+def test_without_the_judge_of_spam_the_other_heads_go_on_and_a_person_is_told_how_to_mend_it(
+    make_settings: Callable[..., Settings], sqlite_url: str, tmp_path: Path, harm: str
+) -> None:
+    folder = Path(shutil.copytree(ROOT / "deploy/weights/encoder", tmp_path / "encoder"))
+    if harm == "missing":
+        shutil.rmtree(folder / "spam")
+    else:
+        cut = folder / "spam" / "spam.npz"
+        cut.write_bytes(cut.read_bytes()[:1000])
+    wired = build(make_settings(database_url=sqlite_url, encoder=f"onnx:{folder}", generator="off"))
+    thread, message, _ = triaged(wired, "I want my money back, please refund my order. Please answer today.")
+    step = next(step for step in message.trace if step["stage"] == "classify")
+    heads = {str(one["name"]).partition(":")[0] for one in message.labels}
+    _, _, reason = triaged(
+        wired, "Please take me off your mailing list, I want no more mails.", address="bo@mail.example"
+    )
+    wired.close()
+    assert thread.intent == "refund" and "spam" not in heads
+    assert step["outcome"] == "failed" and "spam was not judged" in step["reason"] and "notifyr train" in step["reason"]
+    assert message.triage == TriageState.PARTIAL and thread.needs_review
+    assert reason == "the contact asked not to be written to"
