@@ -30,6 +30,8 @@ TOLERANCE = 1e-5
 FORMAT = 3
 FILES = ("model.onnx", "tokenizer.json", "heads.npz")
 _FIX = "restore the folder from the release or rebuild it: notifyr train (needs the train extra)"
+_SLOWER = ["SkipLayerNormFusion"]
+"""The fused kernel of addition and normalisation takes several times as long on a CPU as the two it replaces."""
 _BULK = 2
 """Texts per thread from which they are worked on side by side."""
 _HEAD_SHARE = 0.75
@@ -98,23 +100,23 @@ class Encoder:
                 self._ready = True
 
     def embed(self, texts: Sequence[str]) -> Vectors:
-        """Unit vectors, shape `(len(texts), dimensions)`, float32."""
+        """Unit vectors, shape `(len(texts), dimensions)`, float32. Texts that read the same to the encoder cost one pass."""
         self.load()
-        encoded = self._ids(texts)
-        out = np.zeros((len(encoded), self.dimensions), dtype=np.float32)
-        if self._threads == 1 or len(encoded) < _BULK * self._threads:
-            for row, ids in enumerate(encoded):
-                out[row] = self._run(self._session, ids)
-            return out
+        places: dict[tuple[int, ...], int] = {}
+        rows = [places.setdefault(ids, len(places)) for ids in map(tuple, self._ids(texts))]
+        out = np.zeros((len(places), self.dimensions), dtype=np.float32)
+        if self._threads == 1 or len(places) < _BULK * self._threads:
+            for ids, place in places.items():
+                out[place] = self._run(self._session, ids)
+            return out[rows]
         narrow = self._narrow()
-        longest_first = sorted(range(len(encoded)), key=lambda row: -len(encoded[row]))
 
-        def fill(row: int) -> None:
-            out[row] = self._run(narrow, encoded[row])
+        def fill(ids: tuple[int, ...]) -> None:
+            out[places[ids]] = self._run(narrow, ids)
 
         with ThreadPoolExecutor(self._threads) as pool:
-            list(pool.map(fill, longest_first))
-        return out
+            list(pool.map(fill, sorted(places, key=len, reverse=True)))
+        return out[rows]
 
     def classify(self, texts: Sequence[str], clues: Sequence[Clues] = ()) -> list[list[Label]]:
         """Labels of every head for each text, best first within a head: `spam:spam`, `spam:ham`, `intent:...`."""
@@ -228,7 +230,9 @@ class Encoder:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        return ort.InferenceSession(str(self.folder / "model.onnx"), options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(
+            str(self.folder / "model.onnx"), options, providers=["CPUExecutionProvider"], disabled_optimizers=_SLOWER
+        )
 
     def _open(self) -> None:
         from tokenizers import Tokenizer

@@ -45,8 +45,8 @@ class Lexicon:
     words: dict[str, tuple[str, ...]]
     """A word and the concepts that it stands for; so are `beginnings`, of words with any ending."""
     beginnings: dict[str, tuple[str, ...]]
-    phrases: tuple[tuple[str, tuple[str, ...], re.Pattern[str]], ...]
-    """Concept, pieces without which a phrase cannot be there, and the phrase."""
+    phrases: dict[str, list[tuple[str, tuple[str, ...], re.Pattern[str]]]]
+    """By the longest piece of a phrase: concept, all pieces without which the phrase cannot be there, and the phrase."""
 
     def found(self, text: str) -> list[tuple[str, int]]:
         """Concept and place (in words) of every mention in a folded text."""
@@ -56,10 +56,12 @@ class Lexicon:
             for word in _LETTERS.findall(token):
                 stands = {*self.words.get(word, ())}
                 for end in range(2, len(word) + 1):
-                    stands.update(self.beginnings.get(word[:end], ()))
+                    if word[:end] in self.beginnings:
+                        stands.update(self.beginnings[word[:end]])
                 hits += [(name, place + dense // 2) for name in sorted(stands)]
             dense += len(_UNSPACED.findall(token))  # without spaces two letters count as a word
-        for name, pieces, pattern in self.phrases:
+        there = [phrase for piece, phrases in self.phrases.items() if piece in text for phrase in phrases]
+        for name, pieces, pattern in there:
             if all(piece in text for piece in pieces):
                 for match in pattern.finditer(text):
                     before = text[: match.start()]
@@ -123,22 +125,23 @@ def optout_lexicon() -> Lexicon:
     found = json.loads(Path(__file__).with_name("optout.json").read_text(encoding="utf-8"))
     words: dict[str, set[str]] = {}
     beginnings: dict[str, set[str]] = {}
-    phrases = []
+    phrases: dict[str, list[tuple[str, tuple[str, ...], re.Pattern[str]]]] = {}
     for name, listed in sorted(found["concepts"].items()):
         for phrase in sorted({folded(one) for one in listed}):
             stem = phrase.removesuffix("*")
             if _UNSPACED.search(phrase):
-                phrases.append((name, (phrase,), re.compile(re.escape(phrase))))
+                phrases.setdefault(phrase, []).append((name, (phrase,), re.compile(re.escape(phrase))))
             elif _LETTERS.fullmatch(stem):
                 (beginnings if phrase.endswith("*") else words).setdefault(stem, set()).add(name)
             else:
-                phrases.append((name, tuple(_LETTERS.findall(phrase)), _pattern(phrase)))
+                pieces = tuple(_LETTERS.findall(phrase))
+                phrases.setdefault(max(pieces, key=len), []).append((name, pieces, _pattern(phrase)))
     return Lexicon(
         whole=frozenset(folded(phrase) for phrase in found["whole"]),
         names=tuple(sorted(found["concepts"])),
         words={word: tuple(sorted(names)) for word, names in words.items()},
         beginnings={word: tuple(sorted(names)) for word, names in beginnings.items()},
-        phrases=tuple(phrases),
+        phrases=phrases,
     )
 
 
