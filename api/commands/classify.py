@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Annotated, Any
@@ -14,7 +16,8 @@ from api import console
 
 __all__ = ["Item", "items_in", "register"]
 
-_BATCH = 64
+_BATCH = 256
+"""Texts worked on together; so many more are read meanwhile."""
 _LONGEST = 10_000_000
 HEADS = ("spam", "intent", "reply_intent", "urgency", "sentiment", "language", "optout")
 _OF = {"spam": "spam", "optout": "yes"}
@@ -70,7 +73,8 @@ def classify(
     if labeller is None:
         console.error("NOTIFYR_ENCODER is off: there is nothing to classify with")
         raise typer.Exit(7)
-    classify_batch = labeller.spam_only if heads == ["spam"] else labeller.classify  # spam alone needs no other head
+    alone = heads == ["spam"]  # needs the encoder only where words leave a text open
+    classify_batch = labeller.spam_only if alone else functools.partial(labeller.classify, heads=heads)
     labeller.encoder.load()
     if "spam" in heads:
         labeller.encoder.judge.load()  # a lost judge is said once, with the way to mend it, and not per mail
@@ -83,7 +87,7 @@ def classify(
     ):
         sink: IO[str] = files.enter_context(output.open("w", encoding="utf-8")) if output else sys.stdout
         bar = progress.add_task("classify", total=None)
-        for batch in _batches(items_in(paths)):
+        for batch in _ahead(_batches(items_in(paths))):
             for line in _labelled(classify_batch, batch, heads, settings.intent_threshold):
                 failed += "error" in line
                 done += 1
@@ -150,6 +154,15 @@ def _batches(items: Iterator[Item]) -> Iterator[list[Item]]:
             batch = []
     if batch:
         yield batch
+
+
+def _ahead(batches: Iterator[list[Item]]) -> Iterator[list[Item]]:
+    """The same batches, each read while the one before it is worked on."""
+    with ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(next, batches, None)
+        while (batch := coming.result()) is not None:
+            coming = reader.submit(next, batches, None)
+            yield batch
 
 
 # -- reading

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,10 +26,34 @@ from models.heads.wording import columns, may_ask_out, optout_lexicon, sentences
 from models.memory import SpamMemory
 from models.spam import Clues, Verdict
 
-__all__ = ["Labeller"]
+__all__ = ["HEADS", "Labeller"]
 
 _TOLD = 0.5
 """How much a correction counts where an agent is told of it."""
+
+HEADS = ("spam", "intent", "reply_intent", "urgency", "sentiment", "language", "optout")
+_WORDED = frozenset({"reply_intent", "urgency", "sentiment", "optout"})
+"""Heads that read the wording beside the vector."""
+
+
+@dataclass(frozen=True)
+class _Words:
+    """What the worded heads read of texts, one entry a text."""
+
+    columns: list[npt.NDArray[np.int64]]
+    single: list[bool]
+    """Whether a text is one sentence: then its opt-out is looked for in the whole of it."""
+    asking: list[list[str]]
+    """Of several sentences those that may ask not to be written to."""
+
+    @classmethod
+    def of(cls, texts: Sequence[str]) -> _Words:
+        parts = [sentences(text) for text in texts]
+        return cls(
+            [columns(text, optout_lexicon()) for text in texts],
+            [len(ones) <= 1 for ones in parts],
+            [[one for one in ones if may_ask_out(one)] if len(ones) > 1 else [] for ones in parts],
+        )
 
 
 def _nothing(version: str) -> Lessons | None:
@@ -81,19 +107,29 @@ class Labeller:
         """As the encoder's, together with what other threads ask for at the same moment."""
         return self._batches(texts)
 
-    def classify(self, texts: Sequence[str], clues: Sequence[Clues] = ()) -> list[list[Label]]:
+    def classify(
+        self, texts: Sequence[str], clues: Sequence[Clues] = (), *, heads: Collection[str] = HEADS
+    ) -> list[list[Label]]:
         """Labels of every head for each text, best first within a head. A text too short to tell has no language.
 
         `clues` are what mails show besides their words (`models.clues`), one set a text. Where the judge of spam is missing
-        (`spam_fault`) there are no labels of spam.
+        (`spam_fault`) there are no labels of spam. `heads` asks for these alone: the others cost nothing then.
         """
         if not texts:
             return []
-        vectors = self.embed(texts)
-        intents = self.intents.label(vectors)
-        spam = self._spam_or_none(texts, clues, vectors)
-        further = self._further(texts, vectors)
-        tongues = self.languages.label(texts)
+        tongues: Sequence[Label | None] = [None] * len(texts)
+        words: _Words | None = None
+        with ThreadPoolExecutor(1) as beside:  # the encoder works outside the interpreter, which reads words meanwhile
+            coming = beside.submit(self.embed, texts)
+            if "language" in heads:
+                tongues = self.languages.label(texts)
+            if not _WORDED.isdisjoint(heads):
+                words = _Words.of(texts)
+            vectors = coming.result()
+        nothing: list[list[Label]] = [[] for _ in texts]
+        intents = self.intents.label(vectors) if "intent" in heads else nothing
+        spam = self._spam_or_none(texts, clues, vectors) if "spam" in heads else nothing
+        further = self._further(vectors, words) if words is not None else nothing
         recalled = self.taught.recall(texts, vectors)
         return [
             [
@@ -144,33 +180,26 @@ class Labeller:
             found.append(sorted((Label("spam:spam", p), Label("spam:ham", 1 - p)), key=lambda label: -label.score))
         return found
 
-    def _further(self, texts: Sequence[str], vectors: Vectors) -> list[list[Label]]:
+    def _further(self, vectors: Vectors, words: _Words) -> list[list[Label]]:
         """Kind of reply, urgency and sentiment of whole texts; opt-out of the sentence that asks for it most."""
-        lexicon = optout_lexicon()
-        found: list[list[Label]] = [[] for _ in texts]
-        whole = [columns(text, lexicon) for text in texts]
+        found: list[list[Label]] = [[] for _ in words.columns]
         for head in self.mixed():
             if head.name == "optout":
                 continue
-            for row, table in enumerate(head.probabilities(whole, vectors)):
+            for row, table in enumerate(head.probabilities(words.columns, vectors)):
                 best = np.argsort(-table, kind="stable")[:3]
                 found[row] += [Label(f"{head.name}:{head.labels[i]}", float(table[i])) for i in best]
-        for row, score in enumerate(self._optouts(texts, vectors, whole)):
+        for row, score in enumerate(self._optouts(vectors, words)):
             pair = (Label("optout:yes", score), Label("optout:no", 1 - score))
             found[row] += sorted(pair, key=lambda label: -label.score)
         return found
 
-    def _optouts(self, texts: Sequence[str], vectors: Vectors, whole: Sequence[npt.NDArray[np.int64]]) -> list[float]:
+    def _optouts(self, vectors: Vectors, words: _Words) -> list[float]:
         head = next(one for one in self.mixed() if one.name == "optout")
         yes = head.labels.index("yes")
-        scores = [0.0] * len(texts)
-        asked: list[tuple[int, str]] = []
-        for row, text in enumerate(texts):
-            parts = sentences(text)
-            if len(parts) <= 1:
-                scores[row] = float(head.probabilities([whole[row]], vectors[row : row + 1])[0][yes])
-            asked += [(row, part) for part in parts if len(parts) > 1 and may_ask_out(part)]
-        if asked:
+        alone = head.probabilities(words.columns, vectors)[:, yes]
+        scores = [float(p) if single else 0.0 for p, single in zip(alone, words.single, strict=True)]
+        if asked := [(row, part) for row, parts in enumerate(words.asking) for part in parts]:
             table = head.probabilities(
                 [columns(part, optout_lexicon()) for _, part in asked], self.embed([part for _, part in asked])
             )
