@@ -22,6 +22,7 @@ from api.deps import Id
 from api.inbox.acting import act_on, field
 from api.inbox.shell import Page, SignedIn, go
 from api.inbox.times import moment
+from assistant.clock import utcnow
 from assistant.errors import InvalidInput, StorageError
 from assistant.services import access, drafts, labels, outbox, suggestions, threads
 from assistant.states import SuggestionState, ThreadState
@@ -61,13 +62,15 @@ async def act(page: SignedIn, thread_id: Id) -> Response:
 
     def do(session: Session) -> dict[str, str]:
         before = threads.get_thread(session, thread_id)
-        old = before.state.value
+        old, slept = before.state.value, before.snoozed_until
         change = _change(session, page, form, thread_id, name)
         if name == "not-spam":
             access.audit(session, page.agent.id, action="quarantine.release", subject=thread_id)
         did = {"did": name, "thread": thread_id, "state": old}
         if name == "snooze" and change.thread.snoozed_until:
             did["until"] = change.thread.snoozed_until.isoformat()
+        if slept is not None:
+            did["back"] = slept.isoformat()
         return did if change.undo else {}
 
     return await act_on(page, form, thread_id, do, advance=_LEAVES.get(name, frozenset()))
@@ -109,10 +112,28 @@ async def undo(page: SignedIn, thread_id: Id) -> Response:
         raise InvalidInput("there is nothing to undo")
 
     def do(session: Session) -> dict[str, str]:
-        threads.change(session, thread_id, agent_id=page.agent.id, state=ThreadState(state), snoozed_until=None)
+        _put_back(session, page, thread_id, state, field(form, "back"))
         return {"did": "undone", "thread": thread_id, "redo": field(form, "redo"), "until": field(form, "until")}
 
     return await act_on(page, form, thread_id, do)
+
+
+def _put_back(session: Session, page: Page, thread_id: str, state: str, slept: str) -> None:
+    """Into the state it was in. A sleep that would have ended meanwhile has ended: the thread is open."""
+    back, until = ThreadState(state), None
+    if back is ThreadState.SNOOZED:
+        until = _moment(slept)
+        if until is None or until <= utcnow():
+            back, until = ThreadState.OPEN, None
+    threads.change(session, thread_id, agent_id=page.agent.id, state=back, snoozed_until=until)
+
+
+def _moment(text: str) -> datetime | None:
+    try:
+        at = datetime.fromisoformat(text[:40])
+    except ValueError:
+        return None
+    return at if at.tzinfo else None
 
 
 @router.post("/inbox-bulk")
@@ -129,8 +150,9 @@ async def bulk(page: SignedIn) -> Response:
             return _restore(session, page, form)
         back: dict[str, list[str]] = {}
         for thread_id in ids:
+            slept = threads.get_thread(session, thread_id).snoozed_until
             change = _change(session, page, form, thread_id, name)
-            if change.undo and (before := _before(name, change)):
+            if change.undo and (before := _before(name, change, slept)):
                 back.setdefault(before, []).append(thread_id)
         done = sum(len(some) for some in back.values())
         was = ";".join(f"{before}:{'.'.join(some)}" for before, some in back.items())
@@ -139,11 +161,12 @@ async def bulk(page: SignedIn) -> Response:
     return await act_on(page, form, "", do)
 
 
-def _before(name: str, change: threads.Change) -> str:
-    """What takes an act on one of many threads back: a state to return to, or another act."""
-    if "state" in change.undo:
-        state = ThreadState(change.undo["state"])
-        return "" if state is ThreadState.SNOOZED else state.value
+def _before(name: str, change: threads.Change, slept: datetime | None) -> str:
+    """What takes an act on one of many threads back: a state to return to (`snoozed@` with its moment), or another act."""
+    if "state" in change.undo or "snoozed_until" in change.undo:
+        state = ThreadState(change.undo.get("state", change.thread.state))
+        # The parts of what can be undone are told apart by colons and dots: the moment has neither.
+        return f"{state.value}@{slept.astimezone(UTC):%Y%m%dT%H%M%SZ}" if slept is not None else state.value
     return {"unread": "read", "star": "unstar"}.get(name) or ("" if change.undo.get("assignee_id") else "unassign")
 
 
@@ -152,10 +175,9 @@ def _restore(session: Session, page: Page, form: FormData) -> dict[str, str]:
     for part in field(form, "was")[:8_000].split(";"):
         before, _, ids = part.partition(":")
         for thread_id in filter(None, ids.split(".")):
-            if before in set(ThreadState):
-                threads.change(
-                    session, thread_id, agent_id=page.agent.id, state=ThreadState(before), snoozed_until=None
-                )
+            state, _, slept = before.partition("@")
+            if state in set(ThreadState):
+                _put_back(session, page, thread_id, state, slept)
             else:
                 _change(session, page, form, thread_id, before)
     return {"did": "undone"}

@@ -212,7 +212,7 @@ def _blocked(session: Session, thread: Thread) -> str:
 
 def _did(session: Session, page: Page) -> dict[str, str]:
     """What the last act did, from the query: the toast offers to undo it. Nothing here is trusted, only shown."""
-    names = ("did", "thread", "message", "suggestion", "state", "version", "redo", "until")
+    names = ("did", "thread", "message", "suggestion", "state", "version", "redo", "until", "back")
     did = {name: page.request.query_params.get(name, "")[:64] for name in names}
     did["was"] = page.request.query_params.get("was", "")[:8_000]
     did["left"] = str(_seconds_left(session, did["message"])) if did["did"] == "sending" else "0"

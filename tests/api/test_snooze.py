@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from html import unescape
 from zoneinfo import ZoneInfo
 
 import pytest
 
+from assistant.clock import utcnow
 from assistant.db.messages import Thread
 from assistant.services import threads
+from assistant.states import ThreadState
 from tests.api.conftest import World
 
 
@@ -57,3 +60,59 @@ def test_moments_are_shown_in_the_zone_of_the_browser_until_the_agent_says_other
     refused = client.post("/settings", data={"theme": "auto", "letters": "on", "zone": "Middle/Earth"})
     assert refused.status_code == 422
     assert "is no time zone" in refused.text
+
+
+def undo_form(page: str) -> tuple[str, dict[str, str]]:
+    """Where the toast's undo posts to, and what."""
+    part = re.search(r'<div class="toast" data-undo>.*?</form>', page, re.DOTALL)
+    assert part, page[-3000:]
+    action = re.search(r'action="([^"]+)"', part[0])
+    assert action
+    fields = dict(re.findall(r'name="([^"]+)" value="([^"]*)"', part[0]))
+    return action[1], {name: unescape(value) for name, value in fields.items()}
+
+
+def asleep(world: World, *, hours: int = 30) -> tuple[str, datetime]:
+    until = utcnow().replace(microsecond=0) + timedelta(hours=hours)
+    return world.thread(state=ThreadState.SNOOZED, snoozed_until=until), until
+
+
+def slept(world: World, thread_id: str) -> tuple[str, datetime | None]:
+    with world.container.database.reading() as session:
+        found = session.get_one(Thread, thread_id)
+        return found.state.value, found.snoozed_until
+
+
+@pytest.mark.parametrize("act", ["reopen", "done", "trash", "spam", "snooze"])
+def test_undo_puts_a_snoozed_thread_back_to_sleep_until_the_same_moment(world: World, act: str) -> None:
+    client = world.browser()
+    thread_id, until = asleep(world)
+    data = {"act": act, "view": "snoozed", "when": "in 5 days"}
+    page = client.post(f"/inbox/{thread_id}/act", data=data, follow_redirects=True).text
+    assert slept(world, thread_id) != ("snoozed", until)
+    path, fields = undo_form(page)
+    answer = client.post(path, data=fields, follow_redirects=True)
+    assert answer.status_code == 200 and "Undone" in answer.text
+    assert slept(world, thread_id) == ("snoozed", until)
+
+
+@pytest.mark.parametrize("act", ["done", "trash", "spam", "snooze"])
+def test_undo_of_an_act_on_many_puts_each_back_to_its_own_sleep(world: World, act: str) -> None:
+    client = world.browser()
+    (one, early), (two, late) = asleep(world, hours=4), asleep(world, hours=300)
+    page = client.post(
+        "/inbox-bulk", data={"act": act, "id": [one, two], "view": "snoozed"}, follow_redirects=True
+    ).text
+    path, fields = undo_form(page)
+    client.post(path, data=fields | {"act": "restore"})
+    assert slept(world, one) == ("snoozed", early)
+    assert slept(world, two) == ("snoozed", late)
+
+
+def test_a_sleep_that_ended_meanwhile_is_not_undone_into_the_past(world: World) -> None:
+    thread_id, _ = asleep(world)
+    client = world.browser()
+    client.post(f"/inbox/{thread_id}/act", data={"act": "done", "view": "snoozed"})
+    past = (utcnow() - timedelta(hours=1)).isoformat()
+    client.post(f"/inbox/{thread_id}/undo", data={"state": "snoozed", "back": past})
+    assert slept(world, thread_id) == ("open", None)
