@@ -12,7 +12,7 @@ from api.deps import Id
 from api.inbox.admin import settle, text_of
 from api.inbox.shell import Page, SignedIn, render
 from assistant.errors import NotifyrError
-from assistant.services import access, saved_replies
+from assistant.services import access, saved_replies, threads
 
 __all__ = ["router"]
 
@@ -37,6 +37,22 @@ def _page(page: Page, *, problem: NotifyrError | None = None, typed: dict[str, s
 @router.get("/settings/replies")
 def replies_page(page: SignedIn) -> HTMLResponse:
     return _page(page)
+
+
+@router.get("/inbox/{thread_id}/saved-replies")
+def to_insert(page: SignedIn, thread_id: Id) -> HTMLResponse:
+    """Every saved reply with its names filled in for a thread: read when the list is opened, not with every thread."""
+    with page.container.database.reading() as session:
+        thread = threads.get_thread(session, thread_id)
+        name = thread.contact.display_name
+        values = {
+            "agent": page.agent.name,
+            "name": name,
+            "first_name": name.partition(" ")[0],
+            "subject": thread.subject,
+        }
+        filled = [(one.name, saved_replies.fill(one.text, values)) for one in saved_replies.every(session)]
+    return render("saved-replies.html", page=page, saved=filled)
 
 
 async def _save(page: Page, reply_id: str) -> Response:

@@ -29,7 +29,6 @@ from assistant.services import (
     notes,
     profiles,
     saved_filters,
-    saved_replies,
     searching,
     threads,
     uploads,
@@ -154,12 +153,6 @@ def _composer(session: Session, page: Page, thread: Thread, kind: str, left: str
     begun = {"reply-all": everyone, "note": composing.Outline(kind)}
     start = begun.get(kind) or composing.outline(session, thread.id, kind)
     typed = draft.fields if draft is not None and draft.fields.get("mode") == kind else {}
-    values = {
-        "agent": page.agent.name,
-        "name": thread.contact.display_name,
-        "first_name": thread.contact.display_name.partition(" ")[0],
-        "subject": thread.subject,
-    }
     return {
         "kind": kind,
         "to": typed.get("to", start.to),
@@ -171,7 +164,6 @@ def _composer(session: Session, page: Page, thread: Thread, kind: str, left: str
         "along": start.files,
         "uploads": uploads.of(session, agent_id=page.agent.id, thread_id=thread.id, kind=kept),
         "others": len(everyone.people) > 1,
-        "saved": [(one.name, saved_replies.fill(one.text, values)) for one in saved_replies.every(session)],
     }
 
 

@@ -471,8 +471,10 @@ def test_saved_replies_are_filled_in_and_only_with_what_is_known(world: World) -
         )
         with pytest.raises(InvalidInput, match="first_name"):
             saved_replies.save(session, name="x", text="{secret}", agent_id=world.ids["admin"])
-    page = unescape(world.browser().get(f"/inbox/{world.ids['thread']}").text)
-    assert 'data-insert="Dear Ana, thanks. Admin"' in page
+    client, path = world.browser(), f"/inbox/{world.ids['thread']}"
+    assert 'data-insert="Dear Ana, thanks. Admin"' in unescape(client.get(f"{path}/saved-replies").text)
+    page = client.get(path).text
+    assert "Dear Ana, thanks" not in page, "their words are read when the list is opened"
     assert (
         saved_replies.fill("{first_name} {name.__class__} {{x}}", {"first_name": ""})
         == "{first_name} {name.__class__} {{x}}"
@@ -491,7 +493,7 @@ def test_saved_replies_are_written_changed_and_deleted_on_a_page(world: World) -
     with world.container.database.reading() as session:
         reply_id = saved_replies.every(session)[0].id
     assert post(client, f"/settings/replies/{reply_id}", name="Thank you", text="Hi {agent}").status_code == 303
-    page = unescape(client.get(f"/inbox/{world.ids['thread']}").text)
+    page = unescape(client.get(f"/inbox/{world.ids['thread']}/saved-replies").text)
     assert 'data-insert="Hi Agent"' in page and "Thank you" in page
     assert post(client, f"/settings/replies/{reply_id}/remove").status_code == 303
     assert post(client, f"/settings/replies/{reply_id}/remove").status_code == 404

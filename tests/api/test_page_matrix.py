@@ -38,6 +38,7 @@ PAGES: dict[str, str] = {
     "POST /inbox/{thread_id}/reply": "agent",
     "POST /inbox/{thread_id}/note": "agent",
     "POST /inbox/{thread_id}/labels": "agent",
+    "GET /inbox/{thread_id}/saved-replies": "agent",
     "POST /inbox/{thread_id}/merge": "agent",
     "POST /messages/{message_id}/split": "agent",
     "POST /moves/{move_id}/undo": "agent",

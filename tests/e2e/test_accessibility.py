@@ -25,8 +25,12 @@ PAGES = (
     "/settings/labels",
     "/learning",
     "/models",
+    "/settings/trust",
     "/settings/server",
     "/settings/audit",
+    "/compose",
+    "/help",
+    "/inbox?view=outbox",
     "/inbox/019a0000-0000-7000-8000-000000000000",
 )
 TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
@@ -59,6 +63,59 @@ def test_no_page_has_a_violation(new_page: Callable[..., Page], thread_url: str,
     page.locator("#suggestion").wait_for()
     found["thread"] = violations(page)
     assert {url: one for url, one in found.items() if one} == {}
+
+
+@pytest.mark.parametrize("width", [320, 900])
+def test_no_page_scrolls_sideways_between_the_widths(
+    new_page: Callable[..., Page], thread_url: str, width: int
+) -> None:
+    page = new_page(width=width, height=640)
+    wide = []
+    for url in (*PAGES, thread_url):
+        page.goto(url)
+        if url == thread_url:
+            page.locator(".row-link").first.click()
+            page.locator(".message").first.wait_for()
+        if not page.evaluate("document.documentElement.scrollWidth <= innerWidth"):
+            wide.append(url)
+    assert wide == []
+
+
+OPENED = {
+    # what is open -> how it is opened in a thread
+    "palette": "Control+k",
+    "keys": "Shift+?",
+    "who": "w",
+    "label": "l",
+    "snooze": "h",
+    "note": "m",
+    "edit": "i",
+}
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1440, 375])
+def test_nothing_that_opens_over_a_thread_has_a_violation(
+    new_page: Callable[..., Page], thread_url: str, scheme: str, width: int
+) -> None:
+    page = new_page(width=width, color_scheme=scheme)
+    page.goto(thread_url)
+    wait_until(lambda: page.reload() and page.locator(".mark-ready, .mark-check").count(), seconds=60, what="a draft")
+    page.locator(".row-link").first.click()
+    page.locator("#suggestion").wait_for()
+    address, found = page.url, {}
+    for name, key in OPENED.items():
+        page.goto(address)
+        page.locator("html[data-ready]").wait_for()
+        page.keyboard.press(key)
+        page.wait_for_timeout(300)
+        found[name] = violations(page)
+        if name == "who":
+            page.keyboard.press("w")
+    page.goto("/inbox")
+    page.locator(".filter-menu summary").click()
+    found["filters"] = violations(page)
+    assert {name: one for name, one in found.items() if one} == {}
 
 
 @pytest.mark.parametrize("url", ["/sign-in", "/link"])

@@ -51,8 +51,24 @@ export function compose({ $, $$, acts, press, meta }) {
     const before = box.value.slice(0, box.selectionStart - 1);
     if (before && !before.endsWith("\n")) return;
     $("#saved").showPopover({ source: $("#saved-button") });
-    $("#saved button, #saved a").focus();
   });
+  document.addEventListener("toggle", async (event) => {
+    const box = event.target;
+    if (box.id !== "saved" || event.newState !== "open") return;
+    if (box.dataset.shown !== box.dataset.from) for (const old of $$("#saved li")) old.remove(); // filled in for another thread
+    $("#saved a")?.focus();
+    try {
+      const answer = await fetch(box.dataset.from, { headers: { Accept: "text/html" } });
+      const list = answer.ok && new DOMParser().parseFromString(await answer.text(), "text/html").querySelector("#saved-list");
+      if (!list) throw new Error(String(answer.status));
+      $("#saved-list").replaceWith(document.adoptNode(list));
+      box.dataset.shown = box.dataset.from;
+    } catch {
+      const said = $("#saved-list p") ?? $("#saved-list").appendChild(document.createElement("p"));
+      said.textContent = "The saved replies did not come. Close this and try again.";
+    }
+    if (box.matches(":popover-open")) $("#saved button, #saved a").focus();
+  }, true);
   document.addEventListener("keydown", (event) => {
     const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
     if (!step || !event.target.matches?.("#saved button")) return;
