@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Iterable
 
-__all__ = ["emit", "error", "line"]
+__all__ = ["emit", "error", "line", "without_secrets"]
 
 
 def line(text: str = "") -> None:
@@ -28,3 +28,16 @@ def emit(document: object, lines: Iterable[str], *, as_json: bool) -> None:
         return
     for text in lines:
         line(text)
+
+
+def without_secrets(text: str) -> str:
+    """A URL with its host but without password, lone token and query; anything else not at all."""
+    scheme, colon, rest = text.partition("://")
+    if not colon:
+        return "***"
+    rest, query, _ = rest.partition("?")
+    authority, slash, path = rest.partition("/")
+    account, at, host = authority.rpartition("@")
+    user, has_password, _ = account.partition(":")
+    name = f"{user}:***" if has_password else "***"
+    return f"{scheme}://{name if at else ''}{at}{host}{slash}{path}{'?***' if query else ''}"

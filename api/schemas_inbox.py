@@ -26,8 +26,8 @@ __all__ = [
     "UploadOut",
 ]
 
-Words = Annotated[str, StringConstraints(min_length=1, max_length=notes.LONGEST)]
-Reason = Annotated[str, StringConstraints(min_length=1, max_length=300)]
+Words = Annotated[str, StringConstraints(min_length=1, max_length=notes.LONGEST, pattern=r"\S")]
+Reason = Annotated[str, StringConstraints(min_length=1, max_length=300, pattern=r"\S")]
 
 
 class NoteOut(Out):

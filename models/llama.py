@@ -94,10 +94,7 @@ class Llama:
         with self._loading:
             if self._model is not None:
                 return
-            path, expected = resolve_weights(self._weights)
-            self._checksum = _sha256(path)
-            if expected and self._checksum != expected:
-                raise ModelUnavailable(f"{path.name} is not the file we know (truncated or altered): install it again")
+            path = self.verify()
             from llama_cpp import Llama as Engine
             from llama_cpp import llama_supports_gpu_offload
 
@@ -113,6 +110,14 @@ class Llama:
                 )
             except (ValueError, OSError, RuntimeError) as error:
                 raise ModelUnavailable(f"{path.name} cannot be loaded ({type(error).__name__}): {error}") from error
+
+    def verify(self) -> Path:
+        """The weights' file, once it is known to be whole. Raises `ModelUnavailable`."""
+        path, expected = resolve_weights(self._weights)
+        self._checksum = _sha256(path)
+        if expected and self._checksum != expected:
+            raise ModelUnavailable(f"{path.name} is not the file we know (truncated or altered): install it again")
+        return path
 
     def count(self, text: str) -> int:
         self.load()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from celery import Celery
-from kombu import Exchange, Queue
+from kombu import Connection, Exchange, Queue
 
 from assistant.db.session import Job
 from assistant.settings import Settings
 from assistant.telemetry import METRICS
 
-__all__ = ["QUEUES", "ROUTES", "broker_url", "create_celery", "dispatch"]
+__all__ = ["QUEUES", "ROUTES", "broker_url", "create_celery", "dispatch", "try_broker"]
 
 QUEUES = ("inbound", "outbound", "models", "batch")
 ROUTES = {
@@ -78,6 +78,12 @@ def create_celery(settings: Settings, url: str) -> Celery:
         beat_max_loop_interval=min(5, settings.sweep_seconds),
     )
     return app
+
+
+def try_broker(url: str, *, seconds: float) -> None:
+    """Connect once and close. Raises whatever kombu raises for a broker that is not there or refuses us."""
+    with Connection(url, connect_timeout=seconds) as connection:
+        connection.connect()
 
 
 def dispatch(app: Celery, job: Job) -> None:

@@ -11,7 +11,7 @@ from api import console
 if TYPE_CHECKING:
     from assistant.settings import Settings
 
-__all__ = ["register"]
+__all__ = ["describe", "register"]
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
@@ -31,16 +31,31 @@ def register(app: typer.Typer) -> None:
 def check(as_json: Json = False) -> None:
     """Check every setting, the interpreter and the folders, and list all problems at once (exit code 2).
 
+    Then try every server and model file once, and say which answers and what to do about the others (exit code 2).
+
     Example: NOTIFYR_PORT=99999 notifyr config check
     """
+    from dataclasses import asdict
+
+    from api.reach import look
     from api.startup import problems
     from assistant.errors import ConfigurationError
     from assistant.settings import load_settings
 
-    found = problems(load_settings())
-    if found:
+    settings = load_settings()
+    if found := problems(settings):
         raise ConfigurationError(found)
-    console.emit({"ok": True, "problems": []}, ["The configuration is valid."], as_json=as_json)
+    parts = look(settings)
+    missing = [one for one in parts if one.state == "unreachable"]
+    lines = ["The configuration is valid." if not missing else "The settings are valid, but not everything answers."]
+    for one in parts:
+        lines.append(f"  {one.name:<12}  {one.state:<11}  {one.where}")
+        if one.problem:
+            lines += [f"{'':16}{one.problem}", f"{'':16}{one.setting}: {one.fix}"]
+    document = {"ok": not missing, "problems": [f"{one.setting}: {one.problem}" for one in missing]}
+    console.emit(document | {"parts": [asdict(one) for one in parts]}, lines, as_json=as_json)
+    if missing:
+        raise typer.Exit(2)
 
 
 def show(as_json: Json = False) -> None:
@@ -77,20 +92,7 @@ def _shown(value: object) -> str:
     if value is None:
         return "(unset)"
     if isinstance(value, SecretStr):
-        return _without_secrets(value.get_secret_value())
+        return console.without_secrets(value.get_secret_value())
     if isinstance(value, tuple):
         return ",".join(map(str, value)) or "(none)"
     return str(value) or "(empty)"
-
-
-def _without_secrets(text: str) -> str:
-    """A URL with its host but without password, lone token and query; anything else not at all."""
-    scheme, colon, rest = text.partition("://")
-    if not colon:
-        return "***"
-    rest, query, _ = rest.partition("?")
-    authority, slash, path = rest.partition("/")
-    account, at, host = authority.rpartition("@")
-    user, has_password, _ = account.partition(":")
-    name = f"{user}:***" if has_password else "***"
-    return f"{scheme}://{name if at else ''}{at}{host}{slash}{path}{'?***' if query else ''}"

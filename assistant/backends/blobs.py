@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +40,23 @@ class Blobs:
     @classmethod
     def open(cls, settings: Settings) -> Blobs:
         """The store of the settings; the folder is made when it is missing."""
-        from obstore.store import LocalStore, from_url
-
-        if settings.blobs_url is not None and not settings.blobs_url.get_secret_value().startswith("file://"):
-            return cls(from_url(settings.blobs_url.get_secret_value()))
-        folder = settings.path("blobs")
         if settings.blobs_url is not None:
-            folder = Path(settings.blobs_url.get_secret_value().removeprefix("file://"))
+            return cls.at(settings.blobs_url.get_secret_value())
+        return cls._folder_at(settings.path("blobs"))
+
+    @classmethod
+    def at(cls, url: str, *, tries: int = 3) -> Blobs:
+        """The store at a URL. One that does not answer costs a few tries, not obstore's ten within three minutes."""
+        from obstore.store import from_url
+
+        if url.startswith("file://"):
+            return cls._folder_at(Path(url.removeprefix("file://")))
+        return cls(from_url(url, retry_config={"max_retries": tries - 1, "retry_timeout": timedelta(seconds=15)}))
+
+    @classmethod
+    def _folder_at(cls, folder: Path) -> Blobs:
+        from obstore.store import LocalStore
+
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:

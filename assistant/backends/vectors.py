@@ -11,9 +11,11 @@ import hashlib
 import re
 import shutil
 import threading
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol, TypeAlias
+from urllib.parse import unquote, urlsplit
 
 import structlog
 
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-__all__ = ["Vectors"]
+__all__ = ["Vectors", "qdrant_client"]
 
 _log = structlog.get_logger(__name__)
 _BATCH = 64
@@ -157,9 +159,7 @@ class Vectors:
         """The index that the settings name. Nothing is opened before the first `sync`."""
         if settings.qdrant_url is None:
             return cls(settings.path("vectors"))
-        from qdrant_client import QdrantClient
-
-        return cls(settings.path("vectors"), client=QdrantClient(url=settings.qdrant_url.get_secret_value(), timeout=5))
+        return cls(settings.path("vectors"), client=qdrant_client(settings.qdrant_url.get_secret_value()))
 
     def sync(
         self,
@@ -260,6 +260,21 @@ class Vectors:
             _only_engine(error)
             self._damaged = True
             raise StorageError(f"the vector index failed: {type(error).__name__}: {error}") from error
+
+
+def qdrant_client(url: str, *, seconds: int = 5) -> Any:
+    """A client for `http(s)://[:KEY@]host[:port]`. Nothing is connected yet."""
+    from qdrant_client import QdrantClient
+
+    parts = urlsplit(url)
+    key = unquote(parts.password or parts.username or "")
+    host = parts.netloc.rpartition("@")[2]
+    with warnings.catch_warnings():
+        # A key over plain http is the operator's word (a private network); it was said once at `config check`.
+        warnings.simplefilter("ignore", UserWarning)
+        return QdrantClient(
+            url=parts._replace(netloc=host).geturl(), api_key=key or None, timeout=seconds, check_compatibility=False
+        )
 
 
 def _index_name(encoder: str, dimensions: int) -> str:

@@ -1,17 +1,21 @@
-"""The vector index on Qdrant's embedded engine (and its client): an index that heals, never the truth."""
+"""The vector index on Qdrant's embedded engine, on its client, and over its REST interface: it heals, and is never the truth."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from qdrant_client import models
 
-from assistant.backends.vectors import Matrix, Vectors
+from assistant.backends.vectors import Matrix, Vectors, qdrant_client
 from assistant.errors import ModelUnavailable, StorageError
+from tests.support.qdrant import QdrantTwin, qdrant_twin
 
 TEXTS = {number: f"text {number}" for number in range(1, 101)}
 
@@ -34,10 +38,23 @@ def sync(
     vectors.sync(encoder=encoder, dimensions=dimensions, version=version, texts=lambda: texts, embed=embed)
 
 
-@pytest.fixture(params=["embedded", "server's client"])
+@pytest.fixture
+def server() -> Iterator[QdrantTwin]:
+    """Qdrant's REST interface on a socket, behind a key."""
+    with qdrant_twin("tests-only") as twin:
+        yield twin
+
+
+def client_of(server: QdrantTwin) -> Any:
+    return qdrant_client(server.url, seconds=1)
+
+
+@pytest.fixture(params=["embedded", "client in process", "by URL"])
 def vectors(request: pytest.FixtureRequest, tmp_path: Path) -> Vectors:
     if request.param == "embedded":
         opened = Vectors(tmp_path / "vectors")
+    elif request.param == "by URL":
+        opened = Vectors(tmp_path / "vectors", client=client_of(request.getfixturevalue("server")))
     else:
         from qdrant_client import QdrantClient
 
@@ -117,6 +134,92 @@ def test_an_encoder_that_fails_keeps_its_own_error(vectors: Vectors) -> None:
         sync(vectors, embed=gone)
     sync(vectors)
     assert nearest(vectors, "text 7") == 7
+
+
+# -- a server by URL
+
+
+def test_only_calls_of_qdrants_interface_are_made_and_its_key_is_sent(server: QdrantTwin, tmp_path: Path) -> None:
+    vectors = Vectors(tmp_path, client=client_of(server))
+    sync(vectors)
+    sync(vectors, {7: "text 7"}, version="v2")
+    assert nearest(vectors, "text 7") == 7
+    calls = {one.replace(vectors._name, "NAME") for one in server.asked}
+    assert calls == {
+        "GET /collections/NAME/exists",
+        "PUT /collections/NAME",
+        "POST /collections/NAME/points/scroll",
+        "PUT /collections/NAME/points",
+        "POST /collections/NAME/points/delete",
+        "POST /collections/NAME/points/query",
+    }
+    assert "tests-only" not in " ".join(server.asked)
+
+
+@pytest.mark.parametrize("key", ["", "another"])
+def test_a_wrong_or_missing_key_is_a_storage_error_that_says_401(server: QdrantTwin, tmp_path: Path, key: str) -> None:
+    url = f"http://{f':{key}@' if key else ''}127.0.0.1:{server.port}"
+    vectors = Vectors(tmp_path, client=qdrant_client(url, seconds=1))
+    with pytest.raises(StorageError, match="401") as caught:
+        sync(vectors)
+    assert "another" not in str(caught.value)
+
+
+def test_a_server_that_is_gone_slow_or_broken_is_a_storage_error_and_heals(tmp_path: Path) -> None:
+    with qdrant_twin() as first:
+        vectors = Vectors(tmp_path, client=client_of(first))
+        sync(vectors)
+        for broken in ("500", "words"):
+            first.broken = broken
+            with pytest.raises(StorageError):
+                nearest(vectors, "text 7")
+            with pytest.raises(StorageError):
+                sync(vectors, version=broken)
+        first.broken, first.slow = "", 3.0
+        began = time.monotonic()
+        with pytest.raises(StorageError):
+            nearest(vectors, "text 7")
+        assert time.monotonic() - began < 3.0, "it did not wait for it"
+        first.slow = 0.0
+        sync(vectors)
+        assert nearest(vectors, "text 7") == 7
+    with pytest.raises(StorageError):
+        nearest(vectors, "text 7")
+    with pytest.raises(StorageError):
+        sync(vectors, version="v2")
+    with qdrant_twin(port=first.port):  # the same address, and nothing of what it held
+        sync(vectors, version="v2")
+        assert nearest(vectors, "text 7") == 7
+
+
+def test_an_index_that_was_emptied_behind_our_back_is_made_again(server: QdrantTwin, tmp_path: Path) -> None:
+    vectors = Vectors(tmp_path, client=client_of(server))
+    sync(vectors)
+    server.engine.delete_collection(vectors._name)
+    with pytest.raises(StorageError):
+        nearest(vectors, "text 7")
+    sync(vectors)
+    assert nearest(vectors, "text 7") == 7
+    everything = sorted(TEXTS)
+    server.engine.delete(vectors._name, models.PointIdsList(points=list(everything)))
+    with pytest.raises(StorageError, match="impossible"):
+        nearest(vectors, "text 7")
+    sync(vectors)
+    assert nearest(vectors, "text 7") == 7
+
+
+def test_a_collection_of_another_dimension_under_our_name_is_made_anew(server: QdrantTwin, tmp_path: Path) -> None:
+    first = Vectors(tmp_path, client=client_of(server))
+    sync(first)
+    name = first._name
+    server.engine.delete_collection(name)
+    server.engine.create_collection(name, vectors_config=models.VectorParams(size=16, distance=models.Distance.COSINE))
+    again = Vectors(tmp_path, client=client_of(server))
+    sync(again)
+    assert nearest(again, "text 7") == 7
+
+
+# -- the embedded engine's folder
 
 
 def test_it_survives_a_restart_without_embedding_again(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from api.commands.demo import answers
 from assistant import failpoints
 from assistant.backends.bus import Bus
 from assistant.backends.cache import GenerationCache
-from assistant.backends.vectors import Vectors
+from assistant.backends.vectors import Vectors, qdrant_client
 from assistant.clock import monotonic
 from assistant.db.contacts import Consent
 from assistant.db.messages import Message, Suggestion, Thread
@@ -32,6 +32,7 @@ from models.wrappers import Cached
 from pipelines.stages.draft import APPROVED
 from pipelines.triage import Triage
 from tests.assistant.rows import ANSWER, a_thread, an_agent, an_inbound
+from tests.support.qdrant import qdrant_twin
 
 ENCODER = f"onnx:{ROOT / 'deploy/weights/encoder'}"
 
@@ -298,6 +299,32 @@ def test_a_crash_anywhere_in_triage_is_repaired_by_the_next_try(parts: Parts, tr
     assert suggestion is not None
     with parts.database.reading() as session:
         assert session.scalar(select(func.count()).select_from(Suggestion)) == 1
+
+
+def test_without_its_qdrant_server_a_mail_is_labelled_and_shown_and_an_empty_one_is_filled_from_the_rows(
+    parts: Parts,
+) -> None:
+    asking = "I forgot my password and cannot log in any more. How do I reset it?"
+    with qdrant_twin("key") as first:
+        parts.__dict__["vectors"] = Vectors(parts.folder, client=qdrant_client(first.url, seconds=2))
+        triage = Triage(parts)
+        asked = receive(parts, asking)
+        triage.triage(asked)
+        assert message(parts, asked)[2] is not None
+    asked = receive(parts, asking)
+    triage.triage(asked)
+    row, thread, suggestion = message(parts, asked)
+    assert (row.triage, thread.intent, suggestion) == (TriageState.PARTIAL, "account_access", None)
+    assert thread.needs_review
+    reason = row.trace[-1]["reason"]
+    assert (row.trace[-2]["outcome"], "no" in reason and "source" in reason) == ("failed", True), reason
+    with qdrant_twin("key", port=first.port) as second:
+        asked = receive(parts, asking)
+        triage.triage(asked)
+        found = message(parts, asked)[2]
+        assert "PUT /collections/" in " ".join(second.asked), "it was made anew"
+    assert found is not None
+    assert found.citations[0]["source"] == "Reset the password"
 
 
 # -- drafting
