@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol
 
@@ -24,6 +24,7 @@ from assistant.telemetry import METRICS
 from assistant.values import Address, Attachment, InboundMessage, StoredAttachment
 from channels.support.bounces import Report, report_of
 from channels.support.quotes import split_reply
+from pipelines.together import Together
 
 __all__ = ["Parser", "Receiver"]
 
@@ -37,6 +38,19 @@ class Parser(Protocol):
     def parse(self, raw: bytes, *, received_at: datetime | None = None) -> InboundMessage: ...
 
 
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """A mail whose bytes are kept and read: what is left is its row."""
+
+    raw: bytes
+    message: InboundMessage
+    attachments: Sequence[StoredAttachment]
+    new_text: str
+    profile_id: str
+    backfill: bool
+    triage: bool = True
+
+
 class Receiver:
     """Stores mail. `receive` returns only when the mail is safe: what answers the sender may say yes after it."""
 
@@ -44,12 +58,15 @@ class Receiver:
         self._database = database
         self._blobs = blobs
         self._parser = parser
+        # In the order of their senders, so that two processes never wait for each other's contacts.
+        self._together = Together(self._commit, order=lambda mail: mail.message.sender.value)
 
     def receive(
         self, raw: bytes, *, profile_id: str, backfill: bool = False, received_at: datetime | None = None
     ) -> Received:
         """Store one mail. Raises `StorageError` when it could not be kept: the sender must try again."""
-        return self.receive_many([raw], profile_id=profile_id, backfill=backfill, received_at=received_at)[0]
+        now = received_at or utcnow()
+        return self._together(_Ready(*self._prepare(raw, now, backfill), profile_id, backfill))
 
     def receive_many(
         self,
@@ -62,11 +79,15 @@ class Receiver:
     ) -> list[Received]:
         """Store several mails in one transaction (imports): all of them or none."""
         now = received_at or utcnow()
-        prepared = [self._prepare(raw, now, backfill) for raw in raws]
+        return self._commit(
+            [_Ready(*self._prepare(raw, now, backfill), profile_id, backfill, triage=triage) for raw in raws]
+        )
+
+    def _commit(self, mails: Sequence[_Ready]) -> list[Received]:
         try:
             with self._database.transaction() as session:
                 committing("receive", session)
-                found = [self._store(session, one, profile_id, backfill, triage) for one in prepared]
+                found = [self._store(session, one) for one in mails]
         except OSError as error:
             raise StorageError(f"the mail could not be kept: {type(error).__name__}") from error
         for one in found:
@@ -75,7 +96,7 @@ class Receiver:
 
     def _prepare(
         self, raw: bytes, now: datetime, backfill: bool
-    ) -> tuple[bytes, InboundMessage, list[StoredAttachment]]:
+    ) -> tuple[bytes, InboundMessage, list[StoredAttachment], str]:
         # The content names the blob: a mail that is delivered again finds its bytes there, and no orphan is left.
         key = key_of("raw", raw, suffix=".eml")
         try:
@@ -88,7 +109,7 @@ class Receiver:
             stored = [self._attach(part) for part in message.attachments]
         except OSError as error:
             raise StorageError(f"the mail could not be kept: {type(error).__name__}") from error
-        return raw, replace(message, raw_key=key), stored
+        return raw, replace(message, raw_key=key), stored, split_reply(message.text)[0]
 
     def _attach(self, part: Attachment) -> StoredAttachment:
         key = key_of("parts", part.content)
@@ -104,28 +125,20 @@ class Receiver:
             inline=part.inline,
         )
 
-    def _store(
-        self,
-        session: Session,
-        prepared: tuple[bytes, InboundMessage, list[StoredAttachment]],
-        profile_id: str,
-        backfill: bool,
-        triage: bool,
-    ) -> Received:
-        raw, message, attachments = prepared
-        new_text, _ = split_reply(message.text)
+    def _store(self, session: Session, mail: _Ready) -> Received:
+        message = mail.message
         received = inbox.receive(
             session,
-            profile_id=profile_id,
+            profile_id=mail.profile_id,
             message=message,
-            new_text=new_text,
-            size=len(raw),
-            attachments=attachments,
-            backfill=backfill,
-            triage=triage,
+            new_text=mail.new_text,
+            size=len(mail.raw),
+            attachments=mail.attachments,
+            backfill=mail.backfill,
+            triage=mail.triage,
         )
         if received.created and message.auto_submitted == "bounce" and "quarantine" not in message.defects:
-            for report in report_of(raw):
+            for report in report_of(mail.raw):
                 _apply(session, report, message)
         return received
 

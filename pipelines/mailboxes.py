@@ -36,6 +36,7 @@ CONNECTIONS = 500
 COMMANDS = 2_000
 WORKERS = 8
 """Mails of one process that are being stored at the same time; more wait on their sockets."""
+KNOWN_SECONDS = 1.0
 _TRIED_PORTS = 20
 _TEMPORARY = "451 4.3.0 Not stored; try again later"
 
@@ -87,6 +88,7 @@ class Listener:
         self._database = database
         self._receiver = receiver
         self._busy = asyncio.Semaphore(WORKERS)
+        self._known: dict[str, tuple[str, float]] = {}
         self._open_relay_test = settings.smtp_host in LOOPBACK
         self._storing = 0
         self._idle = asyncio.Event()
@@ -145,7 +147,7 @@ class Listener:
 
         When a later mailbox fails, the sender's next try finds the mail in the earlier ones and adds it to the others.
         """
-        profile_ids = self._profiles_of(recipients)
+        profile_ids = self._profiles_of(recipients, known_seconds=KNOWN_SECONDS)
         if not profile_ids:
             with self._database.transaction() as session:
                 profile_ids = [profiles.ensure_default(session, self._settings).id]
@@ -153,12 +155,15 @@ class Listener:
         failpoint("receive.before_answer")
         return f"250 2.0.0 Stored as {stored[0].message_id}"
 
-    def _profiles_of(self, recipients: list[str]) -> list[str]:
-        """Our mailboxes among the recipients, each once."""
-        addresses = [parseaddr(one)[1].lower() or one.strip("<>").lower() for one in recipients]
-        with self._database.reading() as session:
-            found = [profiles.by_address(session, "email", one) for one in dict.fromkeys(addresses)]
-            return [profile.id for profile in found if profile is not None]
+    def _profiles_of(self, recipients: list[str], *, known_seconds: float = 0.0) -> list[str]:
+        """Our mailboxes among the recipients, each once. One that was found so lately is not looked up again."""
+        addresses = dict.fromkeys(parseaddr(one)[1].lower() or one.strip("<>").lower() for one in recipients)
+        now, known = monotonic(), self._known
+        if any(one not in known or now - known[one][1] > known_seconds for one in addresses):
+            with self._database.reading() as session:
+                found = {one: profiles.by_address(session, "email", one) for one in addresses}
+            known = self._known = {one: (profile.id, now) for one, profile in found.items() if profile is not None}
+        return list(dict.fromkeys(known[one][0] for one in addresses if one in known))
 
 
 def _has_bare_line_ends(raw: bytes) -> bool:

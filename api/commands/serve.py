@@ -42,6 +42,7 @@ def api() -> None:
         http="httptools",
         ws="websockets-sansio",
         ws_max_size=65_536,
+        ws_per_message_deflate=False,  # a third of a megabyte for each open page, to squeeze frames of a hundred bytes
         log_config=None,
         access_log=False,
         server_header=False,

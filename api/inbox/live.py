@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import aclosing
 from typing import Any
 
 from anyio.to_thread import run_sync
@@ -16,10 +17,10 @@ from redis.exceptions import RedisError
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from api.deps import Caller, caller_of, container_of
+from api.realtime.hub import Gone, Hub
 from api.security import session_token
 from assistant.clock import monotonic
 from assistant.db.session import Event
-from assistant.services import access
 from assistant.telemetry import METRICS
 from pipelines.container import Container
 
@@ -33,7 +34,6 @@ SILENCE = 9.0
 FRAMES = 30
 """Most frames a page may send in ten seconds."""
 SEND_SECONDS = 5.0
-CHECK_SECONDS = 0.5
 _KINDS = {"presence", "absent", "ping"}
 
 
@@ -50,13 +50,14 @@ async def live(socket: WebSocket) -> None:
         after = "0-1"
     await socket.accept()
     METRICS.sockets.inc()
+    hub = _hub(socket, container)
     tasks = [
-        asyncio.create_task(_push(socket, container, after)),
+        asyncio.create_task(_push(socket, hub, after)),
         asyncio.create_task(_hear(socket, container, caller)),
-        asyncio.create_task(_watch(socket, container)),
     ]
     try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        with hub.session(session_token(socket, container.settings)) as ended:
+            done, _ = await asyncio.wait([*tasks, ended], timeout=LIFETIME, return_when=asyncio.FIRST_COMPLETED)
         code = next((task.result() for task in done if not task.cancelled() and task.exception() is None), 1012)
         for task in done:
             error = None if task.cancelled() else task.exception()
@@ -71,19 +72,26 @@ async def live(socket: WebSocket) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _push(socket: WebSocket, container: Container, after: str) -> int:
+def _hub(socket: WebSocket, container: Container) -> Hub:
+    """The hub of this process, made with its first socket."""
+    state = socket.app.state
+    if not hasattr(state, "hub"):
+        state.hub = Hub(container.bus, container.database)
+    hub: Hub = state.hub
+    return hub
+
+
+async def _push(socket: WebSocket, hub: Hub, after: str) -> int:
     """Send changes until the page is gone. Returns the close code."""
     try:
-        async for entry, event in container.bus.subscribe(after):
-            if event.kind == "tick":
-                continue
-            frame = json.dumps({"id": entry, "kind": event.kind, **event.payload})
-            try:
-                await asyncio.wait_for(socket.send_text(frame), SEND_SECONDS)
-            except TimeoutError:
-                return 1013
-    except RedisError:
-        return 1012
+        async with aclosing(hub.frames(after)) as frames:
+            async for text in frames:
+                async with asyncio.timeout(SEND_SECONDS):
+                    await socket.send_text(text)
+    except TimeoutError:
+        return 1013
+    except Gone as gone:
+        return gone.code
     return 1012
 
 
@@ -167,19 +175,3 @@ def _tell(container: Container, caller: Caller, thread_id: str, state: str) -> N
     assert caller.agent is not None
     facts = {"thread_id": thread_id, "agent_id": caller.agent.id, "name": caller.agent.name, "state": state}
     container.bus.publish(Event("presence", facts))
-
-
-async def _watch(socket: WebSocket, container: Container) -> int:
-    """End the socket when its session ends, or when it has lived long enough."""
-    token = session_token(socket, container.settings)
-    until = monotonic() + LIFETIME
-
-    def alive() -> bool:
-        with container.database.reading() as session:
-            return access.agent_of_session(session, token) is not None
-
-    while monotonic() < until:
-        await asyncio.sleep(CHECK_SECONDS)
-        if not await run_sync(alive):
-            return 1008
-    return 1012

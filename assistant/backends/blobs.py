@@ -36,6 +36,8 @@ class Blobs:
     def __init__(self, store: Any, folder: Path | None = None) -> None:
         self._store = store
         self._folder = folder
+        self._named: set[tuple[Path, int]] = set()
+        """Folders whose own names are on the disk for certain, with their inodes: one that is made anew has another."""
 
     @classmethod
     def open(cls, settings: Settings) -> Blobs:
@@ -160,9 +162,15 @@ class Blobs:
             return
         target = self._folder / key
         _fsync(target)
+        on_the_way = []
         while target != self._folder:
             target = target.parent
             _fsync(target)
+            known = (target, target.stat().st_ino)
+            if known in self._named:
+                break
+            on_the_way.append(known)
+        self._named.update(on_the_way)
 
 
 def _check(key: str) -> None:

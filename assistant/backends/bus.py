@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 from assistant.clock import utcnow
 from assistant.db.session import Event
 
-__all__ = ["Bus"]
+__all__ = ["Bus", "place_of"]
 
 _STREAM = "notifyr:live"
 _PRESENCE = "notifyr:presence:"
@@ -58,6 +58,16 @@ class Bus:
         Yields kind `tick` when nothing happened for some seconds, so that a caller can look at its own deadlines.
         Raises `redis.RedisError` when the server goes away; the caller resumes with the last id it saw.
         """
+        first = True
+        async for last, found in self.rounds(after):
+            if not found and not first:
+                yield last, Event("tick")
+            for entry, event in found:
+                yield entry, event
+            first = False
+
+    async def rounds(self, after: str = "") -> AsyncIterator[tuple[str, list[tuple[str, Event]]]]:
+        """As `subscribe`, what came together at a time, each with the last id; at once the id that it starts from."""
         # The client's own patience must outlast the wait, or an idle page is told that the server went away.
         client = redis.asyncio.Redis.from_url(
             self._url, socket_connect_timeout=3, socket_timeout=_WAIT_MS / 1000 + 3, decode_responses=True
@@ -65,19 +75,27 @@ class Bus:
         try:
             last, known = await self._start(client, after)
             _heed_cancellation()
-            if not known:
-                yield last, Event("reset")
+            yield last, [] if known else [(last, Event("reset"))]
             while True:
                 found: Any = await client.xread({_STREAM: last}, count=200, block=_WAIT_MS)
                 _heed_cancellation()
-                if not found:
-                    yield last, Event("tick")
-                    continue
-                for entry, fields in _entries(found):
-                    last = entry
-                    yield entry, Event(fields["kind"], json.loads(fields["payload"]))
+                read = [(entry, _event(fields)) for entry, fields in _entries(found)] if found else []
+                last = read[-1][0] if read else last
+                yield last, read
         finally:
             await client.aclose()
+
+    def between(self, after: str, until: str) -> list[tuple[str, Event]] | None:
+        """Events after one id, up to and with another; None when the first is unknown or trimmed. Raises `redis.RedisError`."""
+        newest: Any = self._redis.xrevrange(_STREAM, count=1)
+        oldest: Any = self._redis.xrange(_STREAM, count=1)
+        tip = newest[0][0] if newest else "0-0"
+        if after != tip and (not oldest or not place_of(oldest[0][0]) <= place_of(after) <= place_of(tip)):
+            return None
+        if place_of(after) >= place_of(until):
+            return []
+        found: Any = self._redis.xrange(_STREAM, min=f"({after}", max=until)
+        return [(entry, _event(fields)) for entry, fields in found]
 
     async def _start(self, client: redis.asyncio.Redis, after: str) -> tuple[str, bool]:
         newest: Any = await client.xrevrange(_STREAM, count=1)
@@ -85,7 +103,7 @@ class Bus:
         if not after:
             return tip, True
         oldest: Any = await client.xrange(_STREAM, count=1)
-        if not oldest or _order(after) > _order(tip) or _order(after) < _order(oldest[0][0]):
+        if not oldest or place_of(after) > place_of(tip) or place_of(after) < place_of(oldest[0][0]):
             return tip, after == tip
         return after, True
 
@@ -181,6 +199,11 @@ def _entries(found: Any) -> list[tuple[str, dict[str, str]]]:
     return [entry for pairs in streams for batch in ([pairs] if isinstance(found, list) else pairs) for entry in batch]
 
 
-def _order(entry: str) -> tuple[int, int]:
+def _event(fields: dict[str, str]) -> Event:
+    return Event(fields["kind"], json.loads(fields["payload"]))
+
+
+def place_of(entry: str) -> tuple[int, int]:
+    """An id as what it is ordered by."""
     left, _, right = entry.partition("-")
     return int(left or 0), int(right or 0)

@@ -57,9 +57,12 @@ def standing(session: Session, contact: Contact) -> list[Standing]:
     return found
 
 
-def resolve(session: Session, address: Address) -> Contact:
-    """The contact of an address, made when it is new. Of two at once, both get the one that came first."""
-    known = _known(session, address)
+def resolve(session: Session, address: Address, *, lock: bool = False) -> Contact:
+    """The contact of an address, made when it is new. Of two at once, both get the one that came first.
+
+    `lock`: nobody else gets it with a lock before this transaction ends.
+    """
+    known = _known(session, address, lock=lock)
     if known is not None:
         if address.display_name and not known.display_name:
             known.display_name = address.display_name[:300]
@@ -78,7 +81,7 @@ def resolve(session: Session, address: Address) -> Contact:
                 )
             )
     except IntegrityError:
-        found = _known(session, address)
+        found = _known(session, address, lock=lock)
         if found is None:
             raise
         return found
@@ -146,9 +149,12 @@ def may_write(session: Session, *, contact_id: str, channel: str, address: str) 
     return _WORDS.get(found.cause, found.cause) if found is not None else None
 
 
-def _known(session: Session, address: Address) -> Contact | None:
-    return session.scalar(
+def _known(session: Session, address: Address, *, lock: bool) -> Contact | None:
+    query = (
         select(Contact)
         .join(Identity, Identity.contact_id == Contact.id)
         .where(Identity.channel == address.channel, Identity.address == address.value)
     )
+    if lock:
+        query = query.with_for_update(key_share=True, of=Contact).execution_options(populate_existing=True)
+    return session.scalar(query)

@@ -63,15 +63,18 @@ def receive(
         raise NotFound("there is no such profile")
     external_id, known = _identity(session, profile_id, message)
     if known is not None:
-        return Received(known.id, known.thread_id, created=False)
-    contact = contacts.resolve(session, message.sender)
+        return known
     # One message of a contact at a time: an answer that comes at the same moment sees the thread it belongs to.
-    session.refresh(contact, with_for_update={"key_share": True})
+    contact = contacts.resolve(session, message.sender, lock=True)
     try:
         with session.begin_nested():
             thread, stranger = _thread(session, profile, contact, message)
             row = _row(profile_id, thread.id, external_id, message, new_text, size, stranger)
             row.backfill, row.triage = backfill, TriageState.WAITING if triage else None
+            first = not thread.message_count
+            _count(thread, row, len(attachments), backfill=backfill)
+            session.add(thread)
+            session.flush()
             session.add(row)
             session.flush()
     except IntegrityError:
@@ -79,7 +82,7 @@ def receive(
         _, known = _identity(session, profile_id, message)
         if known is None:
             raise
-        return Received(known.id, known.thread_id, created=False)
+        return known
     for position, part in enumerate(attachments):
         session.add(
             Attachment(
@@ -94,28 +97,32 @@ def receive(
             )
         )
     session.add(MessageEvent(message_id=row.id, event_id=f"received:{row.id}", kind="received", actor="channel"))
-    _update_thread(session, thread, row, len(attachments), backfill=backfill)
+    if not first:  # a new thread has nothing yet that could be stale, and asks nothing before its triage
+        suggestions.expire_open(session, thread.id)
+        suggestions.refresh_thread(session, thread)
     if triage:
         enqueue(session, "triage", row.id)
     publish(session, "thread.changed", thread_id=thread.id, reason="received")
     return Received(row.id, thread.id, created=True)
 
 
-def _identity(session: Session, profile_id: str, message: InboundMessage) -> tuple[str, Message | None]:
-    """The id to store under, and the row when this very message is there already."""
+def _identity(session: Session, profile_id: str, message: InboundMessage) -> tuple[str, Received | None]:
+    """The id to store under, and where this very message is when it is there already."""
     suffix = f"#{message.content_hash[:16]}"
     base = message.external_id[: 1000 - len(suffix)]
-    rows = session.scalars(
-        select(Message).where(Message.profile_id == profile_id, Message.external_id.in_((base, base + suffix)))
+    rows = session.execute(
+        select(Message.id, Message.thread_id, Message.external_id, Message.content_hash).where(
+            Message.profile_id == profile_id, Message.external_id.in_((base, base + suffix))
+        )
     ).all()
     for row in rows:
         if row.content_hash == message.content_hash:
-            return row.external_id, row
+            return row.external_id, Received(row.id, row.thread_id, created=False)
     return (base + suffix if any(row.external_id == base for row in rows) else base), None
 
 
 def _thread(session: Session, profile: Profile, contact: Contact, message: InboundMessage) -> tuple[Thread, bool]:
-    """The thread to put a message into, and whether a stranger asked for somebody else's."""
+    """The thread to put a message into (a new one is not stored yet), and whether a stranger asked for somebody else's."""
     base = base_subject(message.subject)
     stranger = False
     # Nobody can prove to be the sender of a mail that names none: it joins nothing.
@@ -134,10 +141,11 @@ def _thread(session: Session, profile: Profile, contact: Contact, message: Inbou
         subject=message.subject[:1000],
         base_subject=base[:1000],
         state=ThreadState.OPEN,
+        version=1,
+        message_count=0,
+        attachment_count=0,
         last_message_at=message.received_at or utcnow(),
     )
-    session.add(thread)
-    session.flush()
     return thread, stranger
 
 
@@ -235,7 +243,8 @@ def _pair(address: Address) -> dict[str, str]:
     return {"address": address.value, "name": address.display_name}
 
 
-def _update_thread(session: Session, thread: Thread, row: Message, attachments: int, *, backfill: bool) -> None:
+def _count(thread: Thread, row: Message, attachments: int, *, backfill: bool) -> None:
+    """What the list shows of a thread after one more message."""
     thread.message_count += 1
     thread.attachment_count += attachments
     thread.version += 1
@@ -247,6 +256,3 @@ def _update_thread(session: Session, thread: Thread, row: Message, attachments: 
     thread.unread = thread.unread if backfill and thread.message_count > 1 else not backfill
     if thread.state in _REOPENED and not backfill and not row.auto_submitted:
         thread.state, thread.snoozed_until = ThreadState.OPEN, None
-    session.flush()
-    suggestions.expire_open(session, thread.id)
-    suggestions.refresh_thread(session, thread)

@@ -72,8 +72,8 @@ def test_bytes_that_are_there_are_kept_and_a_torn_file_is_mended(store: Blobs) -
 def test_bytes_that_are_there_are_synced_before_anybody_relies_on_them(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = Blobs.open(settings)
-    store.put("raw/aa/x", b"x")
+    Blobs.open(settings).put("raw/aa/x", b"x")
+    store = Blobs.open(settings)  # another process, which cannot know what the first one synced
     real, synced = os.fsync, list[Path]()
 
     def fsync(descriptor: int) -> None:
@@ -84,6 +84,12 @@ def test_bytes_that_are_there_are_synced_before_anybody_relies_on_them(
     store.keep("raw/aa/x", b"x")
     folder = settings.path("blobs").resolve()
     assert synced == [folder / part for part in ("raw/aa/x", "raw/aa", "raw", "")]
+    synced.clear()
+    store.put("raw/aa/y", b"y")
+    assert synced == [folder / part for part in ("raw/aa/y", "raw/aa")], "the names above are on the disk already"
+    synced.clear()
+    store.put("raw/bb/z", b"z")
+    assert synced == [folder / part for part in ("raw/bb/z", "raw/bb", "raw")]
 
 
 @pytest.mark.parametrize(

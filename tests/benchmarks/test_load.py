@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import statistics
 import sys
@@ -91,9 +92,14 @@ class Load:
 
 
 async def _listen(one: ClientConnection) -> int:
-    events = 0
-    async for _ in one:
-        events += 1
+    """How many changes a page heard of. As a page does, it says now and then that it is there."""
+    events, said = 0, monotonic()
+    async for text in one:
+        frames = json.loads(text)
+        events += len(frames) if isinstance(frames, list) else 1
+        if monotonic() - said > 20:
+            said = monotonic()
+            await one.send('{"kind": "ping"}')
     return events
 
 

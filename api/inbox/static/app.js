@@ -406,7 +406,7 @@ function connect() {
   if (!meta("csrf") || document.hidden && stopped) return;
   socket = new WebSocket(`${location.origin.replace("http", "ws")}/live?after=${last}`);
   socket.onopen = () => { tries = lostAt = 0; told = ""; $("#offline").hidden = true; present(state()); catchUp(); };
-  socket.onmessage = (event) => heard(JSON.parse(event.data));
+  socket.onmessage = (event) => [JSON.parse(event.data)].flat().forEach(heard); // many at once come as a list
   socket.onclose = (event) => {
     if (event.code === 1008) return signedOut();
     lostAt ||= Date.now();
