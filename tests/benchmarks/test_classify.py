@@ -1,4 +1,4 @@
-"""The classifier against named baselines in one run: bogofilter on the same split, one text at a time, the machine's peak.
+"""The classifier against a named filter in one run: bogofilter on the same split. Speed: test_classify_speed.py.
 
 The spam figures need the public corpus: `make bench-classify CORPUS=... SPLIT=... SMS=...` (docs/model-card.md says where
 it can be had). Thresholds come from equal false positives on the test part for both sides.
@@ -16,99 +16,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from assistant.clock import monotonic
 from assistant.settings import ROOT
 from assistant.values import InboundMessage
 from channels.support.mime import parse
 from channels.support.shape import shape_of
-from models.bert import TOLERANCE, Encoder
+from models.bert import Encoder
 from models.training.corpora import Sample, mail_samples, sms_samples
 from models.training.report import average_precision, calibration_error, recall_at, spam_report
 from tests.support.servers import find_binary
 
 FOLDER = ROOT / "deploy" / "weights" / "encoder"
-MAILS = sorted((ROOT / "channels" / "twins" / "mails").glob("*.eml"))
-LAYERS, WIDTH = 6, 384
 
 
 def _say(text: str) -> None:
     sys.stdout.write(f"\n  {text}")
-
-
-def _stream() -> list[str]:
-    """Short questions and whole mails, mixed as they come in."""
-    intents = json.loads((ROOT / "models" / "training" / "intents.json").read_text())["examples"]
-    short = [text for texts in intents.values() for text in texts][:192]
-    parsed = [parse(path.read_bytes()) for path in MAILS]
-    long = [f"{one.subject}\n{one.text}" for one in parsed]
-    return [text for n, text in enumerate(short) for text in ((text,) if n % 3 else (text, long[n % len(long)]))]
-
-
-def _rate(act: Any, texts: list[str], rounds: int = 2) -> float:
-    best = 0.0
-    for _ in range(rounds):
-        began = monotonic()
-        act(texts)
-        best = max(best, len(texts) / (monotonic() - began))
-    return best
-
-
-def _flops(tokens: int) -> float:
-    """Multiply-adds times two of one pass: 12 d^2 per token and layer in the matrices, 4 n d in the attention."""
-    return LAYERS * tokens * (2 * 12 * WIDTH * WIDTH + 4 * tokens * WIDTH)
-
-
-def _peak() -> float:
-    """fp32 matrix product, GFLOP/s, best of five."""
-    size = 1536
-    a = np.ones((size, size), dtype=np.float32)
-    best = 0.0
-    for _ in range(5):
-        began = monotonic()
-        a @ a
-        best = max(best, 2 * size**3 / (monotonic() - began) / 1e9)
-    return best
-
-
-@pytest.mark.slow
-def test_classify_bulk_against_one_by_one_and_the_peak_of_the_machine() -> None:
-    encoder, texts = Encoder(FOLDER), _stream()
-    encoder.classify(texts[:8])
-    bulk = _rate(encoder.classify, texts)
-    single = _rate(lambda all_texts: [encoder.classify([text]) for text in all_texts], texts)
-    long = "Where is my order 42? I have waited for it. " * 60
-    times = []
-    for _ in range(30):
-        began = monotonic()
-        encoder.classify([long])
-        times.append((monotonic() - began) * 1000)
-    median, peak = float(np.median(times)), _peak()
-    reached = _flops(256) / (median / 1000) / 1e9
-    _say(f"bulk {bulk:.0f} texts/s = {bulk / single:.2f} x one by one ({single:.0f}); all heads, {len(texts)} texts")
-    _say(
-        f"one text of 256 tokens: p50 {median:.1f} ms = {reached:.0f} GFLOP/s, "
-        f"{reached / peak:.2f} x the fp32 matrix product of this run ({peak:.0f})\n"
-    )
-    together = encoder.classify(texts)
-    for text, labels in zip(texts[:40], together[:40], strict=True):
-        alone = {label.name: label.score for label in encoder.classify([text])[0]}
-        assert all(abs(alone.get(label.name, label.score) - label.score) <= TOLERANCE for label in labels)
-    assert bulk > single * 0.8
-
-
-@pytest.mark.slow
-def test_classify_starts_fast_and_small() -> None:
-    code = (
-        "import resource, sys; from pathlib import Path; from assistant.clock import monotonic; t = monotonic();"
-        "from models.bert import Encoder; Encoder(Path(sys.argv[1])).classify(['hello']);"
-        "print(monotonic() - t, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(FOLDER)], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
-    )
-    seconds, megabytes = map(float, done.stdout.split())
-    _say(f"first label after {seconds:.2f} s, {megabytes:.0f} MB\n")
-    assert megabytes < 300
 
 
 # -- quality, beside a peer
