@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-__all__ = ["emit", "error", "line", "without_secrets"]
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+__all__ = ["emit", "error", "line", "progress", "without_secrets"]
 
 
 def line(text: str = "") -> None:
@@ -41,3 +45,13 @@ def without_secrets(text: str) -> str:
     user, has_password, _ = account.partition(":")
     name = f"{user}:***" if has_password else "***"
     return f"{scheme}://{name if at else ''}{at}{host}{slash}{path}{'?***' if query else ''}"
+
+
+def progress(*, quiet: bool = False) -> Progress:
+    """A bar on standard error; it draws nothing where that is no terminal, or one that cannot move its cursor."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    screen = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=screen, disable=quiet or not screen.is_terminal or screen.is_dumb_terminal)

@@ -9,15 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from api import console
+from api.commands.common import PARTLY, Json, existing, writable
 
 if TYPE_CHECKING:
     from pipelines.backups import Restored
 
 __all__ = ["register"]
-
-_PARTLY = 3
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -36,6 +33,7 @@ def backup(
     from assistant.settings import load_settings
     from pipelines.backups import back_up
 
+    writable(file)
     done = back_up(load_settings(), file)
     lines = [f"{done.path}: {done.files} files, {done.size:,} bytes, as of {done.taken_at:%Y-%m-%d %H:%M:%S} UTC."]
     _finish(asdict(done), lines, done.damaged, as_json=as_json)
@@ -51,6 +49,7 @@ def restore(
     from assistant.settings import load_settings
     from pipelines.backups import restore as run
 
+    existing(file, hint="name a file that `notifyr backup` wrote")
     done = run(load_settings(), file)
     _finish(asdict(done), _words(done), done.damaged, as_json=as_json)
 
@@ -71,4 +70,4 @@ def _finish(facts: dict[str, object], lines: list[str], damaged: tuple[str, ...]
         lines.append(f"{len(damaged)} stored files are damaged, like {damaged[0]}.")
     console.emit(facts, lines, as_json=as_json)
     if damaged:
-        raise typer.Exit(_PARTLY)
+        raise typer.Exit(PARTLY)

@@ -13,6 +13,7 @@ from typing import IO, Annotated, Any
 import typer
 
 from api import console
+from api.commands.common import PARTLY, Json, existing, ready, writable
 
 __all__ = ["Item", "items_in", "register"]
 
@@ -44,7 +45,7 @@ def classify(
     paths: Annotated[list[Path], typer.Argument(help=".eml, mbox, Maildir, folder, .jsonl or .csv.")],
     labels: Annotated[str, typer.Option(help=f"Heads, comma separated: {', '.join(HEADS)}.")] = "spam,intent",
     output: Annotated[Path | None, typer.Option(help="File for the lines; without it, standard output.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Label mails and texts, one JSON line each: {"id", "file", "labels": {"spam": {"label", "score"}}, "error"}.
 
@@ -56,37 +57,31 @@ def classify(
     """
     import sys
 
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
+    from assistant.errors import ModelUnavailable
     from assistant.settings import load_settings
     from models.catalog import load_classifier
 
     heads = [part.strip() for part in labels.split(",") if part.strip()]
-    if unknown := sorted(set(heads) - set(HEADS)) or not heads:
-        raise typer.BadParameter(f"unknown label {unknown}; choose from {', '.join(HEADS)}", param_hint="--labels")
-    if missing := [str(path) for path in paths if not path.exists()]:
-        console.error(f"no such file or folder: {', '.join(missing)}")
-        raise typer.Exit(5)
+    unknown = sorted(set(heads) - set(HEADS))
+    if unknown or not heads:
+        words = f"unknown label {', '.join(unknown) or '(none)'}; choose from {', '.join(HEADS)}"
+        raise typer.BadParameter(words, param_hint="--labels")
+    existing(*paths)
+    if output:
+        writable(output)
     settings = load_settings()
     labeller = load_classifier(settings.encoder, threads=settings.model_threads, **_taught(settings))
     if labeller is None:
-        console.error("NOTIFYR_ENCODER is off: there is nothing to classify with")
-        raise typer.Exit(7)
+        raise ModelUnavailable("NOTIFYR_ENCODER is off: there is nothing to classify with; unset it")
     alone = heads == ["spam"]  # needs the encoder only where words leave a text open
     classify_batch = labeller.spam_only if alone else functools.partial(labeller.classify, heads=heads)
     labeller.encoder.load()
     if "spam" in heads:
         labeller.encoder.judge.load()  # a lost judge is said once, with the way to mend it, and not per mail
     done = failed = 0
-    screen = Console(stderr=True)
-    columns = (TextColumn("classifying"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with (
-        contextlib.ExitStack() as files,
-        Progress(*columns, console=screen, disable=not screen.is_terminal) as progress,
-    ):
+    with contextlib.ExitStack() as files, console.progress(quiet=as_json) as progress:
         sink: IO[str] = files.enter_context(output.open("w", encoding="utf-8")) if output else sys.stdout
-        bar = progress.add_task("classify", total=None)
+        bar = progress.add_task("classifying", total=None)
         for batch in _ahead(_batches(items_in(paths))):
             for line in _labelled(classify_batch, batch, heads, settings.intent_threshold):
                 failed += "error" in line
@@ -97,7 +92,7 @@ def classify(
         words = f"{done} labelled" + (f", {failed} with errors" if failed else "") + f": {output}"
         console.emit({"done": done, "failed": failed, "output": str(output)}, [words], as_json=as_json)
     if failed:
-        raise typer.Exit(3 if failed < done else 1)
+        raise typer.Exit(PARTLY if failed < done else 1)
 
 
 def _taught(settings: Any) -> dict[str, Any]:
@@ -107,6 +102,7 @@ def _taught(settings: Any) -> dict[str, Any]:
 
     if settings.database_url is None and not settings.path("notifyr.db").exists():
         return {}
+    ready(settings)
     database = Database(settings.sql_url, pool_size=1)
     return {
         "taught": IntentLessons(database),

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
 from api import console
+from api.commands.common import Json
 
 if TYPE_CHECKING:
     from assistant.settings import Settings
 
 __all__ = ["describe", "register"]
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
 def register(app: typer.Typer) -> None:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from api import console
+from api.commands.common import PARTLY, Json, opened_container
 
 if TYPE_CHECKING:
     from assistant.db.session import Database
@@ -30,30 +29,34 @@ def register(app: typer.Typer) -> None:
 
 
 def demo(
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
+    as_json: Json = False,
     wait: Annotated[float, typer.Option(help="Seconds to wait for labels and drafts.", min=0)] = 180.0,
 ) -> None:
     """Fill the inbox: add approved answers and send sample mails to the SMTP listener of a running `notifyr run`.
 
-    A second run sends nothing again. Example: notifyr demo --wait 60
+    A second run sends nothing again.
+
+    Example: notifyr demo --wait 60
     """
     from assistant.services import knowledge
-    from assistant.settings import load_settings
-    from pipelines.container import build
 
-    settings = load_settings()
-    container = build(settings)
-    try:
+    with opened_container() as container:
+        settings = container.settings
         with container.database.transaction() as session:
             added = knowledge.seed(session, answers())
         wanted = [(name, content, message_id(content)) for name, content in mails(settings.mail_address)]
         known = _known(container.database, [external_id for _, _, external_id in wanted])
         fresh = [(name, content) for name, content, external_id in wanted if external_id not in known]
-        with _progress(quiet=as_json) as advance:
-            _send(settings, fresh, advance)
-            open_work = _wait(container.database, [item[2] for item in wanted], seconds=wait, advance=advance)
-    finally:
-        container.close()
+        with console.progress(quiet=as_json) as progress:
+            sending = progress.add_task("sending mails", total=len(fresh), visible=bool(fresh))
+            _send(settings, fresh, lambda: progress.advance(sending))
+            drafting = progress.add_task("labels and drafts", total=None)
+            open_work = _wait(
+                container.database,
+                [item[2] for item in wanted],
+                seconds=wait,
+                seen=lambda done, total: progress.update(drafting, completed=done, total=total),
+            )
     result = {
         "answers_added": added,
         "mails_sent": len(fresh),
@@ -62,7 +65,7 @@ def demo(
         "url": listening(settings, "lock") or settings.base_url,
     }
     _say(result, as_json=as_json)
-    raise typer.Exit(3 if open_work else 0)
+    raise typer.Exit(PARTLY if open_work else 0)
 
 
 def answers() -> list[tuple[str, str]]:
@@ -92,8 +95,10 @@ def listening(settings: Settings, name: str) -> str:
         return ""
 
 
-def _send(settings: Settings, fresh: list[tuple[str, bytes]], advance: Any) -> None:
+def _send(settings: Settings, fresh: list[tuple[str, bytes]], advance: Callable[[], None]) -> None:
     import smtplib
+
+    from assistant.errors import TemporaryChannelError
 
     if not fresh:
         return
@@ -103,17 +108,17 @@ def _send(settings: Settings, fresh: list[tuple[str, bytes]], advance: Any) -> N
         port = int(digits)
     try:
         with smtplib.SMTP(host, port, timeout=30) as smtp:
-            for name, content in fresh:
+            for _, content in fresh:
                 # A delivery report has the null sender (RFC 5321, section 4.5.5).
                 sender = "" if b"multipart/report" in content else _address(_header(content, "From"))
                 smtp.sendmail(sender, [settings.mail_address], content, mail_options=["BODY=8BITMIME"])
-                advance(f"sent {name}", 1, len(fresh))
+                advance()
     except (OSError, smtplib.SMTPException) as error:
-        console.error(f"no mail could be sent to {host}:{port}: {error}\nstart the server first: notifyr run")
-        raise typer.Exit(7) from None
+        words = f"no mail could be sent to {host}:{port} ({error}); start the server first: notifyr run"
+        raise TemporaryChannelError(words) from None
 
 
-def _wait(database: Database, external_ids: list[str], *, seconds: float, advance: Any) -> int:
+def _wait(database: Database, external_ids: list[str], *, seconds: float, seen: Callable[[int, int], None]) -> int:
     import time
 
     from assistant.clock import monotonic
@@ -122,7 +127,7 @@ def _wait(database: Database, external_ids: list[str], *, seconds: float, advanc
     while True:
         left, total = _left(database, external_ids)
         if left != before:
-            advance("labels and drafts", total - left, total, absolute=True)
+            seen(total - left, total)
             before = left
         if not left or monotonic() >= deadline:
             return left
@@ -151,30 +156,6 @@ def _known(database: Database, external_ids: list[str]) -> set[str]:
 
     with database.reading() as session:
         return set(session.scalars(select(Message.external_id).where(Message.external_id.in_(external_ids))))
-
-
-@contextmanager
-def _progress(*, quiet: bool) -> Iterator[Any]:
-    if quiet or not sys.stderr.isatty():
-        yield lambda *_args, **_options: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        tasks: dict[str, Any] = {}
-
-        def advance(what: str, count: int, total: int, *, absolute: bool = False) -> None:
-            key = what if absolute else "sending mails"
-            task = tasks.setdefault(key, None) or bar.add_task(key, total=total)
-            tasks[key] = task
-            if absolute:
-                bar.update(task, completed=count, total=total)
-            else:
-                bar.advance(task, count)
-
-        yield advance
 
 
 def _say(result: dict[str, Any], *, as_json: bool) -> None:

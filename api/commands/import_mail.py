@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from api import console
+from api.commands.common import PARTLY, Json, existing, opened_container
 from assistant.clock import monotonic
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def import_mail(
     ] = True,
     profile: Annotated[str, typer.Option(help="Mailbox to put it into: its address or id. Default: the first.")] = "",
     label: Annotated[str, typer.Option(help="Label to put on every thread that mail comes into.")] = "",
-    json_output: Annotated[bool, typer.Option("--json", help="One JSON line with the counts.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Bring in mail you already have. A second run adds nothing; a run that was cut off is simply started again.
 
@@ -43,40 +44,27 @@ def import_mail(
 
     Example: notifyr import --label archive ~/Maildir old.mbox
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from assistant.db.migrate import migrate
     from assistant.services import labels, profiles
-    from pipelines.container import build
 
-    missing = [path for path in paths if not path.exists()]
-    if missing:
-        console.error(f"no such file or folder: {', '.join(map(str, missing))}")
-        raise typer.Exit(5)
+    existing(*paths)
     wanted = labels.name_of(label) if label else ""
-    container = build()
-    migrate(container.settings.sql_url)
-    with container.database.transaction() as session:
-        first = profiles.ensure_default(session, container.settings)
-        into = profiles.find(session, profile).id if profile else first.id
-    job = _Import(container.receiver, container.database, into, triage=triage, label=wanted)
-    screen = Console(stderr=True)
-    columns = (TextColumn("importing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    try:
-        with Progress(*columns, console=screen, disable=json_output or not screen.is_terminal) as progress:
-            bar = progress.add_task("import", total=count_mails(paths))
-            for batch in _batches(mails_in(paths)):
-                job.take(batch)
-                progress.advance(bar, len(batch))
-    except KeyboardInterrupt:
-        console.error(f"stopped after {job.added} new mails; run the same command again to go on")
-        raise typer.Exit(130) from None
-    finally:
-        container.close()
-    console.emit(job.counts(), [job.words()], as_json=json_output)
+    with opened_container() as container:
+        with container.database.transaction() as session:
+            first = profiles.ensure_default(session, container.settings)
+            into = profiles.find(session, profile).id if profile else first.id
+        job = _Import(container.receiver, container.database, into, triage=triage, label=wanted)
+        try:
+            with console.progress(quiet=as_json) as progress:
+                bar = progress.add_task("importing", total=count_mails(paths))
+                for batch in _batches(mails_in(paths)):
+                    job.take(batch)
+                    progress.advance(bar, len(batch))
+        except KeyboardInterrupt:
+            console.error(f"stopped after {job.added} new mails; run the same command again to go on")
+            raise typer.Exit(130) from None
+    console.emit(job.counts(), [job.words()], as_json=as_json)
     if job.failed:
-        raise typer.Exit(3 if job.added or job.known else 1)
+        raise typer.Exit(PARTLY if job.added or job.known else 1)
 
 
 class _Import:

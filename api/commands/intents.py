@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from api import console
+from api.commands.common import Json, existing, opened_container, text_of
 
 if TYPE_CHECKING:
     from models.heads.labeller import Labeller
@@ -18,26 +16,28 @@ if TYPE_CHECKING:
 
 __all__ = ["learn_from", "register"]
 
-_Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
-
 
 def register(app: typer.Typer) -> None:
     """Add the `notifyr intents` group."""
-    group = typer.Typer(help="Own intents from examples: list, add, test.", no_args_is_help=True)
+    group = typer.Typer(
+        help="Intents of your own, learned from examples.\n\nExample: notifyr intents list",
+        no_args_is_help=True,
+        rich_markup_mode=None,
+    )
     group.command("list")(list_)
     group.command("add")(add)
     group.command("test")(test)
     app.add_typer(group, name="intents", rich_help_panel="Models")
 
 
-def list_(as_json: _Json = False) -> None:
+def list_(as_json: Json = False) -> None:
     """List the intents that operators defined; the ones that ship are named in the model card.
 
     Example: notifyr intents list
     """
     from assistant.services import intents
 
-    with _container() as container, container.database.reading() as session:
+    with opened_container() as container, container.database.reading() as session:
         rows: list[dict[str, Any]] = [
             {
                 "name": one.name,
@@ -56,18 +56,16 @@ def list_(as_json: _Json = False) -> None:
 
 def add(
     name: Annotated[str, typer.Argument(help="Name, for example warranty_claim.")],
-    file: Annotated[
-        Path | None, typer.Option(help="File with one example a line; without it, standard input.", exists=True)
-    ] = None,
+    file: Annotated[Path | None, typer.Option(help="File with one example a line; without it, standard input.")] = None,
     description: Annotated[str, typer.Option(help="One sentence; it is learned from too.")] = "",
-    as_json: _Json = False,
+    as_json: Json = False,
 ) -> None:
     """Define an intent from 4 or more examples, best 8 to 16; an intent of that name gets its next version.
 
     Example: notifyr intents add warranty_claim --file warranty.txt
     """
-    lines = (file.read_text(encoding="utf-8") if file else sys.stdin.read()).splitlines()
-    with _container() as container:
+    lines = text_of(file).splitlines()
+    with opened_container() as container:
         (fact,) = _define(container, {name: lines}, description)
     console.emit(fact, [f"{fact['name']}, version {fact['version']}: in use from the next mail on"], as_json=as_json)
 
@@ -75,7 +73,7 @@ def add(
 def test(
     text: Annotated[str, typer.Argument(help="What a customer might write.")],
     subject: Annotated[str, typer.Option(help="Its subject.")] = "",
-    as_json: _Json = False,
+    as_json: Json = False,
 ) -> None:
     """Say what a mail would get, with the examples it is most like.
 
@@ -84,7 +82,7 @@ def test(
     from models.heads.intents import OTHER, OUTSIDE
     from pipelines.stages.classify import merged, windows
 
-    with _container() as container:
+    with opened_container() as container:
         labeller = _labeller(container)
         shown = windows(subject, text)
         labels = merged(labeller.classify(shown))
@@ -113,6 +111,7 @@ def learn_from(path: Path, *, as_json: bool) -> None:
 
     from assistant.errors import InvalidInput
 
+    existing(path)
     found: dict[str, list[str]] = {}
     try:
         if path.suffix.lower() == ".csv":
@@ -126,7 +125,7 @@ def learn_from(path: Path, *, as_json: bool) -> None:
         raise InvalidInput(
             f'{path} is neither JSON ({{"name": ["example", ...]}}) nor CSV with the columns text and intent: {error}'
         ) from error
-    with _container() as container:
+    with opened_container() as container:
         facts = _define(container, found)
         head = _labeller(container).intents
         learned = {"intents": facts, "examples": head.examples(), "left_out_accuracy": round(head.accuracy(), 4)}
@@ -161,16 +160,3 @@ def _labeller(container: Container) -> Labeller:
     if container.classifier is None:
         raise ModelUnavailable("NOTIFYR_ENCODER is off: intents need the encoder")
     return container.classifier
-
-
-@contextmanager
-def _container() -> Iterator[Container]:
-    from assistant.db.migrate import migrate
-    from pipelines.container import build
-
-    container = build()
-    try:
-        migrate(container.settings.sql_url)
-        yield container
-    finally:
-        container.close()

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from api import console
+from api.commands.common import Json, opened_database
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
 __all__ = ["register"]
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -43,16 +42,8 @@ def register(app: typer.Typer) -> None:
 @contextmanager
 def _transaction() -> Iterator[tuple[Session, str]]:
     """A transaction on the database of the settings, and the URL of the inbox."""
-    from assistant.db.session import Database
-    from assistant.settings import load_settings
-
-    settings = load_settings()
-    database = Database(settings.sql_url)
-    try:
-        with database.transaction() as session:
-            yield session, settings.base_url
-    finally:
-        database.close()
+    with opened_database() as (settings, database), database.transaction() as session:
+        yield session, settings.base_url
 
 
 def _scopes(incomplete: str) -> list[str]:

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from api import console
+from api.commands.common import Json, opened_container, text_of
 
 __all__ = ["register"]
-
-_Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the `notifyr knowledge` group."""
-    group = typer.Typer(help="Approved answers: add, list, search, enable and disable.", no_args_is_help=True)
+    group = typer.Typer(
+        help="Approved answers, which drafted replies are made from.\n\nExample: notifyr knowledge list",
+        no_args_is_help=True,
+        rich_markup_mode=None,
+    )
     group.command("add")(add)
     group.command("list")(list_)
     group.command("search")(search)
@@ -28,10 +30,8 @@ def register(app: typer.Typer) -> None:
 
 def add(
     title: Annotated[str, typer.Argument(help="Short title; the words of the question help the search.")],
-    file: Annotated[
-        Path | None, typer.Option(help="File with the text; without it, standard input.", exists=True)
-    ] = None,
-    as_json: _Json = False,
+    file: Annotated[Path | None, typer.Option(help="File with the text; without it, standard input.")] = None,
+    as_json: Json = False,
 ) -> None:
     """Add an approved answer, or replace the one of that title by a next version.
 
@@ -42,8 +42,8 @@ def add(
     from assistant.db.knowledge import Document
     from assistant.services import knowledge
 
-    text = file.read_text(encoding="utf-8") if file else sys.stdin.read()
-    with _database() as database, database.transaction() as session:
+    text = text_of(file)
+    with opened_container() as container, container.database.transaction() as session:
         known = session.scalar(select(Document).where(Document.title == " ".join(title.split())))
         document = (
             knowledge.add(session, title=title, text=text)
@@ -55,7 +55,7 @@ def add(
 
 
 def list_(
-    every: Annotated[bool, typer.Option("--all", help="The disabled ones too.")] = False, as_json: _Json = False
+    every: Annotated[bool, typer.Option("--all", help="The disabled ones too.")] = False, as_json: Json = False
 ) -> None:
     """List the approved answers.
 
@@ -63,7 +63,7 @@ def list_(
     """
     from assistant.services import knowledge
 
-    with _database() as database, database.reading() as session:
+    with opened_container() as container, container.database.reading() as session:
         facts = [
             {"id": item.id, "title": item.title, "version": item.version, "disabled": item.disabled_at is not None}
             for item in knowledge.list_documents(session, disabled=every)
@@ -77,49 +77,47 @@ def list_(
 def search(
     question: Annotated[str, typer.Argument(help="What a customer might write.")],
     limit: Annotated[int, typer.Option(help="Most results.", min=1, max=50)] = 5,
-    as_json: _Json = False,
+    as_json: Json = False,
 ) -> None:
     """Search as triage does, without a floor: shows how near each answer is.
 
     Example: notifyr knowledge search "where is my parcel"
     """
     import tempfile
+    from contextlib import closing
 
     from assistant.backends.vectors import Vectors
     from assistant.errors import ModelUnavailable
-    from pipelines.container import build
     from pipelines.library import Library
 
-    container = build()
     # The index folder belongs to the worker: a search from here builds its own, of the same rows by the same engine.
-    with tempfile.TemporaryDirectory(prefix="notifyr-") as folder:
-        vectors = Vectors(Path(folder))
-        try:
-            if container.embedder is None:
-                raise ModelUnavailable("the encoder is off: set NOTIFYR_ENCODER")
-            library = Library(container.database, vectors, container.embedder)
-            found = library.search(question, limit=limit, floor=-1.0)
-        finally:
-            vectors.close()
-            container.close()
-    floor = container.settings.retrieval_floor
+    with (
+        opened_container() as container,
+        tempfile.TemporaryDirectory(prefix="notifyr-") as folder,
+        closing(Vectors(Path(folder))) as vectors,
+    ):
+        if container.embedder is None:
+            raise ModelUnavailable("the encoder is off: set NOTIFYR_ENCODER")
+        library = Library(container.database, vectors, container.embedder)
+        found = library.search(question, limit=limit, floor=-1.0)
+        floor = container.settings.retrieval_floor
     facts = [{"title": p.source, "score": p.score, "text": p.text, "used": p.score >= floor} for p in found]
     lines = [f"{f['score']:.2f} {'  ' if f['used'] else 'x '}{f['title']}: {str(f['text'])[:90]}" for f in facts]
     _say(facts, "\n".join([*lines, f"(x: below the floor of {floor})"]), as_json=as_json)
 
 
-def disable(document_id: Annotated[str, typer.Argument(help="Id from the list.")], as_json: _Json = False) -> None:
+def disable(document_id: Annotated[str, typer.Argument(help="Id from the list.")], as_json: Json = False) -> None:
     """Take an answer out of use; suggestions already made keep their copy.
 
-    Example: notifyr knowledge disable 019ab...
+    Example: notifyr knowledge disable 019a0000-0000-7000-8000-000000000000
     """
     _switch("disable", document_id, as_json=as_json)
 
 
-def enable(document_id: Annotated[str, typer.Argument(help="Id from the list.")], as_json: _Json = False) -> None:
+def enable(document_id: Annotated[str, typer.Argument(help="Id from the list.")], as_json: Json = False) -> None:
     """Take an answer back into use.
 
-    Example: notifyr knowledge enable 019ab...
+    Example: notifyr knowledge enable 019a0000-0000-7000-8000-000000000000
     """
     _switch("enable", document_id, as_json=as_json)
 
@@ -127,27 +125,10 @@ def enable(document_id: Annotated[str, typer.Argument(help="Id from the list.")]
 def _switch(verb: str, document_id: str, *, as_json: bool) -> None:
     from assistant.services import knowledge
 
-    with _database() as database, database.transaction() as session:
+    with opened_container() as container, container.database.transaction() as session:
         document = {"enable": knowledge.enable, "disable": knowledge.disable}[verb](session, document_id)
         title = document.title
     _say({"id": document_id, "title": title, "disabled": verb == "disable"}, f"{title}: {verb}d", as_json=as_json)
-
-
-def _database() -> Any:
-    """The database with announcements, closed at the end of the block."""
-    from contextlib import contextmanager
-
-    from pipelines.container import build
-
-    @contextmanager
-    def opened() -> Any:
-        container = build()
-        try:
-            yield container.database
-        finally:
-            container.close()
-
-    return opened()
 
 
 def _say(facts: Any, text: str, *, as_json: bool) -> None:

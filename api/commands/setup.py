@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from contextlib import closing
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
 from api import console
+from api.commands.common import Json
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
 __all__ = ["register"]
 
 FIRST_AGENT = "admin@localhost"
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
 def register(app: typer.Typer) -> None:

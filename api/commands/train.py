@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from api import console
+from api.commands.common import Json, existing
 
 __all__ = ["register"]
 
@@ -26,25 +27,25 @@ def register(app: typer.Typer) -> None:
     app.command("evaluate", rich_help_panel="Models")(evaluate)
 
 
-_Corpus = Annotated[Path, typer.Option(help=f"SpamAssassin corpus: {_WHERE['corpus']}.")]
-_Split = Annotated[Path, typer.Option(help=f"Its parts: {_WHERE['split']}.")]
-_Sms = Annotated[Path, typer.Option(help=f"{_WHERE['sms']}.")]
-_Clinc = Annotated[Path, typer.Option(help=f"{_WHERE['clinc']}.")]
+_Corpus = Annotated[Path | None, typer.Option(help=f"SpamAssassin corpus: {_WHERE['corpus']}.")]
+_Split = Annotated[Path | None, typer.Option(help=f"Its parts: {_WHERE['split']}.")]
+_Sms = Annotated[Path | None, typer.Option(help=f"{_WHERE['sms']}.")]
+_Clinc = Annotated[Path | None, typer.Option(help=f"{_WHERE['clinc']}.")]
 _Encoder = Annotated[Path, typer.Option(help="Folder of the encoder.")]
 
 
 def train(
-    corpus: _Corpus | None = None,
-    split: _Split | None = None,
-    sms: _Sms | None = None,
-    clinc: _Clinc | None = None,
+    corpus: _Corpus = None,
+    split: _Split = None,
+    sms: _Sms = None,
+    clinc: _Clinc = None,
     intents: Annotated[
         Path | None, typer.Option(help="Only learn own intents, from JSON (name -> examples) or CSV (text, intent).")
     ] = None,
     only: Annotated[str, typer.Option(help="`labels`: only the heads beside spam, in half a minute.")] = "",
     output: _Encoder = Path("deploy/weights/encoder"),
     version: Annotated[str, typer.Option(help="Version in the model's name.")] = "2",
-    as_json: Annotated[bool, typer.Option("--json", help="Print the heads as JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Train every head; about five minutes on two cores. Needs the train extra: scripts/install_train.sh
 
@@ -93,8 +94,15 @@ def _outside(clinc: Path | None) -> list[str]:
     """Texts of no intent, when there are any."""
     import json
 
-    queries = json.loads(clinc.read_text(encoding="utf-8")) if clinc is not None else {}
-    return [text for part in ("oos_train", "oos_val") for text, _ in queries.get(part, [])]
+    from assistant.errors import InvalidInput
+
+    if clinc is None:
+        return []
+    try:
+        queries = json.loads(_there(clinc, "clinc").read_text(encoding="utf-8"))
+        return [text for part in ("oos_train", "oos_val") for text, _ in queries.get(part, [])]
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise InvalidInput(f"{clinc} is not {_WHERE['clinc']}: {error}") from None
 
 
 def _given(path: Path | None, name: str) -> Path:
@@ -104,13 +112,13 @@ def _given(path: Path | None, name: str) -> Path:
 
 
 def evaluate(
-    corpus: _Corpus | None = None,
-    split: _Split | None = None,
-    sms: _Sms | None = None,
+    corpus: _Corpus = None,
+    split: _Split = None,
+    sms: _Sms = None,
     banking: Annotated[Path | None, typer.Option(help=f"{_WHERE['banking']}.")] = None,
-    clinc: _Clinc | None = None,
+    clinc: _Clinc = None,
     encoder: _Encoder = Path("deploy/weights/encoder"),
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Measure the heads. Opt-outs, kinds of reply, urgency and sentiment need no data; the rest is measured when it is given.
 
@@ -160,9 +168,7 @@ def _spam(model: Any, corpus: Path, split: Path, sms: Path) -> dict[str, Any]:
 
 
 def _there(path: Path, name: str) -> Path:
-    if not path.exists():
-        console.error(f"{path} does not exist. {name}: {_WHERE[name]}")
-        raise typer.Exit(5)
+    existing(path, hint=f"--{name} is {_WHERE[name]}")
     return path
 
 

@@ -21,7 +21,7 @@ from assistant.db.session import Database
 from assistant.db.tables import metadata
 from assistant.errors import ConfigurationError
 
-__all__ = ["adopt", "difference", "is_known", "make_revision", "migrate", "render_item", "revision_of"]
+__all__ = ["adopt", "difference", "is_known", "make_revision", "migrate", "render_item", "require", "revision_of"]
 
 _log = structlog.get_logger(__name__)
 _FOLDER = Path(__file__).with_name("migrations")
@@ -44,19 +44,35 @@ def _migrate(engine: Engine) -> str:
     with engine.begin() as connection:
         if connection.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
-        scripts = ScriptDirectory(str(_FOLDER))
-        before = revision_of(connection)
-        head = scripts.get_current_head() or ""
-        if before and not is_known(before):
-            words = (
-                f"the database is at revision {before}, which this version does not know (it knows up to {head}): "
-                "a newer Notifyr has used it. Start that version, or restore a backup made before the upgrade"
-            )
-            raise ConfigurationError([words])
+        before, head = _revisions(connection)
         if before != head:
             _log.info("migrating", before=before or "empty", after=head)
             command.upgrade(_config(connection), "head")
         return head
+
+
+def require(url: str) -> None:
+    """Raise `ConfigurationError` unless the database has exactly the tables of this version. Changes nothing."""
+    with closing(Database(url, pool_size=1)) as database, database.reading() as session:
+        before, head = _revisions(session.connection())
+    if not before:
+        raise ConfigurationError(["the database has no tables yet; make them: notifyr migrate"])
+    if before != head:
+        words = f"the database is at revision {before}, this version needs {head}; back it up, then: notifyr migrate"
+        raise ConfigurationError([words])
+
+
+def _revisions(connection: Connection) -> tuple[str, str]:
+    """The revision a database is at (empty: none), and the newest one. Raises for one of a newer program."""
+    head = ScriptDirectory(str(_FOLDER)).get_current_head() or ""
+    before = revision_of(connection)
+    if before and not is_known(before):
+        words = (
+            f"the database is at revision {before}, which this version does not know (it knows up to {head}): "
+            "a newer Notifyr has used it. Start that version, or restore a backup made before the upgrade"
+        )
+        raise ConfigurationError([words])
+    return before, head
 
 
 def revision_of(connection: Connection) -> str:
