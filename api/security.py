@@ -6,6 +6,7 @@ And the cookie of a signed-in browser: how it is named, set and checked. Nothing
 from __future__ import annotations
 
 import hmac
+import ipaddress
 import json
 import math
 from typing import Any
@@ -68,6 +69,8 @@ _HEADERS = {
     "Cache-Control": "no-store",
 }
 """On every answer, unless the route set its own."""
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _log = structlog.get_logger("notifyr.http")
 
@@ -158,9 +161,12 @@ class Gate:
         if settings.host in LOOPBACK:
             self.hosts |= LOOPBACK
         self.hosts -= {"", "0.0.0.0", "::"}  # noqa: S104  (taken off the list, not listened on)
+        self.proxies = tuple(ipaddress.ip_network(one) for one in settings.trusted_proxies)
         self.public_origin = f"{public.scheme}://{public.netloc}".lower()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.proxies and scope["type"] in {"http", "websocket"}:
+            scope["client"] = _client_behind(self.proxies, scope)
         if scope["type"] == "http":
             await self._http(scope, receive, send)
         elif scope["type"] == "websocket":
@@ -271,6 +277,34 @@ class Gate:
         return origin == self.public_origin or origin in {f"http://{host}", f"https://{host}"}
 
 
+def _client_behind(proxies: tuple[Network, ...], scope: Scope) -> tuple[str, int] | None:
+    """Who asks, when a proxy of ours passed it on: the last address of `X-Forwarded-For` that is not ours too.
+
+    Each proxy adds the address it saw at the end. What stands before the last foreign one is that client's own word.
+    """
+    client: tuple[str, int] | None = scope.get("client")
+    said = [part.strip() for line in Headers(scope=scope).getlist("x-forwarded-for") for part in line.split(",")]
+    while client is not None and said and _is_one_of(proxies, client[0]):
+        address = said.pop().strip("[]")
+        if _address(address) is None:
+            break
+        client = (address, 0)
+    return client
+
+
+def _is_one_of(proxies: tuple[Network, ...], address: str) -> bool:
+    found = _address(address)
+    return found is not None and any(found in network for network in proxies)
+
+
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        found = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    return getattr(found, "ipv4_mapped", None) or found
+
+
 def _hostname(host: str) -> str:
     """The name in a Host header, without port and brackets; empty when it is not one."""
     try:
@@ -366,7 +400,7 @@ def check_csrf(opened: AgentSession, presented: str) -> None:
 
 
 def client_network(connection: HTTPConnection) -> str:
-    """What a caller is rate-limited under. The peer's address; `X-Forwarded-For` is anybody's word and is not read."""
+    """What a caller is rate-limited under: the peer's address, or the one that a trusted proxy names (`Gate`)."""
     return network_of(connection.client.host if connection.client else "")
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from assistant.errors import ConfigurationError
 
@@ -25,6 +26,18 @@ class Settings(BaseSettings):
     """Frozen after loading. A URL or a name chooses a backend; with none set, the embedded engines are started."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", env_file=None)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what `load_settings` read: the library itself would take a list from the environment for JSON."""
+        return (init_settings,)
 
     # -- where things live
     data_dir: Path = Field(Path("var"), description="Folder of the embedded database, blobs, keys and model files.")
@@ -48,6 +61,11 @@ class Settings(BaseSettings):
     public_url: str = Field("", description="URL that people use to reach the inbox; unset: from host and port.")
     allowed_hosts: tuple[str, ...] = Field(
         (), description="Extra Host header values to accept, besides `public_url`'s."
+    )
+    trusted_proxies: tuple[str, ...] = Field(
+        (),
+        description="Addresses or networks of your own proxies: from them `X-Forwarded-For` says who is asking. "
+        "Unset: nobody is believed, and behind a proxy all people share one limit of wrong passwords.",
     )
     secret_key: SecretStr | None = Field(
         None, description="Signs cookies and tokens, 32 characters or more; unset: made at random under `data_dir`."
@@ -118,6 +136,16 @@ class Settings(BaseSettings):
             raise ValueError("needs at least 32 characters; make one with: openssl rand -hex 32")
         return value
 
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for one in value:
+            try:
+                ipaddress.ip_network(one)
+            except ValueError:
+                raise ValueError("takes addresses and networks like 127.0.0.1, 10.0.0.0/8, comma separated") from None
+        return value
+
     @field_validator("mail_address")
     @classmethod
     def _one_address(cls, value: str) -> str:
@@ -174,8 +202,9 @@ def load_settings(environ: Mapping[str, str] | None = None, **overrides: object)
     values: dict[str, object] = {
         name: environ[PREFIX + name.upper()] for name in Settings.model_fields if PREFIX + name.upper() in environ
     }
-    if isinstance(hosts := values.get("allowed_hosts"), str):
-        values["allowed_hosts"] = tuple(part.strip() for part in hosts.split(",") if part.strip())
+    for name in ("allowed_hosts", "trusted_proxies"):
+        if isinstance(listed := values.get(name), str):
+            values[name] = tuple(part.strip() for part in listed.split(",") if part.strip())
     values.update(overrides)
     try:
         settings = Settings(**values)  # type: ignore[arg-type]  # pydantic checks the types

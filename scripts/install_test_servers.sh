@@ -10,6 +10,8 @@ declare -A needed=(
   [chromium]=chromium
   [setpriv]=util-linux
   [strace]=strace
+  [caddy]=caddy
+  [systemd-analyze]=systemd
 )
 export PATH="$PATH:/usr/sbin:/usr/local/sbin"
 

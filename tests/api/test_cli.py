@@ -172,6 +172,15 @@ def test_a_url_is_shown_without_what_is_secret_in_it(secret: str, shown: str) ->
     assert without_secrets(secret) == shown
 
 
+def test_a_setting_that_lists_things_is_read_from_the_environment(tmp_path: Path) -> None:
+    env = {"NOTIFYR_ALLOWED_HOSTS": "a.example, b.example", "NOTIFYR_TRUSTED_PROXIES": "127.0.0.1,10.0.0.0/8"}
+    rows = json.loads(notifyr("config", "show", "--json", env={"NOTIFYR_DATA_DIR": str(tmp_path), **env}).stdout)
+    assert rows["NOTIFYR_ALLOWED_HOSTS"]["value"] == "a.example,b.example"
+    assert rows["NOTIFYR_TRUSTED_PROXIES"]["value"] == "127.0.0.1,10.0.0.0/8"
+    wrong = notifyr("config", "check", env={"NOTIFYR_TRUSTED_PROXIES": "proxy"})
+    assert wrong.returncode == 2 and "NOTIFYR_TRUSTED_PROXIES: takes addresses and networks" in wrong.stderr
+
+
 def test_a_data_folder_that_cannot_be_written_is_a_problem_in_words(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     done = notifyr("config", "check", env={"NOTIFYR_DATA_DIR": str(tmp_path / "file" / "var")})
