@@ -249,7 +249,7 @@ document.addEventListener("keydown", (event) => {
 function fold(but) {
   for (const menu of $$("details[open]:has(> .pop)")) if (menu !== but) menu.open = false;
 }
-document.addEventListener("submit", (event) => { if (event.target.closest(".pop") || event.target.matches(".pop")) fold(); });
+document.addEventListener("submit", (event) => { if (event.target.closest(".pop") || event.submitter?.closest(".pop")) fold(); });
 
 // -- clicks, selection, selects that submit
 document.addEventListener("click", (event) => {
@@ -364,10 +364,23 @@ document.addEventListener("htmx:before:swap", (event) => {
   if (!ours(event)) return;
   if (event.detail.ctx.response?.status >= 400) return event.preventDefault();
   if (stamp !== userActs) { event.preventDefault(); return refresh(); }
+  for (const { fragment } of event.detail.tasks) keepWords(fragment);
   if (whole) held.clear();
   else hold(event.detail.tasks.map((task) => task.fragment?.querySelector?.("#rows")).find(Boolean));
   whole = false;
 });
+// What the last act was answered stays: a refusal with its reason, and a question that the next press of Send answers.
+function keepWords(fragment) {
+  const fresh = fragment?.querySelector?.("#app");
+  if (!fresh || fresh.dataset.thread !== thread()) return;
+  const said = $(".thread-body > [role=alert]");
+  if (said && !$(".thread-body > [role=alert]", fresh)) $(".thread-body", fresh)?.prepend(said.cloneNode(true));
+  const asked = $("#reply-form [name=confirmed]");
+  if (!asked || !$("#reply-form", fresh) || $("#reply-form [name=confirmed]", fresh)) return;
+  $("#reply-form", fresh).prepend(asked.cloneNode());
+  const send = $("#reply-form .primary", fresh);
+  send.replaceChildren(...[...$("#reply-form .primary").childNodes].map((node) => node.cloneNode(true)));
+}
 // A page read again keeps the order of the rows that are shown. What is new above the last of them waits behind the pill.
 function hold(list) {
   const shown = rows().map((row) => row.dataset.id);

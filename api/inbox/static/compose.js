@@ -1,13 +1,13 @@
 // Writing: which kind of message, its files and saved replies.
 export function compose({ $, $$, acts, press, meta }) {
   const kind = () => $("#composer")?.dataset.compose ?? "";
-  let focus = "";
+  let focus = "", early = "", since = 0;
 
   // The key of a kind opens it, or goes to the words when it is open already.
   for (const wanted of ["reply", "reply-all", "forward", "note"]) {
     acts[wanted] = () => {
       if (kind() === wanted) return write();
-      focus = wanted;
+      wait(wanted);
       if (!press(wanted)) focus = "";
     };
   }
@@ -19,10 +19,36 @@ export function compose({ $, $$, acts, press, meta }) {
     $("input[name=add]", panel).focus();
   };
   acts["send-done"] = () => press("send-done");
+  // Letters typed before the page of another kind has come are words for it, never keys that act on the thread.
+  function wait(wanted) {
+    focus = wanted;
+    early = "";
+    since = Date.now();
+  }
+  addEventListener("keydown", (event) => {
+    if (!focus || Date.now() - since > 5000 || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.key.length === 1) early += event.key;
+    else if (event.key === "Enter") early += "\n";
+    else return;
+    event.preventDefault();
+    event.stopImmediatePropagation();
+  }, true);
+  // Enter in a line above the words goes on to them: the first button of the form would be another act.
+  document.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" || event.ctrlKey || event.metaKey || !event.target.matches?.("#reply-form input:not([type=checkbox])")) return;
+    event.preventDefault();
+    if (event.target.id === "later") event.target.parentElement.querySelector("button").click();
+    else $("#reply").focus();
+  });
   function write() {
     const box = kind() === "forward" && !$("#to").value ? $("#to") : $("#reply");
     box?.focus();
     if (box?.id === "reply") box.setSelectionRange(kind() === "forward" ? 0 : box.value.length, kind() === "forward" ? 0 : box.value.length);
+    if (early && box) {
+      box.setRangeText(early, box.selectionStart, box.selectionEnd, "end");
+      box.dispatchEvent(new Event("input", { bubbles: true }));
+      early = "";
+    }
     $("#composer")?.scrollIntoView({ block: "nearest" });
   }
   document.addEventListener("htmx:after:swap", () => {
@@ -30,7 +56,7 @@ export function compose({ $, $$, acts, press, meta }) {
   });
   document.addEventListener("click", (event) => {
     const mode = event.target.closest(".modes a");
-    if (mode) focus = mode.dataset.key;
+    if (mode && focus !== mode.dataset.key) wait(mode.dataset.key);
     const saved = event.target.closest("[data-insert]");
     if (saved) insert(saved.dataset.insert);
   });
