@@ -21,6 +21,7 @@ check: .venv/.ready-dev ## Lint, types, import floors, generated files up to dat
 	@.venv/bin/lint-imports
 	@$(PYTHON) scripts/settings_doc.py --check
 	@$(PYTHON) scripts/keys_doc.py --check
+	@$(PYTHON) scripts/operations_doc.py --check
 	@$(PYTHON) scripts/openapi.py --check
 	@$(PYTHON) scripts/checklist_doc.py --check
 	@$(PYTHON) scripts/check_links.py
@@ -43,6 +44,7 @@ vendor: ## Fetch the browser libraries from npm again, at their pinned versions
 docs: .venv/.ready-dev ## Write the generated pages of docs/ and check every link
 	@$(PYTHON) scripts/settings_doc.py
 	@$(PYTHON) scripts/keys_doc.py
+	@$(PYTHON) scripts/operations_doc.py
 	@$(PYTHON) scripts/openapi.py
 	@$(PYTHON) scripts/checklist_doc.py
 	@$(PYTHON) scripts/check_links.py

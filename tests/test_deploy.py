@@ -1,8 +1,9 @@
-"""The compose file for GPUs says what the program understands: settings, commands, files, and which services get the GPU."""
+"""The compose files and images say what the program understands, and keep what any image should. No Docker is needed to read them."""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,20 +13,32 @@ from typer.testing import CliRunner
 from api.cli import COMMANDS, create_app
 from assistant.settings import PREFIX, ROOT, load_settings
 
-FILE = ROOT / "deploy" / "docker-compose.gpu.yml"
-STATELESS = {"valkey"}
+DEPLOY = ROOT / "deploy"
+FILES = ("docker-compose.yml", "docker-compose.gpu.yml")
+IMAGES = ("Dockerfile", "gpu.Dockerfile")
+STORES = {"valkey", "postgres"}
 
 
-@pytest.fixture(scope="module")
-def compose() -> dict[str, Any]:
-    return dict(yaml.safe_load(FILE.read_text()))
+@pytest.fixture(params=FILES)
+def file(request: pytest.FixtureRequest) -> Path:
+    return DEPLOY / str(request.param)
+
+
+@pytest.fixture
+def compose(file: Path) -> dict[str, Any]:
+    return dict(yaml.safe_load(file.read_text()))
+
+
+@pytest.fixture(params=IMAGES)
+def image(request: pytest.FixtureRequest) -> str:
+    return (DEPLOY / str(request.param)).read_text()
 
 
 def ours(compose: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    return {name: service for name, service in compose["services"].items() if name not in STATELESS}
+    return {name: service for name, service in compose["services"].items() if name not in STORES}
 
 
-def test_every_setting_in_it_exists_and_is_valid(compose: dict[str, Any]) -> None:
+def test_every_setting_in_it_exists_and_is_valid(file: Path, compose: dict[str, Any]) -> None:
     for name, service in ours(compose).items():
         filled = {
             key: re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", re.sub(r"\$\{\w+:\?[^}]*\}", "k" * 40, str(value)))
@@ -33,8 +46,9 @@ def test_every_setting_in_it_exists_and_is_valid(compose: dict[str, Any]) -> Non
         }
         assert all(key.startswith(PREFIX) for key in filled), name
         settings = load_settings(filled)
-        assert settings.encoder.startswith("torch:") and settings.generator.startswith("llama:")
-    assert "${NOTIFYR_SECRET_KEY:?" in FILE.read_text(), "a secret is asked for, never given"
+        assert settings.encoder.startswith("torch:" if "gpu" in file.name else "onnx:")
+        assert settings.generator.startswith("llama:")
+    assert "${NOTIFYR_SECRET_KEY:?" in file.read_text(), "a secret is asked for, never given"
 
 
 def test_every_command_in_it_is_one_of_ours_with_its_options(compose: dict[str, Any]) -> None:
@@ -47,7 +61,8 @@ def test_every_command_in_it_is_one_of_ours_with_its_options(compose: dict[str, 
     assert {"inbound", "outbound", "models", "api", "beat", "mailboxes", "migrate"} <= set(queues)
 
 
-def test_the_workers_with_models_get_the_gpu_and_nothing_else_does(compose: dict[str, Any]) -> None:
+def test_the_workers_with_models_get_the_gpu_and_nothing_else_does() -> None:
+    compose = yaml.safe_load((DEPLOY / "docker-compose.gpu.yml").read_text())
     with_gpu = {name for name, service in compose["services"].items() if "deploy" in service}
     assert with_gpu == {"worker", "models"}
     for name in with_gpu:
@@ -60,12 +75,43 @@ def test_nothing_is_published_beyond_this_machine(compose: dict[str, Any]) -> No
     assert len(ports) == 2 and all(port.startswith("127.0.0.1:") for port in ports)
 
 
-def test_the_image_is_built_from_files_that_are_here(compose: dict[str, Any]) -> None:
-    build = compose["services"]["worker"]["build"]
-    dockerfile = FILE.parent / build["context"] / build["dockerfile"]
-    text = dockerfile.read_text()
-    for match in re.finditer(r"^COPY (.+) \S+$", text, re.MULTILINE):
+def test_the_image_of_each_service_is_built_here_or_pinned(compose: dict[str, Any]) -> None:
+    for service in compose["services"].values():
+        if "build" in service:
+            assert (DEPLOY / service["build"]["context"] / service["build"]["dockerfile"]).is_file()
+        else:
+            assert re.fullmatch(r"[a-z/]+:\d[\w.-]*", service["image"]), "a version, never latest"
+
+
+def test_every_store_and_every_listener_says_whether_it_is_well(compose: dict[str, Any]) -> None:
+    services = compose["services"]
+    well = {name for name, service in services.items() if "healthcheck" in service}
+    assert STORES & set(services) <= well
+    if "postgres" in services:
+        assert {"api", "mailboxes"} <= well
+        for name, service in ours(compose).items():
+            assert service["cap_drop"] == ["ALL"] and service["read_only"] is True, name
+            assert service["security_opt"] == ["no-new-privileges:true"], name
+
+
+def test_an_image_is_built_from_files_that_are_here(image: str) -> None:
+    for match in re.finditer(r"^COPY (?!--from)(.+) \S+$", image, re.MULTILINE):
         assert all((ROOT / source).exists() for source in match[1].split()), match[0]
-    for name in re.findall(r"requirements/[a-z]+\.txt", text):
+    for name in re.findall(r"requirements/[a-z]+\.txt|scripts/\w+\.sh", image):
         assert (ROOT / name).is_file(), name
-    assert "\nUSER notifyr\n" in text
+
+
+def test_an_image_has_a_pinned_base_a_user_without_rights_and_no_secret(image: str) -> None:
+    bases = re.findall(r"^FROM (\S+)", image, re.MULTILINE)
+    assert bases and all(re.fullmatch(r"python:3\.11[\w.-]+", base) for base in bases)
+    assert re.findall(r"^USER (\S+)$", image, re.MULTILINE)[-1:] == ["notifyr"]
+    assert not re.search(r"(?i)(secret|password|token|api_?key)\s*=", image)
+    assert not re.search(r"^ADD |curl .*\| *(ba)?sh|--privileged|chmod 777", image, re.MULTILINE)
+    for line in re.findall(r"apt-get install[^&]*", image):
+        assert "--no-install-recommends" in line and "-y" in line
+    assert image.count("apt-get update") == image.count("rm -rf /var/lib/apt/lists/*")
+
+
+def test_no_data_and_no_git_history_gets_into_an_image() -> None:
+    ignored = (ROOT / ".dockerignore").read_text().split()
+    assert {".git", ".venv", "var"} <= set(ignored)
