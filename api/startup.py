@@ -18,7 +18,15 @@ from pathlib import Path
 from assistant.errors import ConfigurationError
 from assistant.settings import ROOT, Settings
 
-__all__ = ["INTERPRETER_CHECKS", "PACKAGES", "interpreter", "problems", "require_interpreter"]
+__all__ = [
+    "INTERPRETER_CHECKS",
+    "PACKAGES",
+    "folder",
+    "interpreter",
+    "problems",
+    "require_folder",
+    "require_interpreter",
+]
 
 PACKAGES = ("api", "assistant", "channels", "models", "pipelines")
 _SQLITE = (3, 35, 0)  # RETURNING
@@ -26,7 +34,13 @@ _SQLITE = (3, 35, 0)  # RETURNING
 
 def problems(settings: Settings) -> list[str]:
     """Everything that stands in the way of a start, in words; empty when nothing does."""
-    return [*_packages(), *interpreter(), *_folder(settings)]
+    return [*_packages(), *interpreter(), *folder(settings)]
+
+
+def require_folder(settings: Settings) -> None:
+    """Raise `ConfigurationError` when the data cannot be kept, before anything tries to."""
+    if found := folder(settings):
+        raise ConfigurationError(found)
 
 
 def require_interpreter() -> None:
@@ -57,16 +71,17 @@ def _packages() -> list[str]:
     return found
 
 
-def _folder(settings: Settings) -> list[str]:
-    folder = settings.path()
+def folder(settings: Settings) -> list[str]:
+    """What keeps this user from writing where the data lives. Makes the folder."""
+    place = settings.path()
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with tempfile.TemporaryFile(dir=folder) as file:
+        place.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryFile(dir=place) as file:
             file.write(b"x")
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        return [f"NOTIFYR_DATA_DIR: cannot write in {folder}: {error.strerror}"]
+        return [f"NOTIFYR_DATA_DIR: cannot write in {place}: {error.strerror}; name another, or give it to this user"]
     return []
 
 

@@ -136,6 +136,13 @@ class Settings(BaseSettings):
             raise ValueError("needs at least 32 characters; make one with: openssl rand -hex 32")
         return value
 
+    @field_validator("database_url")
+    @classmethod
+    def _known_database(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not value.get_secret_value().startswith(("postgresql+psycopg://", "sqlite://")):
+            raise ValueError("takes postgresql+psycopg://user:password@host/name; unset it for SQLite")
+        return value
+
     @field_validator("trusted_proxies")
     @classmethod
     def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:

@@ -67,8 +67,11 @@ def text_of(file: Path | None) -> str:
 
 def ready(settings: Settings) -> None:
     """Raise unless the tables are there. The embedded database gets them here, a server's only by `notifyr migrate`."""
+    from api.startup import require_folder
     from assistant.db.migrate import migrate, require
 
+    if settings.database_url is None:
+        require_folder(settings)
     (migrate if settings.database_url is None else require)(settings.sql_url)
 
 

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -47,11 +47,13 @@ def run(
 
     Example: notifyr run --demo
     """
+    from api.startup import require_folder
     from assistant.clock import monotonic
     from assistant.settings import load_settings
 
     began = monotonic()
     settings = load_settings()
+    require_folder(settings)
     with _only_one(settings):
         raise typer.Exit(Run(settings, demo=demo, browser=browser, logs=logs, as_json=as_json, began=began).main())
 
@@ -121,11 +123,9 @@ class Run:
     # -- before anything runs
 
     def _choose_ports(self) -> None:
-        from api.supervisor import free_port
-
         settings = self.settings
-        port = free_port(settings.host, settings.port)
-        smtp_port = free_port(settings.smtp_host, settings.smtp_port, taken=[port])
+        port = _port("host", settings.host, settings.port)
+        smtp_port = _port("smtp_host", settings.smtp_host, settings.smtp_port, taken=[port])
         for what, wanted, got in (("port", settings.port, port), ("SMTP port", settings.smtp_port, smtp_port)):
             if wanted != got:
                 self.say(f"{what} {wanted} is taken; using {got}")
@@ -274,6 +274,19 @@ class Run:
             import webbrowser
 
             webbrowser.open(target)
+
+
+def _port(setting: str, host: str, wanted: int, *, taken: Sequence[int] = ()) -> int:
+    """A free port on an address of this machine. Raises `ConfigurationError`, also where all near it are taken."""
+    from api.supervisor import free_port
+    from assistant.errors import ConfigurationError
+    from assistant.settings import PREFIX
+
+    try:
+        return free_port(host, wanted, taken=taken)
+    except OSError as error:
+        words = f"{PREFIX}{setting.upper()}: cannot listen on {host}: {error.strerror or error}; is it this machine's?"
+        raise ConfigurationError([words]) from None
 
 
 def _command() -> str:

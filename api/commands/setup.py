@@ -31,10 +31,14 @@ def migrate(as_json: Json = False) -> None:
 
     Example: NOTIFYR_DATABASE_URL=postgresql+psycopg://... notifyr migrate
     """
+    from api.startup import require_folder
     from assistant.db.migrate import migrate as run
     from assistant.settings import load_settings
 
-    revision = run(load_settings().sql_url)
+    settings = load_settings()
+    if settings.database_url is None:
+        require_folder(settings)
+    revision = run(settings.sql_url)
     console.emit({"revision": revision}, [f"The database is at revision {revision}."], as_json=as_json)
 
 

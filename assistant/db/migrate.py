@@ -15,11 +15,12 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import OperationalError
 
 from assistant.db.base import Json, UtcDateTime
 from assistant.db.session import Database
 from assistant.db.tables import metadata
-from assistant.errors import ConfigurationError
+from assistant.errors import ConfigurationError, StorageError
 
 __all__ = ["adopt", "difference", "is_known", "make_revision", "migrate", "render_item", "require", "revision_of"]
 
@@ -37,7 +38,10 @@ def migrate(target: str | Engine) -> str:
     if isinstance(target, Engine):
         return _migrate(target)
     with closing(Database(target, pool_size=1)) as database:
-        return _migrate(database.engine)
+        try:
+            return _migrate(database.engine)
+        except OperationalError as error:
+            raise StorageError(f"the database refused: {type(error.orig).__name__}: {error.orig}") from error
 
 
 def _migrate(engine: Engine) -> str:

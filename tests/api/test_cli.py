@@ -191,6 +191,45 @@ def test_a_data_folder_that_cannot_be_written_is_a_problem_in_words(tmp_path: Pa
 # -- the start
 
 
+@pytest.mark.parametrize("words", [["run"], ["migrate"], ["agents", "list"]], ids=" ".join)
+def test_a_folder_that_cannot_be_written_stops_a_command_with_a_way_out(tmp_path: Path, words: list[str]) -> None:
+    (tmp_path / "file").write_text("in the way")
+    done = notifyr(*words, env={"NOTIFYR_DATA_DIR": str(tmp_path / "file" / "var")})
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "NOTIFYR_DATA_DIR: cannot write in" in done.stderr and "name another" in done.stderr
+
+
+def test_an_address_of_another_machine_is_refused_in_words(tmp_path: Path) -> None:
+    env = {"NOTIFYR_DATA_DIR": str(tmp_path), "NOTIFYR_SECRET_KEY": "s" * 32, "NOTIFYR_HOST": "203.0.113.5"}
+    done = notifyr("run", env=env)
+    assert done.returncode == 2
+    assert "NOTIFYR_HOST: cannot listen on 203.0.113.5" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_database_of_another_kind_is_a_setting_that_is_wrong() -> None:
+    for url in ("nonsense", "mysql://user:hunter2@host/name"):
+        done = notifyr("migrate", env={"NOTIFYR_DATABASE_URL": url})
+        assert done.returncode == 2
+        assert "NOTIFYR_DATABASE_URL: takes postgresql+psycopg://" in done.stderr and "hunter2" not in done.stderr
+
+
+def test_a_database_that_is_away_stops_the_start_and_the_migration_in_words(tmp_path: Path) -> None:
+    env = {"NOTIFYR_DATA_DIR": str(tmp_path), "NOTIFYR_DATABASE_URL": "postgresql+psycopg://x:y@127.0.0.1:1/z"}
+    for words in (["migrate"], ["prepare"]):
+        done = notifyr(*words, env=env)
+        assert done.returncode == 7
+        assert "the database refused" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_database_without_tables_says_which_command_makes_them(postgres: PostgresServer) -> None:
+    postgres.execute("DROP DATABASE IF EXISTS empty_one")
+    postgres.execute("CREATE DATABASE empty_one")
+    done = notifyr("agents", "list", env={"NOTIFYR_DATABASE_URL": postgres.url("empty_one")})
+    assert done.returncode == 2
+    assert "the database has no tables yet; make them: notifyr migrate" in done.stderr
+    postgres.execute("DROP DATABASE empty_one WITH (FORCE)")
+
+
 @pytest.mark.checklist(68)
 def test_this_interpreter_passes_every_behaviour_check() -> None:
     assert startup.interpreter() == []
