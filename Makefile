@@ -32,7 +32,8 @@ fuzz: .venv/.ready-dev ## Fuzz every door that strangers' bytes come through; SE
 bench: .venv/.ready-dev ## Measure triage and the API against named baselines, as ratios of one run
 	@$(PYTHON) -m pytest tests/benchmarks -q -s --slow $(ARGS)
 
-bench-classify: .venv/.ready-train ## Measure the classifier alone against named baselines (installs the train extra)
+bench-classify: .venv/.ready-train ## Measure the classifier against bogofilter and SpamAssassin; CORPUS= SPLIT= SMS= name the data
+	@scripts/install_test_servers.sh bogofilter spamassassin
 	@$(PYTHON) -m pytest tests/benchmarks -q -s --slow -k classif $(ARGS)
 
 load: .venv/.ready-dev ## Hold 50 mails a second beside 200 open pages for a minute, and list a million threads

@@ -1,7 +1,7 @@
-"""Is a mail spam: hashed words, counted tokens and clues first; the encoder is asked only where these are not sure.
+"""Is a mail spam: hashed words and clues first; the encoder is asked only where these are not sure.
 
-A folder holds `spam.npz` and `manifest.json` with its SHA-256. The linear head and the token counts read the same hashed
-columns; each of the two stages ends in a calibrated probability of its own.
+A folder holds `spam.npz` and `manifest.json` with its SHA-256. Each of the two stages sums the standardised scores of its
+parts with fixed shares and makes a calibrated probability of the sum.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from models.features import COLUMNS, hashed, tokens
 __all__ = [
     "FILES",
     "FOLDER",
+    "FORMAT",
     "KERNELS",
     "Clues",
     "Kernel",
@@ -33,12 +34,11 @@ __all__ = [
     "SpamJudge",
     "Verdict",
     "clue_columns",
-    "token_weights",
 ]
 
 FOLDER = "spam"
 FILES = ("spam.npz",)
-_FORMAT = 1
+FORMAT = 2
 _FIX = "restore the folder from the release or rebuild it: notifyr train (needs the train extra)"
 _SIGHTS = ("with_clues", "without")
 """A mail whose envelope is known is mixed and called sure otherwise than bare text."""
@@ -95,9 +95,11 @@ class Kernel:
 
     def scores(self, vectors: Floats) -> Floats:
         """One score a row, before any calibration."""
-        return np.asarray(
-            np.exp(-2 * self.gamma * (1 - vectors @ self.support.T)) @ self.duals + self.bias, dtype=np.float32
-        )
+        return self.of_likeness(vectors @ self.support.T)
+
+    def of_likeness(self, likeness: Floats) -> Floats:
+        """Scores from the products with each of the supports, for who knows a cheaper way to them."""
+        return np.asarray(np.exp(-2 * self.gamma * (1 - likeness)) @ self.duals + self.bias, dtype=np.float32)
 
     @classmethod
     def of(cls, spec: dict[str, Any], stored: Any, name: str) -> Kernel:
@@ -155,17 +157,6 @@ class Short:
 def clue_columns(clues: Clues) -> Columns:
     """Columns of the clues of a mail, sorted, each once."""
     return np.unique(np.fromiter((_column("c:" + clue) for clue in clues), np.int64, len(clues)))
-
-
-def token_weights(spam: npt.NDArray[Any], ham: npt.NDArray[Any], totals: tuple[float, float]) -> Floats:
-    """Log odds of each token as Robinson smooths them: a rare token says little, a token of both sides nothing."""
-    in_spam, in_ham = spam.astype(np.float64) / max(1.0, totals[0]), ham.astype(np.float64) / max(1.0, totals[1])
-    count = spam.astype(np.float64) + ham
-    odds = (0.5 + count * in_spam / np.maximum(in_spam + in_ham, 1e-12)) / (1 + count)
-    odds = np.clip(odds, 1e-4, 1 - 1e-4)
-    weights = np.log(odds / (1 - odds))
-    weights[np.abs(odds - 0.5) < 0.1] = 0
-    return np.asarray(weights, dtype=np.float32)
 
 
 class SpamJudge:
@@ -226,27 +217,24 @@ class SpamJudge:
         self.load()
         named = {word: _column(word) for word in tokens(text) if not word.startswith("#host:")}
         named |= {clue: _column("c:" + clue) for clue in clues}
-        weighed = [(name, float(self._words[place] + self._tokens[place])) for name, place in named.items()]
+        weighed = [(name, float(self._words[place])) for name, place in named.items()]
         return sorted(weighed, key=lambda pair: -abs(pair[1]))[:limit]
 
     # -- inside
 
     def _cheap(self, text: Columns, clues: Columns) -> Floats:
-        """Scores of the linear head and of the counted tokens, before any calibration."""
+        """Scores of the linear head and of the envelope, before any calibration."""
         linear = self._words_bias + _scaled(self._words[text]) + _scaled(self._words[clues])
-        counted = self._tokens[np.concatenate([text, clues])]
-        tokens_sum = counted.sum() / np.sqrt(max(1, int(np.count_nonzero(counted))))
-        return np.array([linear, tokens_sum, self._built(clues)], dtype=np.float32)
+        return np.array([linear, self._built(clues)], dtype=np.float32)
 
     def _built(self, clues: Columns) -> float:
         """How the mail is addressed and built, by the training mails that it is like; nothing without clues."""
         if not len(clues):
             return 0.0
-        unit = np.zeros((1, len(self._vocabulary)), dtype=np.float32)
         places = np.searchsorted(self._vocabulary, clues)
         known = places[self._vocabulary[np.minimum(places, len(self._vocabulary) - 1)] == clues]
-        unit[0, known] = 1 / np.sqrt(len(clues))
-        return float(self._envelope.scores(unit)[0])
+        likeness = self._by_clue[known].sum(axis=0) / np.float32(np.sqrt(len(clues)))  # a mail has few of all the clues
+        return float(self._envelope.of_likeness(likeness))
 
     def _mixed(self, stage: str, scores: Floats, known: npt.NDArray[np.bool_]) -> Floats:
         with_clues, without = self._mixes[stage]
@@ -255,7 +243,7 @@ class SpamJudge:
     def _load(self) -> None:
         try:
             meta = json.loads((self.folder / "manifest.json").read_text(encoding="utf-8"))
-            if not isinstance(meta, dict) or meta.get("format") != _FORMAT:
+            if not isinstance(meta, dict) or meta.get("format") != FORMAT:
                 raise ModelUnavailable(f"{self.folder.name}/ holds another format: {_FIX}")
             for name in FILES:
                 if hashlib.sha256((self.folder / name).read_bytes()).hexdigest() != meta["files"][name]:
@@ -274,10 +262,9 @@ class SpamJudge:
             self._words = stored["words"].astype(np.float32)
             self._meaning, self._envelope = (Kernel.of(meta["kernels"][name], stored, name) for name in KERNELS)
             self._vocabulary = stored["vocabulary"].astype(np.int64)
-            counts = stored["spam"], stored["ham"]
+            self._by_clue = np.ascontiguousarray(self._envelope.support.T)
         if self._words.shape != (COLUMNS,):
             raise ModelUnavailable(f"spam.npz has {self._words.shape[0]} columns instead of {COLUMNS}: {_FIX}")
-        self._tokens = token_weights(*counts, (float(meta["texts"]["spam"]), float(meta["texts"]["ham"])))
         self._words_bias = float(meta["words_bias"])
         self._sure = tuple((float(low), float(high)) for low, high in (meta["sure"][one] for one in _SIGHTS))
         self._mixes = {

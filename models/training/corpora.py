@@ -20,7 +20,7 @@ from models.clues import clues
 
 __all__ = ["Sample", "clean", "load", "mail_samples", "refuse_leaks", "sms_samples"]
 
-Read = Callable[[bytes], tuple[InboundMessage, tuple[str, ...]]]
+Read = Callable[[bytes], tuple[InboundMessage, str, tuple[str, ...]]]
 _LIST_TAG = re.compile(r"\[[\w .:-]{2,30}\]\s*")
 _FOOTER = re.compile(
     r"\n_{30,}\n.*\Z|\n-{5,}\s*\n(?:This sf\.net email|Yahoo! Groups Sponsor).*\Z|\nYahoo! Groups Sponsor.*\Z", re.S
@@ -73,7 +73,8 @@ def refuse_leaks(samples: Iterable[Sample]) -> None:
 
 
 def mail_samples(corpus: Path, split: Path, read: Read) -> list[Sample]:
-    """The SpamAssassin corpus with its parts. `read` gives a mail and how it was built (`channels.support.shape`).
+    """The SpamAssassin corpus with its parts. `read` gives a mail, its new words, and how it was built (`channels.support`):
+    a head learns from what it is asked of, and quoted history is no part of that.
 
     The newest fifth of each folder's train part (its files are in order of time) becomes `recent`, whole groups only.
     """
@@ -82,10 +83,10 @@ def mail_samples(corpus: Path, split: Path, read: Read) -> list[Sample]:
     recent = _recent_groups(rows)
     samples = []
     for row in rows:
-        mail, shape = read((corpus / row["file"]).read_bytes())
+        mail, new, shape = read((corpus / row["file"]).read_bytes())
         part = "recent" if row["split"] == "train" and row["cluster"] in recent else row["split"]
         label = "spam" if row["label"].startswith("spam") else "ham"
-        text = clean(mail.subject, mail.text)[:40_000]
+        text = clean(mail.subject, new)[:40_000]
         samples.append(Sample(text, label, part, row["label"], row["cluster"], clues(mail, shape)))
     return _without_twins(samples)
 

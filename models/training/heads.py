@@ -18,9 +18,10 @@ from models.bert import FORMAT, Encoder, pack
 from models.features import hashed
 from models.spam import FOLDER as SPAM_FOLDER
 from models.training.corpora import Sample
+from models.training.labels import optout_phrases
 from models.training.spam import GAMMA, matrix_of, sure_between, train_spam
 
-__all__ = ["SHORT_BELOW", "everyday", "train_heads"]
+__all__ = ["SHORT_BELOW", "everyday", "train_heads", "train_mails"]
 
 SHORT_BELOW = 240
 """Characters below which a single line is judged as a short text (SMS, a line of chat)."""
@@ -146,6 +147,11 @@ def everyday(examples: dict[str, list[str]]) -> list[Sample]:
                 f"{' '.join(text.split()[:4])}\n{greeting}\n\n{text}\n{more} {last}\n\n{bye}",
             )
             found += [Sample(one, "ham", part, "intents", text) for one in (text, *mails)]
+    # Opt-outs and their near misses in other languages: no alphabet is spam, though in the corpus some are nothing else.
+    foreign = [phrase for phrase in optout_phrases() if phrase.language != "en"]
+    for number, phrase in enumerate(foreign):
+        mail = f"{' '.join(phrase.text.split()[:4])[:40]}\n{phrase.text}"
+        found.append(Sample(mail, "ham", "recent" if number % 5 == 0 else "train", "intents", phrase.text))
     return found
 
 
@@ -176,8 +182,7 @@ def train_heads(
     parts: dict[str, Any] = {}
     examples: dict[str, list[str]] = json.loads(intents.read_text(encoding="utf-8"))["examples"]
     samples = [*samples, *everyday(examples)]
-    mails = [s for s in samples if _belongs(s, short=False)]
-    train_spam(folder / SPAM_FOLDER, mails, encoder.embed([one.text for one in mails]))
+    _train_mails(encoder, samples)
     chosen = [s for s in samples if s.part != "test" and _belongs(s, short=True)]
     parts["short"], found = _short_part(encoder, chosen)
     arrays |= {f"spam.short.{name}": value for name, value in found.items()}
@@ -187,6 +192,17 @@ def train_heads(
     arrays |= {f"intent.{name}": value for name, value in found.items()}
     pack(folder, manifest, arrays)
     return manifest
+
+
+def train_mails(folder: Path, samples: list[Sample], *, intents: Path) -> dict[str, Any]:
+    """Only the judge of mails, on the encoder in `folder`, as `train_heads` trains it."""
+    examples: dict[str, list[str]] = json.loads(intents.read_text(encoding="utf-8"))["examples"]
+    return _train_mails(Encoder(folder), [*samples, *everyday(examples)])
+
+
+def _train_mails(encoder: Encoder, samples: list[Sample]) -> dict[str, Any]:
+    mails = [one for one in samples if _belongs(one, short=False)]
+    return train_spam(encoder.folder / SPAM_FOLDER, mails, encoder.embed([one.text for one in mails]))
 
 
 def _bare(folder: Path) -> Encoder:

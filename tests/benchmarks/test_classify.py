@@ -19,6 +19,7 @@ import pytest
 from assistant.settings import ROOT
 from assistant.values import InboundMessage
 from channels.support.mime import parse
+from channels.support.quotes import split_reply
 from channels.support.shape import shape_of
 from models.bert import Encoder
 from models.training.corpora import Sample, mail_samples, sms_samples
@@ -42,8 +43,9 @@ def samples() -> list[Sample]:
     if missing := [name for name, value in paths.items() if not value]:
         pytest.skip(f"set {', '.join(missing)}: see docs/model-card.md for where the data can be had")
 
-    def read(raw: bytes) -> tuple[InboundMessage, tuple[str, ...]]:
-        return parse(raw), shape_of(raw)
+    def read(raw: bytes) -> tuple[InboundMessage, str, tuple[str, ...]]:
+        mail = parse(raw)
+        return mail, split_reply(mail.text)[0], shape_of(raw)
 
     return [*mail_samples(Path(paths["CORPUS"]), Path(paths["SPLIT"]), read), *sms_samples(Path(paths["SMS"]))]
 

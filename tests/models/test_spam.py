@@ -6,7 +6,6 @@ import json
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from assistant.errors import ModelUnavailable
@@ -17,7 +16,6 @@ from models.bert import TOLERANCE, Encoder
 from models.clues import clues, reasons
 from models.heads.intents import Lessons
 from models.memory import SpamMemory
-from models.spam import token_weights
 
 FOLDER = Path(__file__).resolve().parents[2] / "deploy" / "weights" / "encoder"
 SPAM = (
@@ -110,12 +108,6 @@ def test_sure_texts_never_reach_the_encoder(encoder: Encoder, monkeypatch: pytes
     assert sure
     monkeypatch.setattr(encoder, "embed", lambda _texts: pytest.fail("the encoder was asked"))
     assert all(one.stage == "words" for one in encoder.spam(sure))
-
-
-def test_a_token_of_both_sides_says_nothing_and_a_rare_one_little() -> None:
-    weights = token_weights(np.array([50, 50, 1, 0]), np.array([50, 0, 0, 1]), (100, 100))
-    assert weights[0] == 0
-    assert weights[1] > weights[2] > 0 > weights[3]
 
 
 # -- what agents teach

@@ -18,9 +18,9 @@ def sample(text: str, part: str, *, group: str = "g", label: str = "ham", source
     return Sample(text, label, part, source, group)
 
 
-def as_mail(raw: bytes) -> tuple[InboundMessage, tuple[str, ...]]:
+def as_mail(raw: bytes) -> tuple[InboundMessage, str, tuple[str, ...]]:
     text = raw.decode()
-    return InboundMessage("email", "<1@example.org>", Address("email", "a@example.org"), (), "", text), ()
+    return InboundMessage("email", "<1@example.org>", Address("email", "a@example.org"), (), "", text), text, ()
 
 
 # -- preparing
