@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from models.bert import FORMAT, Encoder, pack
 from models.features import hashed
+from models.heads.linear import temperature_of
 from models.spam import FOLDER as SPAM_FOLDER
 from models.training.corpora import Sample
 from models.training.labels import optout_phrases
@@ -100,7 +101,7 @@ def _intent_head(encoder: Encoder, examples: dict[str, list[str]], extra: Sequen
     model = LogisticRegression(C=20.0, max_iter=2000, class_weight="balanced", random_state=_SEED)
     folds = StratifiedKFold(5, shuffle=True, random_state=_SEED)
     held_out = cross_val_predict(model, vectors, truth, cv=folds, method="decision_function")
-    temperature = _temperature(held_out, truth)
+    temperature = temperature_of(held_out, truth)
     accuracy = float((held_out.argmax(1) == truth).mean())
     model.fit(vectors, truth)
     spec = {
@@ -110,19 +111,6 @@ def _intent_head(encoder: Encoder, examples: dict[str, list[str]], extra: Sequen
         "trained_on": len(pairs),
     }
     return spec, {"weights": model.coef_.T.astype(np.float32), "bias": model.intercept_.astype(np.float32)}
-
-
-def _temperature(scores: npt.NDArray[np.float64], truth: npt.NDArray[np.int64]) -> float:
-    """The softmax temperature with the least log loss on held-out scores."""
-    best, found = np.inf, 1.0
-    for temperature in np.geomspace(0.2, 5.0, 60):
-        scaled = scores / temperature
-        scaled = scaled - scaled.max(axis=1, keepdims=True)
-        log = scaled - np.log(np.exp(scaled).sum(axis=1, keepdims=True))
-        loss = -float(log[np.arange(len(truth)), truth].mean())
-        if loss < best:
-            best, found = loss, float(temperature)
-    return found
 
 
 def _belongs(sample: Sample, *, short: bool) -> bool:
