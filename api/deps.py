@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
+import structlog
 from anyio.to_thread import run_sync
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -27,7 +28,7 @@ from api.errors import ThreadMerged
 from api.security import CSRF_HEADER, SAFE_METHODS, check_csrf, client_network, session_token
 from assistant.backends.coordination import RULES
 from assistant.db.access import Agent, AgentSession, ApiKey
-from assistant.errors import InvalidInput, NotAllowed, NotAuthenticated, NotFound
+from assistant.errors import InvalidInput, NotAllowed, NotAuthenticated, NotFound, StorageError
 from assistant.services import access, answers, merging
 from pipelines.container import Container
 
@@ -51,6 +52,7 @@ Id = Annotated[
         examples=["019a0000-0000-7000-8000-000000000000"],
     ),
 ]
+_log = structlog.get_logger(__name__)
 _IDEMPOTENCY = re.compile(r"[\x21-\x7e]{1,255}")
 _KEPT_HEADERS = ("content-type", "etag", "location")
 
@@ -141,8 +143,7 @@ def _authenticate(connection: HTTPConnection, container: Container) -> Caller | 
         return None
     opened, agent = found
     if not access.is_fresh(opened.last_seen_at):
-        with container.database.transaction() as session:
-            access.touch_session(session, opened.id)
+        _mark(container, lambda session: access.touch_session(session, opened.id))
     return Caller(agent, opened=opened)
 
 
@@ -159,9 +160,17 @@ def _by_key(headers: list[str], network: str, container: Container) -> Caller | 
     if agent is not None and agent.disabled_at is not None:
         return None
     if not access.is_fresh(key.last_used_at):
-        with container.database.transaction() as session:
-            access.touch_key(session, key.id)
+        _mark(container, lambda session: access.touch_key(session, key.id))
     return Caller(agent, key=key)
+
+
+def _mark(container: Container, touch: Callable[[Session], None]) -> None:
+    """Note the use. A database that can be read and not written (a full disk) keeps no mark, and is read all the same."""
+    try:
+        with container.database.transaction() as session:
+            touch(session)
+    except StorageError as error:
+        _log.warning("use_not_noted", reason=error.message)
 
 
 class Access:

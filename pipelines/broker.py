@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+from typing import Any
+
 from celery import Celery
 from kombu import Connection, Exchange, Queue
 
@@ -15,9 +19,11 @@ QUEUES = ("inbound", "outbound", "models", "batch")
 ROUTES = {
     "notifyr.triage": "inbound",
     "notifyr.sweep": "inbound",
+    "notifyr.tidy": "inbound",
     "notifyr.deliver": "outbound",
     "notifyr.draft": "models",
 }
+_TIDY_SECONDS = 6 * 3600.0
 _NETWORK_SECONDS = 3
 """A broker that is down must cost a request no more than this: the sweeper finds the row."""
 
@@ -31,6 +37,8 @@ def create_celery(settings: Settings, url: str) -> Celery:
     app = Celery("notifyr", broker=url, set_as_current=False)
     # One try at connecting a producer: kombu's own default waits between several.
     options: dict[str, object] = {"max_retries": 0, "interval_start": 0, "interval_step": 0, "interval_max": 0}
+    if url.startswith("amqp"):
+        options["confirm_publish"] = True
     if url.startswith(("redis", "unix", "valkey")):
         longest = max(300.0, settings.lease_seconds * 2, settings.draft_timeout * 4)
         options |= {
@@ -72,7 +80,8 @@ def create_celery(settings: Settings, url: str) -> Celery:
                 "task": "notifyr.sweep",
                 "schedule": float(settings.sweep_seconds),
                 "options": {"expires": float(settings.sweep_seconds)},
-            }
+            },
+            "tidy": {"task": "notifyr.tidy", "schedule": _TIDY_SECONDS, "options": {"expires": _TIDY_SECONDS}},
         },
         beat_schedule_filename=str(settings.path("run", "beat-schedule")),
         beat_max_loop_interval=min(5, settings.sweep_seconds),
@@ -87,10 +96,43 @@ def try_broker(url: str, *, seconds: float) -> None:
 
 
 def dispatch(app: Celery, job: Job) -> None:
-    """Hand one job to the broker, once, without waiting for a broker that is down. Raises kombu's `OperationalError`."""
+    """Hand one job to the broker, once, without waiting for a broker that is down. Raises kombu's `OperationalError` and kin.
+
+    RabbitMQ confirms what it has taken; what it does not confirm in time was not accepted.
+    """
     name = f"notifyr.{job.task}"
+    pool = app.amqp.producer_pool
     try:
-        app.send_task(name, args=list(job.args), countdown=job.delay or None, queue=ROUTES[name], retry=False)
+        producer = pool.acquire(block=True, timeout=_NETWORK_SECONDS)
+        try:
+            app.send_task(
+                name,
+                args=list(job.args),
+                countdown=job.delay or None,
+                queue=ROUTES[name],
+                retry=False,
+                producer=producer,
+                confirm_timeout=_NETWORK_SECONDS,
+            )
+        except BaseException:
+            # A late confirmation on its connection would be taken for the next message's.
+            _throw_away(app, producer)
+            raise
+        producer.release()
     except Exception:
         METRICS.dispatch_failures.labels(task=job.task).inc()
         raise
+
+
+def _throw_away(app: Celery, producer: Any) -> None:
+    """A producer and its connection, without a word to a broker that may not answer."""
+    connection = producer.__connection__
+    pools: tuple[Any, Any] = (app.amqp.producer_pool, app.pool)
+    pools[0].replace(producer)
+    if connection is not None:
+        # A goodbye over AMQP would wait for its answer. Not the properties, which would connect.
+        wire = getattr(connection._connection, "_transport", None)  # noqa: SLF001
+        if wire is not None and wire.sock is not None:
+            with contextlib.suppress(OSError):
+                wire.sock.shutdown(socket.SHUT_RDWR)
+        pools[1].replace(connection)

@@ -90,6 +90,11 @@ class Receiver:
                 found = [self._store(session, one) for one in mails]
         except OSError as error:
             raise StorageError(f"the mail could not be kept: {type(error).__name__}") from error
+        # They may have been there before, without a row, and tidied up just now.
+        for mail in mails:
+            self._blobs.ensure(mail.message.raw_key, mail.raw)
+            for kept, part in zip(mail.attachments, mail.message.attachments, strict=True):
+                self._blobs.ensure(kept.blob_key, part.content)
         for one in found:
             METRICS.received.labels("email", "new" if one.created else "known").inc()
         return found

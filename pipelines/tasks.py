@@ -7,6 +7,7 @@ from typing import Any
 
 from assistant.clock import utcnow
 from assistant.services import answers, sweeper
+from pipelines import tidying
 from pipelines.container import Container
 
 __all__ = ["TASKS"]
@@ -34,4 +35,15 @@ def sweep(container: Container) -> None:
         answers.purge(session)
 
 
-TASKS: dict[str, Callable[..., Any]] = {"triage": triage, "draft": draft, "deliver": deliver, "sweep": sweep}
+def tidy(container: Container) -> None:
+    """Delete stored bytes that no row names."""
+    tidying.tidy(container.database, container.blobs, now=utcnow())
+
+
+TASKS: dict[str, Callable[..., Any]] = {
+    "triage": triage,
+    "draft": draft,
+    "deliver": deliver,
+    "sweep": sweep,
+    "tidy": tidy,
+}

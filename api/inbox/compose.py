@@ -108,6 +108,7 @@ def _keep_file(page: Page, content: bytes, part: UploadFile, thread_id: str | No
     with page.container.database.transaction() as session:
         uploads.add(session, stored, agent_id=page.agent.id, thread_id=thread_id, kind=kind)
         page.container.blobs.keep(key, content)
+    page.container.blobs.ensure(key, content)
 
 
 @router.post("/inbox/{thread_id}/files")

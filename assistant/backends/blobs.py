@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +97,21 @@ class Blobs:
         """For whoever relied on bytes that were there already, once its row is committed: they may have been tidied up meanwhile."""
         if not self.exists(key):
             self.put(key, content)
+
+    def read(self, key: str) -> bytes:
+        """The bytes of a key as they are, damaged or not."""
+        return self._read(key)
+
+    def entries(self) -> Iterator[tuple[str, datetime]]:
+        """Every key with the moment of its last change."""
+        import obstore
+
+        try:
+            for batch in obstore.list(self._store):
+                for entry in batch:
+                    yield str(entry["path"]), entry["last_modified"]
+        except (OSError, obstore.exceptions.BaseError) as error:
+            raise StorageError(f"the blob store refused: {type(error).__name__}") from error
 
     def get(self, key: str) -> bytes:
         """The bytes of a key. Raises `StorageError` too when they are not the ones that were stored under it."""

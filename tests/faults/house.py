@@ -11,6 +11,7 @@ import os
 import resource
 import signal
 import smtplib
+import sqlite3
 import subprocess
 import sys
 import time
@@ -49,7 +50,7 @@ from tests.support.servers import (
 )
 from tests.support.stores import RedisStore
 
-__all__ = ["PROCESSES", "House", "Wire", "sync_fails"]
+__all__ = ["PROCESSES", "House", "Wire", "fill", "sync_fails"]
 
 PROCESSES = ("api", "mailboxes", "worker", "models", "beat")
 LEASE = 300
@@ -237,11 +238,9 @@ class House:
         """Not one byte can be written into a file: the disk is full, or the limit on sizes says the same to `names`."""
         filler = self.data / "filler"
         if self.mounted and not names:
-            with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
-                for size in (1 << 20, 4096):
-                    with contextlib.suppress(OSError):
-                        while True:
-                            file.write(bytes(size))
+            # SQLite's log keeps its size: a write that fits into what it once took would go on. Emptied, it has to grow.
+            self._empty_log()
+            fill(filler)
             try:
                 yield
             finally:
@@ -257,6 +256,14 @@ class House:
             for pid, limit in limits.items():
                 with contextlib.suppress(ProcessLookupError):
                     resource.prlimit(pid, resource.RLIMIT_FSIZE, limit)
+
+    def _empty_log(self) -> None:
+        with contextlib.closing(sqlite3.connect(self.data / "notifyr.db", isolation_level=None)) as database:
+
+            def emptied() -> bool:
+                return bool(database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0)
+
+            wait_until(emptied, seconds=20, what="a moment in which nobody reads the log")
 
     # -- the people
 
@@ -353,6 +360,15 @@ class House:
         return reconcile(
             self.container.database, arrived=arrived, source=self.sender.accepted, files=self.container.blobs
         )
+
+
+def fill(filler: Path) -> None:
+    """Take every byte that the file system has left."""
+    with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+        for size in (1 << 20, 4096):
+            with contextlib.suppress(OSError):
+                while True:
+                    file.write(bytes(size))
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 
 from assistant.clock import utcnow
 from assistant.db.contacts import Consent, Suppression
+from assistant.db.inbox import MessageImage, Upload
 from assistant.db.messages import Attachment, Message, MessageEvent, Thread
 from assistant.db.session import Database
 from assistant.states import Delivery, Direction, TriageState
@@ -161,6 +162,8 @@ def _files(session: Session, files: Files, found: Reconciliation) -> None:
     there = set(files.list(""))
     wanted = set(session.scalars(select(Message.raw_key).where(Message.raw_key != "")))
     wanted |= set(session.scalars(select(Attachment.blob_key)))
+    wanted |= set(session.scalars(select(Upload.blob_key)))
+    wanted |= set(session.scalars(select(MessageImage.blob_key).where(MessageImage.blob_key != "")))
     found.files, found.orphans = len(there), len(there - wanted)
     if missing := wanted - there:
         found.problems.append(f"{len(missing)} stored messages have lost their file, like {min(missing)}")

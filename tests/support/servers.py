@@ -237,39 +237,45 @@ def valkey_server() -> Iterator[str]:
 @contextlib.contextmanager
 def rabbitmq_server() -> Iterator[str]:
     """Debian's RabbitMQ on loopback only, without its management; yields an `amqp://` URL."""
-    homes = sorted(Path("/usr/lib/rabbitmq/lib").glob("rabbitmq_server-*/sbin"))
-    if not homes:
-        missing("RabbitMQ (Debian package rabbitmq-server)")
     with temporary_folder("rabbit") as folder:
-        port, distribution, mapper = free_port(), free_port(), free_port()
-        (folder / "rabbitmq.conf").write_text(f"listeners.tcp.1 = 127.0.0.1:{port}\nloopback_users = none\n")
-        (folder / "enabled_plugins").write_text("[].\n")
-        env = {
-            "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
-            "LANG": "C.UTF-8",
-            "HOME": str(folder),
-            "RABBITMQ_NODENAME": f"tests{port}@localhost",
-            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
-            "RABBITMQ_NODE_PORT": str(port),
-            "RABBITMQ_DIST_PORT": str(distribution),
-            "ERL_EPMD_PORT": str(mapper),
-            "ERL_EPMD_ADDRESS": "127.0.0.1",
-            "RABBITMQ_MNESIA_BASE": str(folder / "mnesia"),
-            "RABBITMQ_LOG_BASE": str(folder / "logs"),
-            "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq.conf"),
-            "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "enabled_plugins"),
-            "RABBITMQ_CONF_ENV_FILE": "/dev/null",
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
-        }
-        command = [str(homes[-1] / "rabbitmq-server")]
+        port, mapper = free_port(), free_port()
+        home, env = rabbitmq_home(folder, port, mapper)
+        command = [str(home / "rabbitmq-server")]
         try:
             with running(command, log=folder / "log", ready=lambda: answers(port), seconds=60, env=env):
                 yield f"amqp://guest:guest@127.0.0.1:{port}//"
         finally:
-            _stop_port_mapper(mapper)
+            stop_port_mapper(mapper)
 
 
-def _stop_port_mapper(port: int) -> None:
+def rabbitmq_home(folder: Path, port: int, mapper: int) -> tuple[Path, dict[str, str]]:
+    """Where RabbitMQ's programs are, and the environment of a node of its own in `folder`."""
+    homes = sorted(Path("/usr/lib/rabbitmq/lib").glob("rabbitmq_server-*/sbin"))
+    if not homes:
+        missing("RabbitMQ (Debian package rabbitmq-server)")
+    (folder / "rabbitmq.conf").write_text(f"listeners.tcp.1 = 127.0.0.1:{port}\nloopback_users = none\n")
+    (folder / "enabled_plugins").write_text("[].\n")
+    env = {
+        "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
+        "LANG": "C.UTF-8",
+        "HOME": str(folder),
+        "RABBITMQ_NODENAME": f"tests{port}@localhost",
+        "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+        "RABBITMQ_NODE_PORT": str(port),
+        "RABBITMQ_DIST_PORT": str(free_port()),
+        "ERL_EPMD_PORT": str(mapper),
+        "ERL_EPMD_ADDRESS": "127.0.0.1",
+        "RABBITMQ_MNESIA_BASE": str(folder / "mnesia"),
+        "RABBITMQ_LOG_BASE": str(folder / "logs"),
+        "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq.conf"),
+        "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "enabled_plugins"),
+        "RABBITMQ_CONF_ENV_FILE": "/dev/null",
+        "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
+    }
+    return homes[-1], env
+
+
+def stop_port_mapper(port: int) -> None:
     """epmd detaches itself; it is ours when it listens on our port."""
     import psutil
 

@@ -20,13 +20,15 @@ from tests.support.servers import (
     bound,
     find_binary,
     free_port,
+    rabbitmq_home,
+    stop_port_mapper,
     stop_process,
     temporary_folder,
     unprivileged,
     wait_until,
 )
 
-__all__ = ["PostgresStore", "RedisStore", "in_memory", "paused"]
+__all__ = ["PostgresStore", "RabbitStore", "RedisStore", "in_memory", "paused"]
 
 _MEMORY = Path("/dev/shm")
 
@@ -63,6 +65,7 @@ class _Store:
 
     command: list[str]
     port: int
+    environment: dict[str, str] | None = None
     stop_signal = signal.SIGTERM
 
     def __init__(self, folder: Path) -> None:
@@ -77,9 +80,15 @@ class _Store:
     def start(self) -> Self:
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/"
+                self.command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                cwd="/",
+                env=self.environment,
             )
-        wait_until(self.ready, seconds=30, what=f"the start of {self.command[0]}")
+        wait_until(self.ready, seconds=60, what=f"the start of {self.command[0]}")
         return self
 
     def ready(self) -> bool:
@@ -159,6 +168,31 @@ class PostgresStore(_Store):
 
     def disconnect(self) -> None:
         self.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'notifyr'")
+
+
+class RabbitStore(_Store):
+    """Debian's RabbitMQ that keeps its durable queues: `kill` it and `start` it again on the same port and folder."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.port, self.mapper = free_port(), free_port()
+        self.home, self.environment = rabbitmq_home(folder, self.port, self.mapper)
+        self.command = [*bound(), str(self.home / "rabbitmq-server")]
+
+    @property
+    def url(self) -> str:
+        return f"amqp://guest:guest@127.0.0.1:{self.port}//"
+
+    def control(self, *words: str) -> None:
+        """`rabbitmqctl`."""
+        command = [str(self.home / "rabbitmqctl"), "-n", self.environment["RABBITMQ_NODENAME"], *words]
+        subprocess.run(
+            command, env=self.environment, check=True, capture_output=True, stdin=subprocess.DEVNULL, timeout=60
+        )
+
+    def stop(self) -> None:
+        super().stop()
+        stop_port_mapper(self.mapper)
 
 
 class RedisStore(_Store):
