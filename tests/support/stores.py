@@ -94,6 +94,9 @@ class _Store:
     def ready(self) -> bool:
         return answers(self.port)
 
+    def alive(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
     def kill(self) -> None:
         """SIGKILL for the process and all its children, as when the machine loses them."""
         assert self.process is not None
@@ -117,14 +120,15 @@ class PostgresStore(_Store):
 
     stop_signal = signal.SIGINT
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, segment_mb: int = 16) -> None:
+        """`segment_mb`: the size of the log's files, which are made before they are needed."""
         super().__init__(folder)
         folders = sorted((str(p) for p in Path("/usr/lib/postgresql").glob("*/bin")), reverse=True)
         user = unprivileged("postgres") or bound(signal.SIGQUIT)
         self.port = free_port()
         data = folder / "data"
         subprocess.run(
-            [*user, find_binary("initdb", "postgresql", *folders), "-D", data, "-U", "notifyr", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync"],
+            [*user, find_binary("initdb", "postgresql", *folders), "-D", data, "-U", "notifyr", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync", f"--wal-segsize={segment_mb}"],
             check=True, stdin=subprocess.DEVNULL, capture_output=True, cwd="/", timeout=60,
         )  # fmt: skip
         options = {
@@ -134,6 +138,7 @@ class PostgresStore(_Store):
             "max_connections": 60,
             "shared_buffers": "32MB",
             "restart_after_crash": "on",
+            "min_wal_size": f"{5 * segment_mb}MB",
         }
         self.command = [*user, find_binary("postgres", "postgresql", *folders), "-D", str(data)]
         for name, value in options.items():
