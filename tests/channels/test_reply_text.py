@@ -65,9 +65,9 @@ def test_a_signature_is_no_new_words() -> None:
     ids=lambda text: repr(text[:6]),
 )  # fmt: skip
 def test_no_text_takes_long(text: str) -> None:
-    started = time.perf_counter()
+    started = time.thread_time()
     split_reply(text)
-    assert time.perf_counter() - started < 2
+    assert time.thread_time() - started < 2
 
 
 @pytest.mark.parametrize(

@@ -140,9 +140,9 @@ def test_a_full_stop_behind_a_link_ends_the_sentence() -> None:
     "text", ["a." * 50_000, "1," * 50_000, "[" * 100_000, "<a" * 50_000, "@a." * 33_000, "A-" * 50_000, "not " * 25_000]
 )
 def test_hostile_text_is_verified_in_linear_time(text: str) -> None:
-    started = time.perf_counter()
+    started = time.thread_time()
     verify(text, ANSWER, inbound=text)
-    assert time.perf_counter() - started < 1.0
+    assert time.thread_time() - started < 1.0
 
 
 # -- the stage

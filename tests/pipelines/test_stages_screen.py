@@ -200,6 +200,6 @@ def test_a_wrong_file_of_rules_is_refused_with_every_problem(tmp_path: Path) -> 
     ["stop " * 20_000, "a" * 100_000, "take me off " * 8_000, "speak to a " * 9_000, " \t" * 50_000, "never " * 16_000],
 )
 def test_hostile_text_is_screened_in_linear_time(text: str) -> None:
-    started = time.perf_counter()
+    started = time.thread_time()
     screen(turn(text, subject=text[:100_000], sender=text[:300].strip() + "@x.example"))
-    assert time.perf_counter() - started < 0.1
+    assert time.thread_time() - started < 0.1
