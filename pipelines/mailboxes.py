@@ -36,8 +36,11 @@ CONNECTIONS = 500
 COMMANDS = 2_000
 WORKERS = 8
 """Mails of one process that are being stored at the same time; more wait on their sockets."""
+PENDING = 64
+"""Mails that are being stored or wait for it; one more is for later. So whoever is taken in is answered soon."""
 KNOWN_SECONDS = 1.0
 _TRIED_PORTS = 20
+_BUSY = "451 4.3.2 Too much mail at the moment; try again later"
 _TEMPORARY = "451 4.3.0 Not stored; try again later"
 
 
@@ -115,6 +118,8 @@ class Listener:
         if envelope.mail_from in {None, "", "<>"}:
             # The null sender of bounces and auto-replies (RFC 5321, section 4.5.5) is written down where a reader looks.
             raw = b"Return-Path: <>\r\n" + raw
+        if self._storing >= PENDING:
+            return _BUSY
         self._storing += 1
         self._idle.clear()
         try:

@@ -302,6 +302,48 @@ def test_connections_are_capped_and_freed(listen: Callable[..., Listening], monk
     assert listener.count() == 1
 
 
+@pytest.mark.checklist(39)
+def test_more_mail_than_can_be_stored_is_for_later_and_what_is_taken_is_stored(
+    listen: Callable[..., Listening], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mailboxes, "PENDING", 6)
+    monkeypatch.setattr(mailboxes, "WORKERS", 2)
+    real, inside, most = Receiver.receive, [0], [0]
+
+    def slow(self: Receiver, raw: bytes, **values: Any) -> Any:
+        inside[0] += 1
+        most[0] = max(most[0], inside[0])
+        time.sleep(0.05)
+        try:
+            return real(self, raw, **values)
+        finally:
+            inside[0] -= 1
+
+    monkeypatch.setattr(Receiver, "receive", slow)
+    listener = listen()
+    taken: list[int] = []
+    refused: list[int] = []
+
+    def send(number: int) -> None:
+        while number not in taken:
+            try:
+                listener.send(mail(str(number)))
+                taken.append(number)
+            except smtplib.SMTPDataError as answer:
+                assert answer.smtp_code == 451 and "try again later" in str(answer.smtp_error)
+                refused.append(number)
+                time.sleep(0.05)
+
+    senders = [threading.Thread(target=send, args=(number,)) for number in range(30)]
+    for one in senders:
+        one.start()
+    for one in senders:
+        one.join(60)
+    assert sorted(taken) == list(range(30)) and listener.count() == 30
+    assert refused, "ten times what fits did not all find room at once"
+    assert most[0] <= 2
+
+
 def _accepts(listener: Listening) -> bool:
     with contextlib.closing(socket.create_connection(("127.0.0.1", listener.port), timeout=5)) as probe:
         return probe.recv(3) == b"220"
