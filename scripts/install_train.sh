@@ -1,9 +1,16 @@
 #!/usr/bin/env bash
-# Adds what `notifyr train` needs. torch comes without its own requirements, and never as a CUDA build for nothing.
+# Adds what `notifyr train` needs: torch, transformers, onnx, scikit-learn and the base network (about 1 GB installed).
+# torch comes without its own requirements, and never as a CUDA build for nothing.
 #
 # TORCH_INDEX   index to take torch from (default: pip's own); PyTorch's index for CPUs has small builds
 set -euo pipefail
 cd "$(dirname "$0")/.."
+export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PIP_ROOT_USER_ACTION=ignore
+if [ ! -x .venv/bin/pip ]; then
+  echo "notifyr: there is no .venv yet: make setup, then this script again" >&2
+  exit 1
+fi
+install() { .venv/bin/pip install -q "$@" 2> >(grep -v '^WARNING: Location' >&2); }
 version=$(sed -n 's/.*"torch==\([0-9.]*\)".*/\1/p' pyproject.toml)
 from=()
 [ -z "${TORCH_INDEX:-}" ] || from=(--index-url "$TORCH_INDEX")
@@ -18,6 +25,7 @@ if [ "$gpu" = no ] && grep -qE '"(nvidia-|triton)|\+cu[0-9]' <<<"$report"; then
   echo "Name an index with CPU builds: TORCH_INDEX=https://download.pytorch.org/whl/cpu $0" >&2
   exit 1
 fi
-.venv/bin/pip install -q --no-deps "${from[@]}" "torch==$version"
-.venv/bin/pip install -q --require-hashes -r requirements/train.txt
+install --no-deps "${from[@]}" "torch==$version" # no hash: each kind of machine has a build of its own
+install --require-hashes -r requirements/train.txt
+install --require-hashes --no-deps -r requirements/base.txt
 .venv/bin/python -c 'import torch; print("torch", torch.__version__, "cuda" if torch.cuda.is_available() else "cpu")'

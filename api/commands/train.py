@@ -18,6 +18,7 @@ _WHERE = {
     "split": "the file, label, cluster and part of each mail, tab separated (train or test)",
     "sms": "SMS Spam Collection v1 (label, tab, text), UCI machine learning repository",
     "banking": "train.csv of BANKING77 (text, category; PolyAI-LDN/task-specific-datasets)",
+    "banking-test": "test.csv of BANKING77, from the same place",
     "clinc": "data_full.json of CLINC150 (clinc/oos-eval)",
 }
 
@@ -79,8 +80,8 @@ def train(
 
     samples = _samples(_given(corpus, "corpus"), _given(split, "split"), _given(sms, "sms"))
     outside = _outside(_given(clinc, "clinc"))
-    output.mkdir(parents=True, exist_ok=True)
     base = packaged_base()
+    output.mkdir(parents=True, exist_ok=True)
     if not (output / "model.onnx").exists():
         export(base, output / "model.onnx")
         (output / "tokenizer.json").write_bytes((base / "tokenizer.json").read_bytes())
@@ -132,14 +133,19 @@ def evaluate(
     split: _Split = None,
     sms: _Sms = None,
     banking: Annotated[Path | None, typer.Option(help=f"{_WHERE['banking']}.")] = None,
+    banking_test: Annotated[Path | None, typer.Option(help=f"{_WHERE['banking-test']}.")] = None,
     clinc: _Clinc = None,
     encoder: _Encoder = Path("deploy/weights/encoder"),
+    write: Annotated[
+        bool, typer.Option("--write", help="Keep the figures beside the weights and write the model card's tables.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Measure the heads. Opt-outs, kinds of reply, urgency and sentiment need no data; the rest is measured when it is given.
 
     Spam (--corpus, --split and --sms, on the test part): PR-AUC, recall at 0.1 % false positives, hard ham, calibration.
-    Intents: BANKING77 in full and from ten examples a class (--banking), CLINC150 with what is out of scope (--clinc).
+    Intents: BANKING77 in full and from ten examples a class (--banking, and --banking-test for its test part), CLINC150 with
+    what is out of scope (--clinc; on its test parts where the file has them).
 
     Example: notifyr evaluate --corpus data/ --split split.tsv --sms sms.tsv --banking train.csv --clinc clinc150.json
     """
@@ -150,17 +156,45 @@ def evaluate(
     report: dict[str, Any] = {"model": model.name}
     if corpus or split or sms:
         report |= _spam(model, _given(corpus, "corpus"), _given(split, "split"), _given(sms, "sms"))
-    for name, path, measured in (("banking77", banking, figures.banking), ("clinc150", clinc, figures.clinc)):
-        if path is not None:
-            report[name] = measured(model, _there(path, name.rstrip("0157")))
+    if banking_test is not None:
+        _given(banking, "banking")
+        _there(banking_test, "banking-test")
+    if banking is not None:
+        report["banking77"] = figures.banking(model, _there(banking, "banking"), banking_test)
+    if clinc is not None:
+        report["clinc150"] = figures.clinc(model, _there(clinc, "clinc"))
+    report["intents"] = figures.intents(encoder)
     report["optout"] = figures.optout(model)
-    report |= figures.further(model)
-    lines = [
-        f"{name}: " + ", ".join(f"{key} {value}" for key, value in found.items() if key != "confusion")
-        for name, found in report.items()
-        if isinstance(found, dict)
-    ]
+    report |= figures.further(model) | {"language": figures.language()}
+    if write:
+        _written(encoder, report)
+    lines = [f"{name}: {_said(found)}" for name, found in report.items() if isinstance(found, dict)]
     console.emit(report, [report["model"], *lines], as_json=as_json)
+
+
+def _written(encoder: Path, report: dict[str, Any]) -> None:
+    from assistant.settings import ROOT
+    from models.training import card
+
+    card.keep(encoder, report)
+    page = ROOT / "docs" / "model-card.md"
+    if encoder.resolve() == (ROOT / "deploy" / "weights" / "encoder").resolve() and page.exists():
+        page.write_text(card.put_into(page.read_text(encoding="utf-8"), encoder), encoding="utf-8")
+
+
+def _said(found: dict[str, Any]) -> str:
+    """The figures of one head on a line, and its confusion in full on the next ones."""
+    shown = {key: value for key, value in found.items() if key not in {"confusion", "confused", "test"}}
+    said = ", ".join(f"{key} {value}" for key, value in shown.items())
+    for part in ("confused", "confusion"):
+        rows = found.get(part, {})
+        if isinstance(rows, dict):
+            said += "".join(
+                f"\n  {was}: " + ", ".join(f"{name} {n}" for name, n in row.items()) for was, row in rows.items()
+            )
+        elif rows:
+            said += "\n  confused: " + ", ".join(f"{was} > {claimed} {count}" for was, claimed, count in rows)
+    return said + (f"\n  test part: {_said(found['test'])}" if "test" in found else "")
 
 
 def _spam(model: Any, corpus: Path, split: Path, sms: Path) -> dict[str, Any]:
@@ -192,7 +226,7 @@ def _samples(corpus: Path, split: Path, sms: Path | None = None) -> list[Any]:
     from channels.support.mime import parse
     from channels.support.quotes import split_reply
     from channels.support.shape import shape_of
-    from models.training.corpora import mail_samples, sms_samples
+    from models.training.corpora import mail_samples, refuse_leaks, sms_samples
 
     for path, name in ((corpus, "corpus"), (split, "split"), *([(sms, "sms")] if sms else [])):
         _there(path, name)
@@ -201,4 +235,6 @@ def _samples(corpus: Path, split: Path, sms: Path | None = None) -> list[Any]:
         mail = parse(raw)
         return mail, split_reply(mail.text)[0], shape_of(raw)
 
-    return [*mail_samples(corpus, split, read), *(sms_samples(sms) if sms else [])]
+    samples = [*mail_samples(corpus, split, read), *(sms_samples(sms) if sms else [])]
+    refuse_leaks(samples)
+    return samples

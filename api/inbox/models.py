@@ -32,6 +32,7 @@ def models_page(page: SignedIn, head: str = "intent") -> HTMLResponse:
         weeks = learning.drift(session, head)
         shares = learning.stages(session)
         silent = learning.abstentions(session)
+        decided = learning.decided(session)
         reached = learning.reached(session, head)
     card = _card(page)
     return render(
@@ -48,6 +49,7 @@ def models_page(page: SignedIn, head: str = "intent") -> HTMLResponse:
         weeks=weeks,
         shares=shares,
         silent=silent,
+        decided=decided,
     )
 
 

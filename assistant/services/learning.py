@@ -26,6 +26,7 @@ __all__ = [
     "abstentions",
     "calibration",
     "curve",
+    "decided",
     "drift",
     "queue",
     "reached",
@@ -299,3 +300,20 @@ def abstentions(session: Session, *, limit: int = 1000) -> list[tuple[str, float
         claimed.update((detail.get("claims") or {}).keys())
         silent.update(detail.get("abstained") or [])
     return [(head, silent[head] / (silent[head] + claimed[head])) for head in sorted(claimed | silent)]
+
+
+def decided(session: Session, *, limit: int = 1000) -> list[tuple[str, float]]:
+    """Stage of the cascade and its share of the spam verdicts on the newest messages, the most frequent first."""
+    traces = session.scalars(
+        select(Message.trace)
+        .where(Message.direction == Direction.INBOUND, Message.triage.is_not(None))
+        .order_by(Message.created_at.desc())
+        .limit(limit)
+    ).all()
+    found = Counter(
+        str(why["stage"])
+        for trace in traces
+        for step in trace
+        if step.get("stage") == "classify" and (why := (step.get("detail") or {}).get("spam_because"))
+    )
+    return [(stage, count / found.total()) for stage, count in found.most_common()]

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from assistant.values import Label
 from models.base import OTHER, OUTSIDE, Embedder, Vectors
-from models.heads.linear import Linear, calibrated
+from models.heads.linear import Blend, calibrated
 
 __all__ = ["OTHER", "OUTSIDE", "Intents", "Lessons", "Nearest", "Shipped"]
 
@@ -77,7 +77,7 @@ class _Scope:
 class _Trained:
     version: str
     names: tuple[str, ...]
-    head: Linear
+    head: Blend
     vectors: Vectors
     labels: tuple[str, ...]
     texts: tuple[str, ...]

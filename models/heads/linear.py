@@ -1,20 +1,31 @@
-"""Multinomial logistic regression on sentence vectors in plain numpy: well under a second for what a page can define."""
+"""Multinomial logistic regression on sentence vectors, and the nearest examples beside it, in plain numpy: well under a
+second for what a page can define.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Linear", "calibrated", "fit", "one_thread", "temperature_of"]
+__all__ = ["Blend", "Linear", "Near", "blend", "calibrated", "fit", "one_thread", "temperature_of"]
 
 Floats = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.int64]
 _ITERATIONS = 60
 _FOLDS = 4
 _SEED = 7
+_NEAREST = 3
+_STEEP = 20.0
+_SAY = 0.4
+"""How much the nearest examples of a class count beside the linear score; it and `strength` by cross-validation on BANKING77's
+train part: 0.918 without, 0.926 with them at full training, the same at ten examples a class.
+"""
+_STRENGTH = 10.0
+_ROWS = 512
 
 
 @dataclass(frozen=True)
@@ -35,7 +46,52 @@ class Linear:
         return _softmax(self.scores(vectors) / self.temperature)
 
 
-def fit(vectors: Floats, truth: Indices, classes: int, *, strength: float = 30.0) -> Linear:
+@dataclass(frozen=True)
+class Near:
+    """How near the nearest examples of each class are, as a score: the logarithm of the mean of exp(20 * (cosine - 1))."""
+
+    examples: Floats
+    """Unit vectors, those of one class together."""
+    starts: Indices
+    """Where each class begins, and the end."""
+
+    @classmethod
+    def of(cls, vectors: Floats, truth: Indices, classes: int) -> Near:
+        order = np.argsort(truth, kind="stable")
+        starts = np.searchsorted(truth[order], np.arange(classes + 1))
+        return cls(vectors[order], starts.astype(np.int64))
+
+    def scores(self, vectors: Floats) -> Floats:
+        """Shape `(texts, classes)`. A class without examples is as far as can be."""
+        parts = [self._scores(vectors[row : row + _ROWS]) for row in range(0, len(vectors), _ROWS)]
+        return np.concatenate(parts) if parts else np.zeros((0, len(self.starts) - 1), np.float32)
+
+    def _scores(self, vectors: Floats) -> Floats:
+        alike = np.exp(_STEEP * (vectors @ self.examples.T - 1))
+        found = np.zeros((len(vectors), len(self.starts) - 1), np.float32)
+        for place, (start, end) in enumerate(pairwise(self.starts.tolist())):
+            if count := min(_NEAREST, end - start):
+                found[:, place] = np.partition(alike[:, start:end], -count, axis=1)[:, -count:].mean(axis=1)
+        return np.asarray(np.log(found + 1e-9), dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class Blend:
+    """A linear head with the nearest examples beside it; one temperature for both."""
+
+    linear: Linear
+    near: Near
+    temperature: float = 1.0
+
+    def scores(self, vectors: Floats) -> Floats:
+        return np.asarray(self.linear.scores(vectors) + _SAY * self.near.scores(vectors), dtype=np.float32)
+
+    def probabilities(self, vectors: Floats) -> Floats:
+        """Shape `(texts, classes)`; each row sums to 1."""
+        return _softmax(self.scores(vectors) / self.temperature)
+
+
+def fit(vectors: Floats, truth: Indices, classes: int, *, strength: float = _STRENGTH) -> Linear:
     """Least log loss with classes weighted alike and the weights kept small; `strength` as scikit-learn's C.
 
     Accelerated gradient, preconditioned by a bound on the curvature that holds everywhere (Boehning and Lindsay 1988): no
@@ -61,7 +117,7 @@ def fit(vectors: Floats, truth: Indices, classes: int, *, strength: float = 30.0
     return Linear(mean.astype(np.float32), weights[:-1], weights[-1])
 
 
-def calibrated(vectors: Floats, truth: Indices, classes: int, *, strength: float = 30.0) -> tuple[Linear, Floats]:
+def calibrated(vectors: Floats, truth: Indices, classes: int, *, strength: float = _STRENGTH) -> tuple[Blend, Floats]:
     """A head whose probabilities hold for texts it has not seen, and its scores on each text left out of training.
 
     The temperature has the least log loss over texts left out in turn (four parts, each with examples of every class that
@@ -73,10 +129,15 @@ def calibrated(vectors: Floats, truth: Indices, classes: int, *, strength: float
         seen = fold != part
         if seen.all() or not seen.any():
             continue
-        head = fit(vectors[seen], truth[seen], classes, strength=strength)
+        head = blend(vectors[seen], truth[seen], classes, strength=strength)
         left_out[~seen] = head.scores(vectors[~seen])
-    found = fit(vectors, truth, classes, strength=strength)
-    return Linear(found.mean, found.weights, found.bias, temperature_of(left_out, truth)), left_out
+    found = blend(vectors, truth, classes, strength=strength)
+    return replace(found, temperature=temperature_of(left_out, truth)), left_out
+
+
+def blend(vectors: Floats, truth: Indices, classes: int, *, strength: float = _STRENGTH) -> Blend:
+    """A head that is not calibrated: it ranks as the calibrated one does."""
+    return Blend(fit(vectors, truth, classes, strength=strength), Near.of(vectors, truth, classes))
 
 
 @cache

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from assistant.errors import ModelUnavailable
+from models.bert import _once
 from models.heads.intents import Shipped
 from models.heads.mixed import Mixed
 
@@ -70,10 +71,12 @@ class Weights:
 
     def _read(self) -> None:
         try:
-            manifest = json.loads((self.folder / "manifest.json").read_text(encoding="utf-8"))
+            manifest = json.loads((self.folder / "manifest.json").read_text(encoding="utf-8"), object_pairs_hook=_once)
             packed = (self.folder / _ARRAYS).read_bytes()
         except (OSError, ValueError, RecursionError) as error:
-            raise ModelUnavailable(f"the heads in {FOLDER}/ cannot be read ({type(error).__name__}): {_FIX}") from error
+            raise ModelUnavailable(
+                f"the heads in {FOLDER}/ cannot be read ({type(error).__name__}: {error}): {_FIX}"
+            ) from error
         if not isinstance(manifest, dict) or manifest.get("format") != _FORMAT:
             raise ModelUnavailable(f"the heads in {FOLDER}/ are of another format: {_FIX}")
         if hashlib.sha256(packed).hexdigest() != manifest.get("sha256"):

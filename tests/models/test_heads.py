@@ -77,7 +77,22 @@ def test_every_opt_out_passes_the_gate_of_long_mails() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", " ", "\x00", "🎉🎉🎉", "مرحبا", "a" * 200_000, "stop " * 40_000, "\ud800", "> " * 5000]
+    "text",
+    [
+        "",
+        " ",
+        "\x00",
+        "🎉🎉🎉",
+        "مرحبا، أين طلبي؟",
+        "Hello 你好 привет שלום, where is my order?",
+        bytes(range(256)).decode("latin-1") * 20,
+        "a" * 200_000,
+        "stop " * 40_000,
+        "\ud800",
+        "> " * 5000,
+        "where is my order? " * 550_000,
+    ],
+    ids="empty space null emoji right-to-left mixed binary one-word stop surrogate quotes ten-megabytes".split(),
 )
 def test_any_text_gets_labels_of_every_head(labeller: Labeller, text: str) -> None:
     heads = {label.head for label in labeller.classify([text])[0]}
@@ -175,6 +190,15 @@ def test_weights_that_are_damaged_or_of_another_encoder_are_refused_with_the_fix
     arrays.unlink()
     with pytest.raises(ModelUnavailable, match="cannot be read"):
         Weights(Path(copied)).shipped()
+
+
+def test_two_heads_with_one_name_are_refused(copied: Path) -> None:
+    manifest = copied / "labels" / "manifest.json"
+    text = manifest.read_text(encoding="utf-8")
+    assert text.count('"urgency": {') == 1
+    manifest.write_text(text.replace('"urgency": {', '"sentiment": {'), encoding="utf-8")
+    with pytest.raises(ModelUnavailable, match=r"sentiment is there twice.*notifyr train"):
+        Weights(copied).mixed()
 
 
 def test_words_are_compared_without_accents_and_case() -> None:

@@ -1,0 +1,71 @@
+"""`notifyr train` and `notifyr evaluate`: what they need, what they refuse, and a small round of both on a copied encoder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from api.cli import create_app
+from assistant.errors import InvalidInput, ModelUnavailable, NotFound
+from assistant.settings import ROOT
+
+SHIPPED = ROOT / "deploy/weights/encoder"
+ROW = "file\tlabel\tcluster\tsplit\n"
+
+
+def notifyr(*words: str | Path) -> Result:
+    return CliRunner().invoke(create_app(), [str(word) for word in words])
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> dict[str, Path]:
+    """Four mails with their parts, and four text messages."""
+    (tmp_path / "spam-1").mkdir()
+    lines = []
+    for number in range(4):
+        raw = f"From: a{number}@example.org\r\nSubject: s{number}\r\n\r\ntext of mail {number}\r\n"
+        (tmp_path / "spam-1" / f"{number}.txt").write_bytes(raw.encode())
+        lines.append(f"spam-1/{number}.txt\tspam\tc{number}\t{'test' if number == 3 else 'train'}\n")
+    (tmp_path / "split.tsv").write_text(ROW + "".join(lines))
+    (tmp_path / "sms.tsv").write_text("ham\tsee you\nspam\tcall now to win\nham\tok then\nham\tlater\n")
+    (tmp_path / "clinc.json").write_text(json.dumps({"oos_train": [["what is love", "oos"]]}))
+    return {
+        "corpus": tmp_path,
+        "split": tmp_path / "split.tsv",
+        "sms": tmp_path / "sms.tsv",
+        "clinc": tmp_path / "clinc.json",
+    }
+
+
+def words(data: dict[str, Path]) -> list[str | Path]:
+    return [word for name, path in data.items() for word in (f"--{name}", path)]
+
+
+def test_a_missing_set_is_named_with_where_it_can_be_had(data: dict[str, Path], tmp_path: Path) -> None:
+    done = notifyr("train", "--corpus", data["corpus"], "--split", data["split"])
+    assert done.exit_code == 2 and "SMS Spam Collection" in done.output
+    gone = notifyr("train", *words(data | {"sms": tmp_path / "none.tsv"}))
+    assert isinstance(gone.exception, NotFound) and "SMS Spam Collection" in str(gone.exception)
+    both = notifyr("evaluate", "--banking-test", data["sms"])
+    assert both.exit_code == 2 and "train.csv of BANKING77" in both.output
+
+
+def test_a_leak_between_the_parts_is_refused_with_the_pair(data: dict[str, Path]) -> None:
+    text = data["split"].read_text().replace("\tc3\ttest", "\tc0\ttest")
+    data["split"].write_text(text)
+    done = notifyr("train", *words(data))
+    assert isinstance(done.exception, InvalidInput)
+    assert "text of mail 0" in str(done.exception) and "text of mail 3" in str(done.exception)
+
+
+def test_without_the_train_extra_the_script_that_brings_it_is_named(
+    data: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.training.export.BASE_PACKAGE", "notifyr_has_no_such_base")
+    done = notifyr("train", *words(data), "--output", tmp_path / "out")
+    assert isinstance(done.exception, ModelUnavailable) and "scripts/install_train.sh" in str(done.exception)
+    assert not (tmp_path / "out").exists(), "nothing is left behind by a training that did not begin"
