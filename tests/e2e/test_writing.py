@@ -35,7 +35,7 @@ def thread(server: Installation, new_page: Callable[..., Page]) -> Opener:
 
 def arrived(outside: SmtpSink, recipient: str) -> Delivered:
     return wait_until(
-        lambda: [one for one in outside.mails if recipient in one.recipients], seconds=30, what=f"mail to {recipient}"
+        lambda: [one for one in outside.mails if recipient in one.recipients], seconds=60, what=f"mail to {recipient}"
     )[0]
 
 

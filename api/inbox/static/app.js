@@ -284,6 +284,8 @@ function selection() {
 
 // -- drafts: on the server at most half a second after typing stops
 const timers = new Map();
+let kept = "";
+const wordsOf = (box) => `${box.dataset.draft} ${box.value}`;
 async function keep(box) {
   timers.delete(box);
   const body = new URLSearchParams({ text: box.value, kind: box.dataset.kind, suggestion_id: box.dataset.suggestion ?? "" });
@@ -291,6 +293,7 @@ async function keep(box) {
   const state = $("#draft-state");
   try {
     const answer = await fetch(box.dataset.draft, { method: "POST", body, keepalive: box.value.length < 60000, headers: { "X-CSRF-Token": meta("csrf") } });
+    if (answer.ok) kept = `${box.dataset.draft} ${body.get("text")}`;
     if (state) state.textContent = answer.ok ? "Draft kept" : "Draft not kept yet";
     if (!answer.ok && answer.status >= 500) timers.set(box, setTimeout(() => keep(box), 3000));
   } catch {
@@ -459,6 +462,9 @@ function panels() {
   }
 }
 document.addEventListener("htmx:after:swap", () => {
+  // A page that was made before the words were kept does not know that they are.
+  const box = $("#reply[data-draft]");
+  if (box?.value && kept === wordsOf(box)) $("#draft-state").textContent = "Draft kept";
   open();
   panels();
   paintCursor(false);

@@ -1,7 +1,7 @@
 // Writing: which kind of message, its files and saved replies.
 export function compose({ $, $$, acts, press, meta }) {
   const kind = () => $("#composer")?.dataset.compose ?? "";
-  let focus = "", early = "", since = 0;
+  let focus = "", early = "", sending = false, since = 0;
 
   // The key of a kind opens it, or goes to the words when it is open already.
   for (const wanted of ["reply", "reply-all", "forward", "note"]) {
@@ -23,11 +23,15 @@ export function compose({ $, $$, acts, press, meta }) {
   function wait(wanted) {
     focus = wanted;
     early = "";
+    sending = false;
     since = Date.now();
   }
   addEventListener("keydown", (event) => {
-    if (!focus || Date.now() - since > 5000 || event.ctrlKey || event.metaKey || event.altKey) return;
-    if (event.key.length === 1) early += event.key;
+    if (!focus || Date.now() - since > 5000 || event.altKey) return;
+    if (event.ctrlKey || event.metaKey) {
+      if (event.key !== "Enter") return;
+      sending = true; // never what stands in the form that is about to go
+    } else if (event.key.length === 1) early += event.key;
     else if (event.key === "Enter") early += "\n";
     else return;
     event.preventDefault();
@@ -49,6 +53,8 @@ export function compose({ $, $$, acts, press, meta }) {
       box.dispatchEvent(new Event("input", { bubbles: true }));
       early = "";
     }
+    if (sending && kind() !== "forward") acts.send();
+    sending = false;
     $("#composer")?.scrollIntoView({ block: "nearest" });
   }
   document.addEventListener("htmx:after:swap", () => {
