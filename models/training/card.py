@@ -48,7 +48,7 @@ def keep(folder: Path, report: dict[str, Any]) -> dict[str, Any]:
 
 def stale(folder: Path) -> list[str]:
     """The parts that were measured on other weights than those in the folder."""
-    figures = json.loads((folder / FIGURES).read_text(encoding="utf-8"))
+    figures = _kept(folder)
     return [name for name, part in figures.items() if part["of"] != _digests(folder, MEASURED[name])]
 
 
@@ -63,7 +63,7 @@ def put_into(page: str, folder: Path) -> str:
 
 def block(folder: Path) -> str:
     """The tables: one row for each measured part, and what is confused with what."""
-    figures = json.loads((folder / FIGURES).read_text(encoding="utf-8"))
+    figures = _kept(folder)
     old = set(stale(folder))
     lines = ["| head | measured on | result | calibration error |", "|---|---|---|---|"]
     for name, row in _ROWS.items():
@@ -172,3 +172,10 @@ def _number(found: dict[str, Any], name: str) -> str:
 
 def _digests(folder: Path, names: Iterable[str]) -> dict[str, str]:
     return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest()[:16] for name in names}
+
+
+def _kept(folder: Path) -> dict[str, Any]:
+    if not (folder / FIGURES).exists():
+        raise InvalidInput(f"nothing was measured for {folder.name}/ yet: notifyr evaluate --write")
+    found: dict[str, Any] = json.loads((folder / FIGURES).read_text(encoding="utf-8"))
+    return found
