@@ -156,6 +156,7 @@ def test_a_head_says_how_sure_it_is_of_texts_it_did_not_see() -> None:
     centres = chance.normal(size=(4, 32))
     truth = np.repeat(np.arange(4), 30)
     vectors = (centres[truth] + 1.6 * chance.normal(size=(120, 32))).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)  # as an encoder's
     head, left_out = calibrated(vectors, truth, 4)
     accuracy = (left_out.argmax(axis=1) == truth).mean()
     exp = np.exp((left_out - left_out.max(axis=1, keepdims=True)) / head.temperature)
