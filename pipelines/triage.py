@@ -185,7 +185,7 @@ class Triage:
                 reasons=reasons_of(turn),
             ):
                 settings = self._settings
-                policies.send(session, suggestion_id, mode=settings.autopilot, hold_seconds=settings.undo_send_seconds)
+                policies.queue(session, suggestion_id, mode=settings.autopilot, hold_seconds=settings.undo_send_seconds)
 
     # -- models
 

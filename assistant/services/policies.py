@@ -21,7 +21,7 @@ from assistant.services.autopilot import NEEDED, Mode, SendFacts, may_send, send
 from assistant.states import Delivery, ThreadState
 from assistant.values import DecisionKind
 
-__all__ = ["every", "get", "give_back", "grant", "granted", "holds", "revoke", "send"]
+__all__ = ["every", "get", "give_back", "grant", "granted", "holds", "queue", "revoke"]
 
 _WAITING = (Delivery.HELD, Delivery.QUEUED)
 
@@ -91,8 +91,8 @@ def revoke(session: Session, policy_id: str, *, agent_id: str) -> int:
     return taken
 
 
-def send(session: Session, suggestion_id: str, *, mode: Mode, hold_seconds: int) -> str:
-    """Send a finished draft when every rule allows it. Returns why not, or an empty text when it is on its way."""
+def queue(session: Session, suggestion_id: str, *, mode: Mode, hold_seconds: int) -> str:
+    """Queue a finished draft when every rule allows it. Returns why not, or an empty text when it is in the outbox."""
     if mode == "suggest":
         return may_send(SendFacts()).reason
     suggestion = suggestions.get(session, suggestion_id)

@@ -276,7 +276,7 @@ def accept(
 
 
 def send(session: Session, suggestion_id: str, *, policy_id: str, bound: float, hold_seconds: int) -> Message:
-    """Send a draft as it is, by a policy and without a person; `policies.send` has asked whether that is allowed.
+    """Send a draft as it is, by a policy and without a person; `policies.queue` has asked whether that is allowed.
 
     Raises `Conflict` when somebody decided first, `NotAllowed` when the contact may not be written to.
     """

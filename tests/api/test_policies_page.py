@@ -56,7 +56,7 @@ def receipt(world: World) -> tuple[str, str]:
     """A reply that a policy has put into the outbox, and its thread."""
     identity, thread_id = world.suggestion(intent=INTENT, estimate=0.95)
     with world.container.database.transaction() as session:
-        assert policies.send(session, identity, mode="granted", hold_seconds=30) == ""
+        assert policies.queue(session, identity, mode="granted", hold_seconds=30) == ""
     return identity, thread_id
 
 

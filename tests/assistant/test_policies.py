@@ -90,7 +90,7 @@ def drafted(database: Database, **values: object) -> str:
 
 def sent(database: Database, suggestion_id: str, *, hold: int = 0) -> str:
     with database.transaction() as session:
-        return policies.send(session, suggestion_id, mode="granted", hold_seconds=hold)
+        return policies.queue(session, suggestion_id, mode="granted", hold_seconds=hold)
 
 
 def message_of(database: Database, suggestion_id: str) -> Message | None:
@@ -122,7 +122,7 @@ def test_without_the_setting_a_grant_sends_nothing(database: Database) -> None:
     granted(database)
     suggestion = drafted(database)
     with database.transaction() as session:
-        assert "suggest only" in policies.send(session, suggestion, mode="suggest", hold_seconds=0)
+        assert "suggest only" in policies.queue(session, suggestion, mode="suggest", hold_seconds=0)
     assert message_of(database, suggestion) is None
 
 
