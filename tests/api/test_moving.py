@@ -21,7 +21,7 @@ def test_a_merged_thread_shows_who_and_why_and_its_address_leads_there(world: Wo
     client, colleague = world.browser(), world.browser("agent@example.org")
     first, second = world.ids["thread"], world.thread(subject="Again: refund?")
     page = unescape(client.get(f"/inbox/{first}").text)
-    assert "Merge this thread into" in page and "Again: refund?" in page and "Earlier threads" in page
+    assert "Merge this thread into" in page and "Again: refund?" in page and "Other threads" in page
     refused = post(client, f"/inbox/{second}/merge", into=first, reason="")
     assert refused.status_code == 422 and "say why" in refused.text
     merged = post(client, f"/inbox/{second}/merge", into=first, reason="same <order>", view="inbox")
