@@ -24,7 +24,7 @@ from tests.support.stores import in_memory
 
 __all__ = ["run_machine"]
 
-HISTORIES = int(os.environ.get("TEST_MACHINE_EXAMPLES", "2000"))
+HISTORIES = int(os.environ.get("TEST_MACHINE_EXAMPLES", "400"))
 STEPS = 50
 SEED = int(os.environ.get("TEST_SEED", "20261124"))
 WIDTH = min(4, os.cpu_count() or 1)

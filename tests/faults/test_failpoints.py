@@ -1,6 +1,6 @@
 """Crash tests at every named failpoint of every path: nothing lost, nothing twice, nothing stuck.
 
-Rounds: 2,000 a path, or `TEST_CRASH_ROUNDS`. The seed is printed and can be set with `TEST_SEED`.
+Rounds: 800 a path, or `TEST_CRASH_ROUNDS`. The seed is printed and can be set with `TEST_SEED`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from tests.faults.reconciler import reconcile
 from tests.support.outboxes import add_thread
 from tests.support.stores import in_memory
 
-ROUNDS = int(os.environ.get("TEST_CRASH_ROUNDS", "2000"))
+ROUNDS = int(os.environ.get("TEST_CRASH_ROUNDS", "800"))
 SEED = int(os.environ.get("TEST_SEED", "20261124"))
 
 

@@ -16,7 +16,7 @@ import pytest
 from tests.fuzz.targets import CORPORA, TARGETS
 
 RUN = Path(__file__).with_name("run.py")
-SECONDS = float(os.environ.get("TEST_FUZZ_SECONDS", "300"))
+SECONDS = float(os.environ.get("TEST_FUZZ_SECONDS", "60"))
 """For all targets together, shared by the cores."""
 
 
