@@ -70,6 +70,8 @@ def create_celery(settings: Settings, url: str) -> Celery:
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         worker_cancel_long_running_tasks_on_connection_loss=False,
+        # Its way back to the full count is `basic.qos` from a pool's thread, which reads the loop's socket: both then wait.
+        worker_enable_prefetch_count_reduction=False,
         worker_hijack_root_logger=False,
         worker_send_task_events=False,
         worker_enable_remote_control=False,

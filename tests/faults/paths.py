@@ -44,6 +44,9 @@ class _Memory:
     def keep(self, key: str, content: bytes) -> None:
         """The round's own child stores it for good."""
 
+    def ensure(self, key: str, content: bytes) -> None:
+        """Nothing is tidied away in between."""
+
 
 class _Parts:
     """What triage takes from the container, with every model off."""

@@ -66,6 +66,7 @@ def rows(office: Container) -> dict[str, list[tuple[str, ...]]]:
         "draft": [(one,) for one in drafts],
         "deliver": [(one,) for one in replies],
         "sweep": [()] * 5,
+        "tidy": [()] * 5,
     }
 
 
