@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, WebSocketRoute, expect
+from playwright.sync_api import APIResponse, Browser, Page, Route, WebSocketRoute, expect
 
 from api.main import create_app
 from assistant.clock import utcnow
@@ -117,31 +117,14 @@ def test_a_hundred_suggestions_are_cleared_without_a_mouse_in_under_three_second
         if number % 10 == 9:
             world.clear_limits()
     mice = page.evaluate("mice")
-
-    def waiting() -> int:
-        with world.container.database.reading() as session:
-            return session.query(Thread).filter(Thread.id.in_(threads), Thread.needs_review).count()
-
-    # On a busy machine the page passes a thread over now and then (twice in six runs, two of a hundred; not explained yet).
-    # Nothing is lost: it stays in the list, and is sent from there.
-    for _ in range(passed := waiting()):
-        page.goto("/inbox?view=review")
-        ready(page)
-        page.keyboard.press("j")
-        page.keyboard.press("o")
-        page.wait_for_selector("#suggestion.face-proposed [data-key=accept]:enabled")
-        here = page.locator("#app").get_attribute("data-thread") or ""
-        page.keyboard.press("y")
-        expect(page.locator("#app")).not_to_have_attribute("data-thread", here)
     assert mice == 0
-    assert passed <= 5
     with world.container.database.reading() as session:
         outgoing = session.query(Message.thread_id).filter_by(direction=Direction.OUTBOUND).all()
         left = session.query(Thread).filter(Thread.id.in_(threads), Thread.needs_review).count()
     assert {thread for (thread,) in outgoing} == threads
     assert (len(outgoing), left) == (MANY, 0)
     said = f"open to sent: median {statistics.median(took):.2f} s, slowest {max(took):.2f} s"
-    print(f"{said}, {MANY} suggestions, {passed} passed over")  # noqa: T201
+    print(f"{said}, {MANY} suggestions")  # noqa: T201
     assert statistics.median(took) <= 3
 
 
@@ -388,6 +371,52 @@ def test_rows_keep_their_places_until_the_pill_is_pressed(world: World, desk: Ca
     expect(page.locator("#rows .row").first).to_have_attribute("data-id", re.compile(f"{new}|{before[-1]}"))
     expect(page.locator("#pill")).to_be_hidden()
     assert set(shown(page)) == {*before, new}
+
+
+def test_a_page_asked_for_before_an_act_never_paints_over_the_page_after_it(
+    world: World, desk: Callable[..., Page]
+) -> None:
+    """A refresh that is slow, an act, and a second refresh that waits for the first."""
+    first, second = proposal(world)[1], proposal(world)[1]
+    page = desk()
+    opened(page, second)
+    page.evaluate(
+        "window.shown = []; new MutationObserver(() => shown.push(document.querySelector('#app').dataset.thread))"
+        ".observe(document.body, {subtree: true, attributes: true, attributeFilter: ['data-thread']})"
+    )
+    late: list[tuple[Route, APIResponse]] = []
+
+    def slow(route: Route) -> None:
+        if route.request.method == "GET" and not late:
+            late.append((route, route.fetch()))  # what the server says now, which the page hears later
+        else:
+            route.continue_()
+
+    page.route("**/inbox/**", slow)
+    tell(world, second)
+    until(page, lambda: bool(late))
+    page.keyboard.press("y")
+    expect(page.locator("#app")).to_have_attribute("data-thread", first)
+    tell(world, first)
+    page.wait_for_timeout(400)
+    route, answer = late[0]
+    with page.expect_response(lambda one: one.request.method == "GET" and first in one.url):
+        route.fulfill(response=answer)
+    page.wait_for_timeout(300)
+    assert second not in page.evaluate("shown")
+    expect(page.locator("#app")).to_have_attribute("data-thread", first)
+
+
+def tell(world: World, thread: str) -> None:
+    world.container.bus.publish(Event("thread.changed", {"thread_id": thread, "reason": "labelled"}))
+
+
+def until(page: Page, condition: Callable[[], bool]) -> None:
+    for _ in range(100):
+        if condition():
+            return
+        page.wait_for_timeout(50)
+    pytest.fail("the page did not ask again")
 
 
 def test_nothing_is_missed_while_the_socket_is_cut(world: World, desk: Callable[..., Page]) -> None:

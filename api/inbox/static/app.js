@@ -331,7 +331,7 @@ function forgetAct() {
 }
 
 // -- live: one socket, resumed by the last id; polling while it is gone
-let busy = 0, userActs = 0, stamp = 0;
+let busy = 0, userActs = 0;
 let socket, last = app()?.dataset.place || (sessionStorage.getItem("last") ?? ""), tries = 0, lostAt = 0, pending = 0, stopped = 0, whole = false;
 const held = new Set(); // threads that changed and wait behind the pill: rows never move under a pointer
 const typed = () => { const box = document.activeElement; return box?.matches?.("textarea, input[type=search]") && box.value; };
@@ -341,15 +341,19 @@ function refresh(all) {
     if (!$("#announce") || $("dialog[open]")) return;
     if (busy) return refresh(all);
     whole ||= Boolean(all);
-    stamp = userActs;
     htmx.ajax("GET", location.pathname + location.search, { source: "#announce", target: "#app", select: "#app", swap: "outerMorph" });
   }, 120);
 }
 // An act of the agent beats a refresh that was asked for before it: the older page must not paint over the newer one.
 const ours = (event) => event.detail?.ctx?.sourceElement?.id === "announce";
 let slow;
+// Each refresh knows for itself which acts came before it: one that waited for another starts later than it was asked for.
 document.addEventListener("htmx:before:request", (event) => {
-  if (ours(event)) return;
+  if (ours(event)) {
+    event.detail.ctx.acts = userActs;
+    if (busy) { event.preventDefault(); refresh(); }
+    return;
+  }
   busy += 1;
   userActs += 1;
   held.clear();
@@ -366,7 +370,7 @@ document.addEventListener("htmx:finally:request", (event) => {
 document.addEventListener("htmx:before:swap", (event) => {
   if (!ours(event)) return;
   if (event.detail.ctx.response?.status >= 400) return event.preventDefault();
-  if (stamp !== userActs) { event.preventDefault(); return refresh(); }
+  if (event.detail.ctx.acts !== userActs) { event.preventDefault(); return refresh(); }
   for (const { fragment } of event.detail.tasks) keepWords(fragment);
   if (whole) held.clear();
   else hold(event.detail.tasks.map((task) => task.fragment?.querySelector?.("#rows")).find(Boolean));
