@@ -91,6 +91,11 @@ class Settings(BaseSettings):
     relay_ca_file: Path | None = Field(None, description="Certificate authority for the relay, when not a public one.")
     relay_timeout: float = Field(30.0, gt=0, le=600, description="Seconds a relay may take to answer one command.")
     undo_send_seconds: int = Field(10, ge=0, le=60, description="How long a sent mail can be taken back.")
+    assign_on_reply: bool = Field(
+        False,
+        description="Whether a thread that nobody has is assigned to the agent who replies in it or accepts its suggestion. "
+        "An agent may choose otherwise for themselves.",
+    )
     max_attempts: int = Field(8, ge=1, le=50, description="Tries of one delivery before it fails for good.")
 
     # -- models

@@ -145,7 +145,7 @@ def _settings(page: Any, problem: NotifyrError | None = None) -> HTMLResponse:
 
 @router.post("/settings")
 async def save_settings(page: SignedIn) -> Response:
-    """Appearance, undo window and keys of the signed-in agent."""
+    """Appearance, sending and keys of the signed-in agent."""
     form = await page.form()
 
     def run() -> Response:
@@ -178,6 +178,7 @@ def _save(page: Any, form: FormData, agent: Any) -> None:
         "density": _text(form, "density") if _text(form, "density") in _DENSITIES else "comfortable",
         "letters": _text(form, "letters") == "on",
         "keys": changed,
+        "assign_on_reply": {"on": True, "off": False}.get(_text(form, "assign_on_reply")),
         "zone": _zone(_text(form, "zone")),
         "images_from": [one for one in kept if one not in form.getlist("images-off")],
     }

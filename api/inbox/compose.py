@@ -226,6 +226,8 @@ def _send(page: Page, session: Session, form: FormData, thread_id: str, kind: st
         idempotency_key=f"page:{field(form, 'form_id')[:64]}:{kind}",
         hold_seconds=hold,
     )
+    if _kept(kind) == "reply":
+        threads.take_by_reply(session, thread_id, agent=page.agent, by_default=page.container.settings.assign_on_reply)
     for kept in ("reply", "edit") if _kept(kind) == "reply" else (kind,):
         drafts.discard(session, thread_id, agent_id=page.agent.id, kind=kept)
     if field(form, "then") == "done" and threads.get_thread(session, thread_id).state != ThreadState.CLOSED:

@@ -71,6 +71,9 @@ async def accept(page: SignedIn, suggestion_id: Id) -> Response:
             text=text,
             hold_seconds=page.undo_seconds,
         )
+        threads.take_by_reply(
+            session, found.thread_id, agent=page.agent, by_default=page.container.settings.assign_on_reply
+        )
         drafts.discard(session, found.thread_id, agent_id=page.agent.id, kind="edit")
         return {"did": "sending", "message": message.id, "suggestion": suggestion_id, "thread": found.thread_id}
 

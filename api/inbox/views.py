@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlencode
 
@@ -12,10 +11,10 @@ from sqlalchemy.orm import Session
 
 from api.inbox import frames, learning, words
 from api.inbox.card import card_of, chosen
+from api.inbox.happening import between, folded
 from api.inbox.shell import Page, render
 from api.inbox.times import PRESETS, snoozes
 from assistant.clock import utcnow
-from assistant.db.inbox import Note
 from assistant.db.messages import Message, Suggestion, Thread
 from assistant.errors import NotFound
 from assistant.services import (
@@ -31,6 +30,7 @@ from assistant.services import (
     saved_filters,
     searching,
     threads,
+    timeline,
     uploads,
 )
 from assistant.states import Delivery, Direction, SuggestionState
@@ -115,6 +115,14 @@ def _thread(session: Session, page: Page, thread_id: str, compose: str) -> dict[
     current = chosen(page, drafted)
     card = _card(found, newest, current)
     present = page.container.bus.who(thread_id)
+    names = {one.id: one.name for one in access.agents(session)}
+    lines_of = between(
+        messages,
+        notes=notes.of_thread(session, thread_id),
+        moves=merging.moves_of(session, thread_id),
+        events=timeline.happened(session, found, messages, drafted),
+        names=names,
+    )
     # An edit whose suggestion is gone (decided by another agent, made stale by a newer mail) goes on as a reply.
     return {
         "thread": found,
@@ -126,9 +134,9 @@ def _thread(session: Session, page: Page, thread_id: str, compose: str) -> dict[
         "card": card,
         "review": card_of(session, page, current, drafted, messages, present=present),
         "composer": _composer(session, page, found, compose, editing.text if editing and card != "proposed" else ""),
-        "notes": _notes(session, found, messages),
-        "agents": {one.id: one.name for one in access.agents(session)},
-        "moves": merging.moves_of(session, thread_id),
+        "between": {message: folded(lines) for message, lines in lines_of.items()},
+        "notes": sum(line.kind == "note" for lines in lines_of.values() for line in lines),
+        "agents": names,
         "siblings": merging.siblings(session, found),
         "labels": labels.of_threads(session, [thread_id])[thread_id],
         "edit": editing.text if editing and current and editing.suggestion_id == current.id else None,
@@ -165,16 +173,6 @@ def _composer(session: Session, page: Page, thread: Thread, kind: str, left: str
         "uploads": uploads.of(session, agent_id=page.agent.id, thread_id=thread.id, kind=kept),
         "others": len(everyone.people) > 1,
     }
-
-
-def _notes(session: Session, thread: Thread, messages: Sequence[Message]) -> dict[str, list[Note]]:
-    """The notes of a thread by the message that they follow; those before the first one follow it too."""
-    found: dict[str, list[Note]] = {}
-    for note in notes.of_thread(session, thread.id):
-        before = [one for one in messages if one.created_at <= note.created_at] or messages[:1]
-        if before:
-            found.setdefault(before[-1].id, []).append(note)
-    return found
 
 
 def _card(thread: Thread, newest: Message | None, suggestion: Suggestion | None) -> str:

@@ -45,14 +45,16 @@ def accept(
 ) -> MessageOut:
     """Send the suggestion, as it is or edited. Of two agents one wins; the other gets 409 with the winner's name."""
     _check_version(session, suggestion_id, version_of(if_match))
+    agent = caller.require_agent()
     message = suggestions.accept(
         session,
         suggestion_id,
-        agent=caller.require_agent(),
+        agent=agent,
         version=version_of(if_match),
         text=body.text,
         hold_seconds=hold_seconds(body.hold_seconds, caller, parts),
     )
+    threads.take_by_reply(session, message.thread_id, agent=agent, by_default=parts.settings.assign_on_reply)
     session.flush()
     response.headers["Location"] = f"/api/v1/messages/{message.id}"
     return MessageOut.of(threads.get_message(session, message.id))

@@ -133,6 +133,7 @@ def send_message(
         attachments=files,
         hold_seconds=hold_seconds(body.hold_seconds, caller, parts),
     )
+    threads.take_by_reply(session, thread_id, agent=agent, by_default=parts.settings.assign_on_reply)
     session.flush()
     response.headers["Location"] = f"/api/v1/messages/{message.id}"
     return MessageOut.of(threads.get_message(session, message.id))

@@ -161,6 +161,8 @@ class Attachment(Timestamps, Base):
     content_id: Mapped[str] = mapped_column(String(300), default="")
     inline: Mapped[bool] = mapped_column(default=False)
     blob_key: Mapped[str] = mapped_column(String(300))
+    risk: Mapped[str | None] = mapped_column(String(200))
+    """Why opening it may do harm, in words; empty: nothing was found; None: it came in before anybody looked."""
 
 
 class MessageEvent(Timestamps, Base):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from assistant.db import access, contacts, inbox, knowledge, learning, messages, moves, policies, profiles
+from assistant.db import access, contacts, inbox, knowledge, learning, messages, moves, policies, profiles, timeline
 from assistant.db.base import Base
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "moves",
     "policies",
     "profiles",
+    "timeline",
 ]
 
 metadata = Base.metadata

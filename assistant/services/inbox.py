@@ -20,7 +20,7 @@ from assistant.db.messages import Attachment, Message, MessageEvent, Thread
 from assistant.db.profiles import Profile
 from assistant.db.session import enqueue, publish
 from assistant.errors import NotFound
-from assistant.services import contacts, suggestions
+from assistant.services import contacts, suggestions, timeline
 from assistant.states import Author, Delivery, Direction, ThreadState, TriageState
 from assistant.subjects import base_subject, is_forward
 from assistant.values import Address, InboundMessage, StoredAttachment
@@ -71,11 +71,13 @@ def receive(
             thread, stranger = _thread(session, profile, contact, message)
             row = _row(profile_id, thread.id, external_id, message, new_text, size, stranger)
             row.backfill, row.triage = backfill, TriageState.WAITING if triage else None
-            first = not thread.message_count
+            first, before = not thread.message_count, thread.state
             _count(thread, row, len(attachments), backfill=backfill)
             session.add(thread)
             session.flush()
             session.add(row)
+            if thread.state != before:
+                timeline.noted(session, thread.id, thread.state.value, reason="they wrote again")
             session.flush()
     except IntegrityError:
         # Another process stored the same message between our look and our insert.

@@ -18,6 +18,7 @@ from assistant.db.inbox import Label, Note, ThreadLabel, Upload
 from assistant.db.messages import Attachment, DraftText, Message, Suggestion, Thread
 from assistant.db.moves import ThreadMove
 from assistant.db.session import publish
+from assistant.db.timeline import ThreadEvent
 from assistant.errors import Conflict, InvalidInput, NotFound
 from assistant.services import access, contacts, suggestions, triage
 from assistant.services.outbox_rows import derive
@@ -39,7 +40,13 @@ _VERDICT = (
 )
 _KEPT = (*_VERDICT, "profile_id", "contact_id", "channel", "subject", "base_subject", "state", "starred", "unread")
 _CHANGED = (*_VERDICT, "state", "starred", "assignee_id")
-_ALONG: dict[str, Any] = {"messages": Message, "suggestions": Suggestion, "notes": Note, "uploads": Upload}
+_ALONG: dict[str, Any] = {
+    "messages": Message,
+    "suggestions": Suggestion,
+    "notes": Note,
+    "uploads": Upload,
+    "events": ThreadEvent,
+}
 """What goes along whole; drafts and labels can be on both threads, so they are joined."""
 _WORKED = (ThreadState.OPEN, ThreadState.PENDING)
 _LONGEST_REASON = 300

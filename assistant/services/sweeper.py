@@ -16,7 +16,7 @@ from assistant.db.session import enqueue, publish
 from assistant.errors import (
     UncertainDelivery,
 )
-from assistant.services import suggestions, threads
+from assistant.services import suggestions, threads, timeline
 from assistant.services.outbox_rows import (
     announce_id,
     changed,
@@ -127,6 +127,7 @@ def _wake(session: Session, now: datetime) -> int:
         )
         if won:
             suggestions.refresh_thread(session, threads.get_thread(session, thread_id))
+            timeline.noted(session, thread_id, ThreadState.OPEN.value, reason="the snooze ended")
             publish(session, "thread.changed", thread_id=thread_id, reason="snooze ended")
             woken += 1
     return woken

@@ -34,7 +34,7 @@ from assistant.db.inbox import Label, ThreadLabel
 from assistant.db.messages import Attachment, Message, Suggestion, Thread
 from assistant.db.session import publish
 from assistant.errors import InvalidInput, NotFound, PreconditionFailed
-from assistant.services import suggestions
+from assistant.services import suggestions, timeline
 from assistant.services.paging import Key, Page, after, bounded, order_by, read_cursor, words, write_cursor
 from assistant.states import Delivery, Direction, ThreadState, transition
 
@@ -477,12 +477,18 @@ _CHANGEABLE: dict[str, InstrumentedAttribute[Any]] = {
 
 
 def change(
-    session: Session, thread_id: str, *, version: int | None = None, agent_id: str | None = None, **values: Any
+    session: Session,
+    thread_id: str,
+    *,
+    version: int | None = None,
+    agent_id: str | None = None,
+    reason: str = "",
+    **values: Any,
 ) -> Change:
     """Set some of `state`, `assignee_id`, `snoozed_until`, `unread`, `starred` in one conditional update.
 
     Raises `PreconditionFailed` when the thread is not at `version` any more (None: whatever it is at now), `Conflict` for a
-    state it cannot move to, `NotFound`, `InvalidInput`.
+    state it cannot move to, `NotFound`, `InvalidInput`. `reason` stands in the thread beside who did it.
     """
     thread = get_thread(session, thread_id)
     if version is not None and version != thread.version:
@@ -504,6 +510,7 @@ def change(
     thread = get_thread(session, thread_id)
     if done.rowcount != 1:
         raise _changed(thread)
+    timeline.changed(session, thread, undo, agent_id=agent_id, reason=reason)
     if "state" in new:
         suggestions.refresh_thread(session, thread)
     publish(session, "thread.changed", thread_id=thread_id, reason=next(iter(new)), agent_id=agent_id or "")
@@ -535,6 +542,14 @@ def assign(
     agent_id: str | None = None,
 ) -> Change:
     return change(session, thread_id, version=version, agent_id=agent_id, assignee_id=assignee_id)
+
+
+def take_by_reply(session: Session, thread_id: str, *, agent: Agent, by_default: bool) -> None:
+    """Give a thread that nobody has to the agent who replies in it, when they want that. `by_default`: the server's word."""
+    own = agent.preferences.get("assign_on_reply")
+    if not (by_default if own is None else own) or get_thread(session, thread_id).assignee_id is not None:
+        return
+    change(session, thread_id, agent_id=agent.id, assignee_id=agent.id, reason="by replying")
 
 
 def mark_read(

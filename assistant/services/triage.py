@@ -12,7 +12,7 @@ from assistant.db.messages import Message, Thread
 from assistant.db.profiles import Profile
 from assistant.db.session import after_commit, publish
 from assistant.errors import NotFound
-from assistant.services import contacts, suggestions
+from assistant.services import contacts, suggestions, timeline
 from assistant.states import Direction, ThreadState, TriageState
 from assistant.telemetry import METRICS
 from assistant.values import Address, DecisionKind, InboundMessage, Label, TraceStep, Turn, TurnMessage
@@ -110,6 +110,7 @@ def save(session: Session, turn: Turn, *, state: TriageState) -> bool:
         if _stopped_at(turn, "classify") and thread.state == ThreadState.OPEN:
             thread.state = ThreadState.SPAM
             thread.version += 1
+            timeline.noted(session, thread.id, ThreadState.SPAM.value, reason="by its score")
         suggestions.refresh_thread(session, thread)
         if turn.decision is not None and turn.decision.kind == DecisionKind.SUGGEST and not message.backfill:
             suggestions.begin(session, message.id, passages=turn.passages)
