@@ -386,6 +386,9 @@ class AttachmentOut(Out):
     content_type: str = Field(description="Found in the content, not the type that was claimed.")
     size: int
     inline: bool
+    risk: str | None = Field(
+        description="Why opening it may do harm, in words; empty: nothing was found; null: nobody looked."
+    )
     url: str
 
     @classmethod
@@ -396,6 +399,7 @@ class AttachmentOut(Out):
             content_type=attachment.content_type,
             size=attachment.size,
             inline=attachment.inline,
+            risk=attachment.risk,
             url=f"/api/v1/attachments/{attachment.id}",
         )
 

@@ -62,6 +62,8 @@ class Attachment:
     content: bytes
     content_id: str = ""
     inline: bool = False
+    risk: str = ""
+    """Why opening it may do harm, in words; empty when nothing was found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,8 @@ class StoredAttachment:
     blob_key: str
     content_id: str = ""
     inline: bool = False
+    risk: str | None = None
+    """As of `Attachment`; None when nobody looked."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,6 +128,7 @@ class Receiver:
             blob_key=key,
             content_id=part.content_id,
             inline=part.inline,
+            risk=part.risk,
         )
 
     def _store(self, session: Session, mail: _Ready) -> Received:

@@ -96,6 +96,7 @@ def receive(
                 content_id=part.content_id[:300],
                 inline=part.inline,
                 blob_key=part.blob_key,
+                risk=part.risk,
             )
         )
     session.add(MessageEvent(message_id=row.id, event_id=f"received:{row.id}", kind="received", actor="channel"))

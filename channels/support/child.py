@@ -29,6 +29,7 @@ from assistant.values import Address, Attachment, InboundMessage
 __all__ = ["ParserChild", "main"]
 
 _ROOT = Path(__file__).resolve().parent.parent.parent
+_OF_ATTACHMENT = ("filename", "content_type", "content_id", "inline", "risk")
 CPU_SECONDS = 5
 MEMORY = 512 * 1024 * 1024
 WALL_SECONDS = 10.0
@@ -162,9 +163,7 @@ def _message(facts: dict[str, Any], contents: list[bytes]) -> InboundMessage:
         return Address(str(one["channel"]), str(one["value"]), str(one["display_name"]))
 
     attachments = tuple(
-        Attachment(
-            content=content, **{name: part[name] for name in ("filename", "content_type", "content_id", "inline")}
-        )
+        Attachment(content=content, **{name: part[name] for name in _OF_ATTACHMENT})
         for part, content in zip(facts.pop("attachments"), contents, strict=True)
     )
     sent = facts.pop("sent_at")
@@ -239,10 +238,7 @@ def main() -> None:
         facts["sent_at"] = message.sent_at.isoformat() if message.sent_at else None
         facts["received_at"] = None
         facts["headers"] = dict(message.headers)
-        facts["attachments"] = [
-            {"filename": a.filename, "content_type": a.content_type, "content_id": a.content_id, "inline": a.inline}
-            for a in message.attachments
-        ]
+        facts["attachments"] = [{name: getattr(a, name) for name in _OF_ATTACHMENT} for a in message.attachments]
         facts["contents"] = len(message.attachments)
         for frame in (json.dumps(facts).encode(), *(a.content for a in message.attachments)):
             sink.write(struct.pack("!I", len(frame)) + frame)

@@ -25,6 +25,7 @@ from assistant.values import Address, Attachment, InboundMessage
 from channels.support.bounces import auto_submitted
 from channels.support.content import file_name, sniffed
 from channels.support.htmltext import html_to_text
+from channels.support.risks import risk_of
 from channels.support.text import one_line, tidy
 
 __all__ = ["DEFAULT", "UNREADABLE", "Limits", "parse"]
@@ -216,6 +217,7 @@ def _take(part: Message, texts: list[str], htmls: list[str], attachments: list[A
             filename=filename or ("message.eml" if kind == "message/rfc822" else ""),
             content_type=sniffed(content, kind),
             content=content,
+            risk=risk_of(filename, content),
             content_id=_decoded(str(part.get("Content-ID", ""))).strip().strip("<>")[:300],
             inline=disposition == "inline" or (bool(part.get("Content-ID")) and disposition != "attachment"),
         )

@@ -28,7 +28,9 @@ def assert_sound(message: InboundMessage) -> None:
     texts = [message.subject, message.text, message.html, message.external_id, message.sender.display_name]
     texts += [message.sender.value, *message.references, message.reply_to_id, *message.defects]
     texts += [part for one in (*message.recipients, *message.cc) for part in (one.value, one.display_name)]
-    texts += [part for one in message.attachments for part in (one.filename, one.content_type, one.content_id)]
+    texts += [
+        part for one in message.attachments for part in (one.filename, one.content_type, one.content_id, one.risk)
+    ]
     for text in texts:
         text.encode()
         assert unicodedata.is_normalized("NFC", text)
