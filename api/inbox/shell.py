@@ -58,7 +58,13 @@ def _templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals |= {"asset": asset, "now": utcnow, "next_step": next_step, "request_id": _request_id}
+    environment.globals |= {
+        "asset": asset,
+        "modules": _modules,
+        "now": utcnow,
+        "next_step": next_step,
+        "request_id": _request_id,
+    }
     environment.filters |= words.FILTERS
     return environment
 
@@ -81,11 +87,22 @@ def _script(path: Path) -> bytes:
     def hashed(match: re.Match[bytes]) -> bytes:
         return match.group(0) + b"?v=" + _tag(_script(path.parent / match.group(1).decode())).encode()
 
-    return re.sub(rb'(?<=from ")(\./[\w./-]+\.js)', hashed, path.read_bytes())
+    return re.sub(rb'(?<=(?:from|port) ")(\./[\w./-]+\.js)', hashed, path.read_bytes())
 
 
 def _tag(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:12]
+
+
+@cache
+def _modules(name: str) -> tuple[str, ...]:
+    """The modules that a module needs, so that a page asks for all at once and not for one after the other."""
+    folder = (_STATIC / name).parent
+    needed: dict[str, None] = {}
+    for match in re.findall(r'(?:from|import) "(\./[\w./-]+\.js)"', (_STATIC / name).read_text()):
+        one = (folder / match).resolve().relative_to(_STATIC).as_posix()
+        needed |= dict.fromkeys([one, *_modules(one)])
+    return tuple(needed)
 
 
 def asset(name: str) -> str:

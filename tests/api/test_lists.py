@@ -78,7 +78,7 @@ def test_static_files_are_kept_for_ever_under_their_hash_and_not_otherwise(world
     modules = [one for one in links if ".js" in one]
     while modules:
         url = modules.pop()
-        inner = re.findall(r'from "(\./[^"]+)"', client.get(url).text)
+        inner = re.findall(r'(?:from|import) "(\./[^"]+)"', client.get(url).text)
         folder = url.rpartition("/")[0]
         assert all("?v=" in one for one in inner), url
         links |= {f"{folder}/{one[2:]}" for one in inner}

@@ -1,0 +1,105 @@
+// The list: its cursor, rows that are selected, rows that follow, rows drawn by a finger.
+import { $, $$, thread } from "./dom.js";
+import { say } from "./toasts.js";
+
+// -- list cursor
+export let cursor = "";
+export const rows = () => $$("#rows .row");
+export function move(step) {
+  const list = rows();
+  if (!list.length) return;
+  const at = list.findIndex((row) => row.dataset.id === (cursor || thread()));
+  if (at + step >= list.length - 5) more();
+  const next = list[Math.max(0, Math.min(list.length - 1, at < 0 ? 0 : at + step))];
+  cursor = next.dataset.id;
+  paintCursor(true);
+}
+export function paintCursor(scroll) {
+  for (const row of rows()) {
+    const here = row.dataset.id === cursor;
+    row.classList.toggle("cursor", here);
+    if (here && scroll) {
+      row.scrollIntoView({ block: "nearest" });
+      $(".row-link", row).focus({ preventScroll: true });
+    }
+  }
+}
+export function extend(step) {
+  for (const turn of [0, step]) {
+    if (turn) move(turn);
+    const box = $("input[type=checkbox]", rowHere() ?? document.body);
+    if (box) box.checked = true;
+  }
+  cursor ||= rowHere()?.dataset.id ?? "";
+  selection();
+}
+// -- more rows: appended where the list ends; a page that is read again keeps them
+let loading = false;
+export async function more() {
+  const link = $(".more");
+  if (!link || loading) return;
+  loading = true;
+  try {
+    const answer = await fetch(link.href, { headers: { Purpose: "prefetch" } });
+    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    const list = $("#rows");
+    for (const row of page.querySelectorAll("#rows .row")) {
+      if (document.getElementById(row.id)) continue;
+      row.dataset.more = "";
+      list.append(document.importNode(row, true));
+    }
+    const next = page.querySelector(".more");
+    if (next) link.href = next.getAttribute("href");
+    else link.remove();
+    htmx.process(list);
+  } catch { say("The next rows did not come: there is no connection."); }
+  loading = false;
+}
+function keepMore(fragment, posted) {
+  const list = fragment?.querySelector?.("#rows");
+  if (!list || list.dataset.list !== $("#rows")?.dataset.list) return;
+  const gone = (row) => posted && (row.dataset.id === thread() || $("input:checked", row));
+  const extra = $$("#rows [data-more]").filter((row) => !list.querySelector(`#${row.id}`) && !gone(row));
+  if (!extra.length) return;
+  const now = fragment.querySelector("#app")?.dataset.thread ?? fragment.dataset?.thread;
+  list.append(...extra.map((row) => row.cloneNode(true)));
+  for (const row of list.children) row.classList.toggle("current", row.dataset.id === now);
+  const fresh = fragment.querySelector(".more");
+  if ($(".more")) fresh?.replaceWith($(".more").cloneNode(true));
+  else fresh?.remove();
+}
+document.addEventListener("htmx:before:swap", (event) => {
+  for (const task of event.detail?.tasks ?? []) keepMore(task.fragment, event.detail.ctx?.request?.method === "POST");
+});
+export function selection() {
+  const count = $$("#rows input:checked").length;
+  const bar = $(".bulk-bar");
+  if (!bar) return;
+  bar.hidden = !count;
+  $("#bulk-count").textContent = `${count} selected`;
+  $("#rows").classList.toggle("selecting", count > 0);
+}
+// -- phone: a row drawn to the right is done, to the left snoozed; the same buttons stand in the thread
+let drawn;
+document.addEventListener("touchstart", (event) => {
+  const row = event.touches.length === 1 && event.target.closest?.("#rows .row");
+  drawn = row ? { row, x: event.touches[0].clientX, y: event.touches[0].clientY, by: 0 } : null;
+}, { passive: true });
+document.addEventListener("touchmove", (event) => {
+  if (!drawn) return;
+  const by = event.touches[0].clientX - drawn.x;
+  if (Math.abs(event.touches[0].clientY - drawn.y) > 30) { drawn.row.style.transform = ""; drawn = null; return; }
+  drawn.by = by;
+  if (Math.abs(by) > 12) drawn.row.style.transform = `translateX(${by}px)`;
+}, { passive: true });
+document.addEventListener("touchend", () => {
+  if (!drawn) return;
+  const { row, by } = drawn;
+  drawn = null;
+  row.style.transform = "";
+  if (Math.abs(by) < 90) return;
+  for (const box of $$("#rows input:checked")) box.checked = false;
+  $("input[type=checkbox]", row).checked = true;
+  $(`.bulk-bar [value=${by > 0 ? "done" : "snooze"}]`).click();
+});
+export const rowHere = () => $(`#row-${CSS.escape(cursor || thread() || "none")}`) ?? rows()[0];

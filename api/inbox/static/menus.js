@@ -1,0 +1,34 @@
+// Clicks: menus that close, panels that open, what is copied, selects that submit.
+import { $, $$, frame } from "./dom.js";
+import { shape, who } from "./frame.js";
+import { more, selection } from "./list.js";
+import { refresh } from "./order.js";
+
+// -- menus that open over the page close when something was chosen in them, beside them, or by Esc
+function fold(but) {
+  for (const menu of $$("details[open]:has(> .pop)")) if (menu !== but) menu.open = false;
+}
+document.addEventListener("submit", (event) => { if (event.target.closest(".pop") || event.submitter?.closest(".pop")) fold(); });
+
+// -- clicks, selection, selects that submit
+document.addEventListener("click", (event) => {
+  fold(event.target.closest("a") ? null : event.target.closest("details:has(> .pop)"));
+  if (event.target.closest("[data-close]")) event.target.closest("dialog").close();
+  const toggle = event.target.closest("[data-toggle]");
+  if (toggle) {
+    const panel = document.getElementById(toggle.dataset.toggle);
+    panel.hidden = !panel.hidden;
+    toggle.setAttribute("aria-expanded", String(!panel.hidden));
+    if (!panel.hidden) $("textarea", panel)?.focus();
+  }
+  if (event.target.id === "pill") refresh(true);
+  if (event.target.closest("[data-who]")) who();
+  if (event.target.closest("[data-fold-rail]")) shape(0, !frame.classList.contains("folded"));
+  if (event.target.closest(".more")) { event.preventDefault(); event.stopPropagation(); more(); }
+  const copy = event.target.closest("[data-copy]");
+  if (copy) navigator.clipboard.writeText(copy.dataset.copy).then(() => { copy.textContent = "Copied"; });
+});
+document.addEventListener("change", (event) => {
+  if (event.target.matches("[data-submit]")) event.target.form.requestSubmit();
+  if (event.target.matches("#rows input[type=checkbox]")) selection();
+});

@@ -1,0 +1,91 @@
+// Acts of the agent and pages that are read again, one after the other: the older page never paints over the newer one.
+import { $, $$, thread } from "./dom.js";
+import { rows } from "./list.js";
+
+let busy = 0, userActs = 0, pending = 0, whole = false;
+export const held = new Set(); // threads that changed and wait behind the pill: rows never move under a pointer
+export const typed = () => { const box = document.activeElement; return box?.matches?.("textarea, input[type=search]") && box.value; };
+export function refresh(all) {
+  clearTimeout(pending);
+  pending = setTimeout(() => {
+    if (!$("#announce") || $("dialog[open]")) return;
+    if (busy) return refresh(all);
+    whole ||= Boolean(all);
+    htmx.ajax("GET", location.pathname + location.search, { source: "#announce", target: "#app", select: "#app", swap: "outerMorph" });
+  }, 120);
+}
+// An act of the agent beats a refresh that was asked for before it: the older page must not paint over the newer one.
+export const ours = (event) => event.detail?.ctx?.sourceElement?.id === "announce";
+let slow;
+// Each refresh knows for itself which acts came before it: one that waited for another starts later than it was asked for.
+document.addEventListener("htmx:before:request", (event) => {
+  if (ours(event)) {
+    event.detail.ctx.acts = userActs;
+    if (busy) { event.preventDefault(); refresh(); }
+    return;
+  }
+  busy += 1;
+  userActs += 1;
+  held.clear();
+  if (event.detail?.ctx?.target?.id !== "app") return;
+  clearTimeout(slow);
+  slow = setTimeout(() => { document.body.classList.add("waiting"); $("#thread")?.setAttribute("aria-busy", "true"); }, 150);
+});
+document.addEventListener("htmx:finally:request", (event) => {
+  if (ours(event)) return;
+  busy = Math.max(0, busy - 1);
+  if (!busy) { clearTimeout(slow); document.body.classList.remove("waiting"); $("#thread")?.removeAttribute("aria-busy"); }
+  if (!busy && waiting.length) press(waiting.shift());
+});
+document.addEventListener("htmx:before:swap", (event) => {
+  if (!ours(event)) return;
+  if (event.detail.ctx.response?.status >= 400) return event.preventDefault();
+  if (event.detail.ctx.acts !== userActs) { event.preventDefault(); return refresh(); }
+  for (const { fragment } of event.detail.tasks) keepWords(fragment);
+  if (whole) held.clear();
+  else hold(event.detail.tasks.map((task) => task.fragment?.querySelector?.("#rows")).find(Boolean));
+  whole = false;
+});
+// What the last act was answered stays: a refusal with its reason, and a question that the next press of Send answers.
+function keepWords(fragment) {
+  const fresh = fragment?.querySelector?.("#app");
+  if (!fresh || fresh.dataset.thread !== thread()) return;
+  const said = $(".thread-body > [role=alert]");
+  if (said && !$(".thread-body > [role=alert]", fresh)) $(".thread-body", fresh)?.prepend(said.cloneNode(true));
+  const asked = $("#reply-form [name=confirmed]");
+  if (!asked || !$("#reply-form", fresh) || $("#reply-form [name=confirmed]", fresh)) return;
+  $("#reply-form", fresh).prepend(asked.cloneNode());
+  const send = $("#reply-form .primary", fresh);
+  send.replaceChildren(...[...$("#reply-form .primary").childNodes].map((node) => node.cloneNode(true)));
+}
+// A page read again keeps the order of the rows that are shown. What is new above the last of them waits behind the pill.
+function hold(list) {
+  const shown = rows().map((row) => row.dataset.id);
+  if (!list || !shown.length) return;
+  const there = new Map([...list.children].map((row) => [row.dataset.id, row]));
+  const end = Math.max(-1, ...[...there.keys()].map((id, place) => (shown.includes(id) ? place : -1)));
+  const below = [...there.keys()].filter((id, place) => !shown.includes(id) && place > end);
+  for (const [id, row] of there) {
+    const before = document.getElementById(`row-${id}`);
+    const when = (one) => $("time", one)?.dateTime;
+    if (!before ? !below.includes(id) : row.classList.contains("unread") && when(row) !== when(before)) held.add(id);
+  }
+  list.replaceChildren(...shown.filter((id) => there.has(id)).map((id) => there.get(id)), ...below.map((id) => there.get(id)));
+}
+export function pill() {
+  const box = $("#pill");
+  if (!box) return;
+  box.hidden = !held.size;
+  box.textContent = held.size ? `${held.size} new` : "";
+}
+
+// -- acts by key: they press the button that a mouse would
+// While one is under way, those that take a thread out of the list wait their turn: a key held down drops none.
+const LEAVING = new Set(["done", "spam", "trash"]);
+const waiting = [];
+export const press = (key) => {
+  if (busy && LEAVING.has(key)) return Boolean(waiting.push(key));
+  const button = $$(`[data-key="${key}"]`).find((one) => !one.disabled && one.offsetParent !== null);
+  if (button) button.click();
+  return Boolean(button);
+};

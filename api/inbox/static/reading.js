@@ -1,0 +1,35 @@
+// Reading a thread: from message to message, frames as high as their mails, where a thread opens.
+import { $, $$, thread } from "./dom.js";
+import { who } from "./frame.js";
+
+export function message(step) {
+  const all = $$(".message");
+  const at = all.indexOf(document.activeElement?.closest(".message"));
+  const next = all[Math.max(0, Math.min(all.length - 1, at < 0 && step > 0 ? 0 : at + step))];
+  if (!next) return;
+  next.focus();
+  history.replaceState(history.state, "", `#${next.id}`);
+}
+// Frames of mails cannot be measured from here; the server reckoned their height for some widths.
+function fit() {
+  for (const frame of $$("iframe[data-high]")) {
+    const known = frame.dataset.high.trim().split(" ").map((pair) => pair.split(":").map(Number));
+    if (!frame.clientWidth) continue;
+    const fits = known.filter(([width]) => width <= frame.clientWidth).pop() ?? known[0];
+    if (frame.height !== String(fits[1])) frame.height = fits[1];
+  }
+}
+addEventListener("resize", fit);
+document.addEventListener("toggle", fit, true);
+// A thread opens at its newest message. Refreshes of the same thread leave the reader where they are.
+let opened = "";
+export function open() {
+  fit();
+  if (sessionStorage.getItem("who")) who(true, false);
+  if (thread() === opened) return;
+  opened = thread();
+  const start = !location.hash && $("#scroll [data-start]");
+  if (start && getComputedStyle($("#scroll")).overflowY === "auto") $("#scroll").scrollTo({ top: start.offsetTop - $("#scroll").offsetTop - 12, behavior: "instant" });
+  const auto = $("form[data-auto]");
+  if (auto) auto.requestSubmit();
+}
