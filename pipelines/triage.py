@@ -29,7 +29,7 @@ from models.base import Classifier, Embedder, Generator
 from models.clues import clues
 from models.heads.language import Languages
 from pipelines.library import Library
-from pipelines.stages.classify import Classify
+from pipelines.stages.classify import Classify, Explaining
 from pipelines.stages.decide import Decide
 from pipelines.stages.draft import Rephrase, warming_prompt
 from pipelines.stages.guard import Guard
@@ -196,39 +196,43 @@ class Triage:
         if "models" in queues:
             self._load("generator", self._settings.generator, self._warm_generator)
 
-    def _load(self, model: str, spec: str, load: Callable[[], str]) -> None:
+    def _load(self, model: str, spec: str, load: Callable[[], tuple[str, str]]) -> None:
         if spec == "off":
             self._announce(model, "off")
             return
         self._announce(model, "loading", name=spec)
         try:
-            name = load()
+            name, fault = load()
         except (ModelError, StorageError) as error:
             _log.warning("model_failed", model=model, reason=error.message)
             self._announce(model, "failed", name=spec, reason=error.message)
-        else:
-            self._announce(model, "ready", name=name)
+            return
+        if fault:
+            _log.warning("model_partial", model=model, reason=fault)
+        self._announce(model, "partial" if fault else "ready", name=name, reason=fault)
 
-    def _warm_encoder(self) -> str:
+    def _warm_encoder(self) -> tuple[str, str]:
+        """Its name, and what of it is missing."""
         classifier = self._parts.classifier
         if classifier is None:
-            return ""
+            return "", ""
         classifier.classify(["warm up"])
         library = self.library()
         if library is not None:
             library.refresh()
-        return classifier.name
+        model: object = classifier
+        return classifier.name, model.spam_fault() if isinstance(model, Explaining) else ""
 
-    def _warm_generator(self) -> str:
+    def _warm_generator(self) -> tuple[str, str]:
         generator = self._parts.generator
         if generator is None:
-            return ""
+            return "", ""
         for _ in generator.stream(warming_prompt(), limit=1):
             break
-        return generator.name
+        return generator.name, ""
 
     def _announce(self, model: str, state: str, *, name: str = "", reason: str = "") -> None:
-        METRICS.model_state.labels(model=model).set(1 if state == "ready" else 0)
+        METRICS.model_state.labels(model=model).set(1 if state in {"ready", "partial"} else 0)
         if self._parts.redis_url:
             from redis.exceptions import RedisError
 

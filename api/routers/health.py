@@ -29,14 +29,18 @@ def livez() -> dict[str, str]:
 
 @router.get("/readyz", operation_id="readyz", responses={503: {"model": Ready}})
 def readyz(parts: Parts, response: Response) -> Ready:
-    """Ready for work. Without Redis it is degraded and still answers: mail is kept, rows are swept up later."""
+    """Ready for work. Degraded, and still answering: without Redis (mail is kept, rows are swept up later), or with a model
+    that failed or lacks a part (triage goes on with its other stages).
+    """
     checks = {"database": _database(parts), "redis": "up" if parts.limiter.ping() else "down"}
+    models = parts.bus.models()
+    lacking = "down" in checks.values() or any(fact["state"] in {"failed", "partial"} for fact in models.values())
     status: Literal["ready", "degraded", "down"] = (
-        "down" if checks["database"] == "down" else "degraded" if "down" in checks.values() else "ready"
+        "down" if checks["database"] == "down" else "degraded" if lacking else "ready"
     )
     if status == "down":
         response.status_code = 503
-    return Ready(status=status, checks=checks, models=parts.bus.models())
+    return Ready(status=status, checks=checks, models=models)
 
 
 def may_read_metrics(request: Request) -> Caller | None:

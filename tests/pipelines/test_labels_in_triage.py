@@ -6,13 +6,16 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
+from api.main import create_app
 from assistant.db.messages import Message, Thread
 from assistant.services import contacts, corrections, intents, rules
 from assistant.settings import ROOT, Settings
 from assistant.states import TriageState
 from pipelines.container import Container, build
+from tests.api.conftest import serve
 from tests.assistant.rows import a_thread, an_inbound
 
 
@@ -140,3 +143,19 @@ def test_without_the_judge_of_spam_the_other_heads_go_on_and_a_person_is_told_ho
     assert step["outcome"] == "failed" and "spam was not judged" in step["reason"] and "notifyr train" in step["reason"]
     assert message.triage == TriageState.PARTIAL and thread.needs_review
     assert reason == "the contact asked not to be written to"
+
+
+def test_a_missing_judge_of_spam_makes_the_installation_degraded_with_the_way_to_mend_it(
+    make_settings: Callable[..., Settings], sqlite_url: str, valkey_url: str, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(ROOT / "deploy/weights/encoder", tmp_path / "encoder"))
+    shutil.rmtree(folder / "spam")
+    settings = make_settings(database_url=sqlite_url, redis_url=valkey_url, encoder=f"onnx:{folder}", generator="off")
+    wired = build(settings)
+    wired.triage.warm(("inbound",))
+    with serve(create_app(wired)) as url:
+        said = httpx.get(f"{url}/readyz", trust_env=False)
+    wired.close()
+    assert said.status_code == 200 and said.json()["status"] == "degraded"
+    encoder = said.json()["models"]["encoder"]
+    assert encoder["state"] == "partial" and "notifyr train" in encoder["reason"]
