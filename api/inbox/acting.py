@@ -53,7 +53,7 @@ async def act_on(
             with page.container.database.transaction() as session:
                 did = do(session)
         except NotifyrError as error:
-            if error.status >= 500:
+            if error.status >= 500 and not page.read_only:
                 raise
             return show(page, thread_id=thread_id, problem=error, compose=compose, **query)
         path = f"/inbox/{after}" if after else "/inbox"

@@ -14,6 +14,9 @@ from assistant.states import SuggestionState
 
 __all__ = ["card_of", "chosen", "cut", "lit"]
 
+_COST = "0.00"
+"""What a draft costs: every model of this version runs on this machine. A hosted one has to store its price with the draft."""
+
 
 def chosen(page: Page, drafted: Sequence[Suggestion]) -> Suggestion | None:
     """The draft the card is about: the one the address names, while it can still be sent, else the newest."""
@@ -40,6 +43,7 @@ def card_of(
         "others": others,
         "walk": None,
         "stream": "",
+        "cost": _COST,
     }
     if current is None:
         return values

@@ -156,12 +156,14 @@ async def reply(page: SignedIn, thread_id: Id) -> Response:
     """Send a reply, a reply to all or a forward, after the undo window or at a later moment."""
     form = await page.form()
     kind, text = _kind(form), field(form, "text").strip()
-    await run_sync(_keep, page, thread_id, _kept(kind), text, _typed(form))
     problem: NotifyrError | None = None
     try:
+        await run_sync(_keep, page, thread_id, _kept(kind), text, _typed(form))
         await _keep_files(page, form, thread_id=thread_id, kind=_kept(kind))
     except NotifyrError as error:
         problem = error
+    finally:
+        await form.close()
     await run_sync(page.container.limiter.hit, RULES["send"], page.agent.id)
 
     def do(session: Session) -> dict[str, str]:
@@ -176,9 +178,11 @@ async def reply(page: SignedIn, thread_id: Id) -> Response:
 
 
 def _keep(page: Page, thread_id: str, kind: str, text: str, fields: dict[str, str] | None) -> None:
+    page.typed[kind] = text
     if text:
         with page.container.database.transaction() as session:
             drafts.save(session, thread_id, agent_id=page.agent.id, text=text, kind=kind, fields=fields)
+    del page.typed[kind]
 
 
 def _recipients(form: FormData, begun: composing.Outline) -> tuple[list[Address] | None, list[Address], list[Address]]:
@@ -247,9 +251,15 @@ async def note(page: SignedIn, thread_id: Id) -> Response:
     """Write an internal note. It never leaves."""
     form = await page.form()
     text = field(form, "text").strip()
-    await run_sync(_keep, page, thread_id, "note", text, None)
+    problem: NotifyrError | None = None
+    try:
+        await run_sync(_keep, page, thread_id, "note", text, None)
+    except NotifyrError as error:
+        problem = error
 
     def do(session: Session) -> dict[str, str]:
+        if problem is not None:
+            raise problem
         notes.add(session, thread_id, agent_id=page.agent.id, text=text, form_id=f"note:{field(form, 'form_id')[:80]}")
         drafts.discard(session, thread_id, agent_id=page.agent.id, kind="note")
         return {"did": "noted"}

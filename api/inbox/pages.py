@@ -24,8 +24,9 @@ from api.inbox import (
     review,
     trust,
 )
-from api.inbox.shell import SignedIn, go, static_file
+from api.inbox.shell import Page, SignedIn, go, static_file
 from api.inbox.views import show
+from assistant.errors import StorageError
 from assistant.services import merging, threads
 
 __all__ = ["router"]
@@ -82,6 +83,15 @@ def thread(
             return go(f"/inbox/{at}?{page.request.url.query}")
         unread = threads.get_thread(session, thread_id).unread
     if unread and page.request.headers.get("purpose") != "prefetch":
+        _mark_read(page, thread_id)
+    return show(page, thread_id=thread_id, view=view, sort=sort, q=q, cursor=cursor, compose=compose)
+
+
+def _mark_read(page: Page, thread_id: str) -> None:
+    """A thread that cannot be marked is read all the same: the page says that nothing can be changed."""
+    try:
         with page.container.database.transaction() as session:
             threads.mark_read(session, thread_id, agent_id=page.agent.id)
-    return show(page, thread_id=thread_id, view=view, sort=sort, q=q, cursor=cursor, compose=compose)
+    except StorageError:
+        if not page.read_only:
+            raise

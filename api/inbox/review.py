@@ -16,7 +16,7 @@ from api.inbox.shell import Page, SignedIn, render
 from assistant.backends.coordination import RULES
 from assistant.db.messages import Suggestion
 from assistant.db.session import after_commit
-from assistant.errors import Conflict, NotFound
+from assistant.errors import Conflict, NotFound, NotifyrError
 from assistant.services import drafts, suggestions, threads
 from assistant.states import SuggestionState
 
@@ -33,9 +33,11 @@ class Replying(Conflict):
 
 def _keep(page: Page, thread_id: str, text: str, suggestion_id: str) -> None:
     """Keep the words of a send before it is tried, in a transaction of their own: a refused send must not lose them."""
+    page.typed["edit"] = text
     if text:
         with page.container.database.transaction() as session:
             drafts.save(session, thread_id, agent_id=page.agent.id, text=text, kind="edit", suggestion_id=suggestion_id)
+    del page.typed["edit"]
 
 
 def _unlocked(page: Page, thread_id: str) -> None:
@@ -54,12 +56,18 @@ async def accept(page: SignedIn, suggestion_id: Id) -> Response:
     form = await page.form()
     thread_id = field(form, "thread_id")
     text = field(form, "text") if "text" in form else None
-    if text is not None:
-        await run_sync(_keep, page, thread_id, text, suggestion_id)
+    problem: NotifyrError | None = None
+    try:
+        if text is not None:
+            await run_sync(_keep, page, thread_id, text, suggestion_id)
+    except NotifyrError as error:
+        problem = error
     await run_sync(page.container.limiter.hit, RULES["send"], page.agent.id)
     override = bool(field(form, "override"))
 
     def do(session: Session) -> dict[str, str]:
+        if problem is not None:
+            raise problem
         found = threads.get_suggestion(session, suggestion_id)
         if not override and found.state == SuggestionState.PROPOSED:
             _unlocked(page, found.thread_id)

@@ -7,7 +7,7 @@ import mimetypes
 import re
 from collections.abc import Mapping
 from datetime import UTC
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any
@@ -30,6 +30,7 @@ from assistant.backends.coordination import RULES
 from assistant.clock import utcnow
 from assistant.db.access import Agent, AgentSession
 from assistant.errors import NotAuthenticated, NotFound, NotifyrError
+from assistant.services import access
 
 __all__ = [
     "Page",
@@ -129,6 +130,13 @@ class Page:
         self.agent = agent
         self.opened = opened
         self.container = container_of(request)
+        self.typed: dict[str, str] = {}
+        """Words of a form that could not be kept, by kind: the page after it has them still."""
+
+    @cached_property
+    def read_only(self) -> str:
+        """Why nothing can be changed just now, while reading works; empty when it can."""
+        return self.container.database.refusal(lambda session: access.touch_session(session, self.opened.id))
 
     @property
     def preferences(self) -> dict[str, Any]:

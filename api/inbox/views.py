@@ -139,7 +139,8 @@ def _thread(session: Session, page: Page, thread_id: str, compose: str) -> dict[
         "agents": names,
         "siblings": merging.siblings(session, found),
         "labels": labels.of_threads(session, [thread_id])[thread_id],
-        "edit": editing.text if editing and current and editing.suggestion_id == current.id else None,
+        "edit": page.typed.get("edit")
+        or (editing.text if editing and current and editing.suggestion_id == current.id else None),
         "contact": directory.get_contact(session, found.contact_id),
         "blocked": _blocked(session, found),
         "consent": contacts.standing(session, found.contact),
@@ -167,7 +168,8 @@ def _composer(session: Session, page: Page, thread: Thread, kind: str, left: str
         "cc": typed.get("cc", start.cc),
         "bcc": typed.get("bcc", ""),
         "subject": typed.get("subject", start.subject),
-        "text": draft.text if draft is not None else (left if kept == "reply" and left else start.text),
+        "text": page.typed.get(kept)
+        or (draft.text if draft is not None else (left if kept == "reply" and left else start.text)),
         "draft": draft is not None,
         "along": start.files,
         "uploads": uploads.of(session, agent_id=page.agent.id, thread_id=thread.id, kind=kept),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import uniform
@@ -30,6 +30,16 @@ _BUSY_SECONDS = 30
 """How long a writer waits for the others on SQLite."""
 _READ_ONLY = "25006"
 """PostgreSQL's read_only_sql_transaction, as after a failover to a standby."""
+_UNWRITABLE = {
+    _READ_ONLY: "the database takes no changes, it is read-only",
+    "53100": "the disk of the database is full",
+    sqlite3.SQLITE_READONLY: "the database takes no changes, it is read-only",
+    sqlite3.SQLITE_FULL: "the disk of the database is full",
+    sqlite3.SQLITE_IOERR: "the disk of the database refuses",
+}
+"""What makes a database that still reads: PostgreSQL's states and SQLite's codes."""
+_TRY_AGAIN = 5.0
+"""Seconds for which a refusal is believed before it is tried once more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +101,7 @@ class Database:
     ) -> None:
         self.dispatch = dispatch
         self.announce = announce
+        self._refusal = ("", 0.0)
         self.engine = _engine(url, pool_size)
         self._reader = self.engine.execution_options(notifyr_reading=True)
 
@@ -105,7 +116,10 @@ class Database:
             with session:
                 yield session
                 session.commit()
+            self._refusal = ("", 0.0)
         except (OperationalError, InternalError, PoolTimeout) as error:
+            if why := _unwritable(error):
+                self._refusal = (why, monotonic())
             if (ours := _refused(error)) is None:
                 raise
             raise ours from error
@@ -115,6 +129,14 @@ class Database:
             except Exception:  # noqa: BLE001  # see below
                 # The rows are committed. A broker or bus that is down costs time, never a message.
                 _log.warning("after_commit_failed", exc_info=True)
+
+    def refusal(self, probe: Callable[[Session], None]) -> str:
+        """Why nothing can be written although reading works; empty when it can. Looked at again by a small write, `probe`."""
+        why, at = self._refusal
+        if why and monotonic() - at > _TRY_AGAIN:
+            with suppress(StorageError), self.transaction() as session:
+                probe(session)
+        return self._refusal[0]
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
@@ -139,6 +161,12 @@ def _refused(error: OperationalError | InternalError | PoolTimeout) -> StorageEr
     if isinstance(error, InternalError) and getattr(error.orig, "sqlstate", "") != _READ_ONLY:
         return None
     return StorageError(f"the database refused: {type(error.orig).__name__}: {error.orig}")
+
+
+def _unwritable(error: OperationalError | InternalError | PoolTimeout) -> str:
+    original = getattr(error, "orig", None)
+    code = getattr(original, "sqlite_errorcode", 0) & 0xFF
+    return _UNWRITABLE.get(code) or _UNWRITABLE.get(getattr(original, "sqlstate", "") or "", "")
 
 
 def _engine(url: str, pool_size: int) -> Engine:

@@ -27,7 +27,9 @@ def post(client: httpx.Client, path: str, **fields: str) -> httpx.Response:
 def events(page: str) -> list[str]:
     """The lines between the messages, in their order, without their ages."""
     found = re.findall(r'<li class="event" data-event="[\w-]+">(.*?)</li>', unescape(page), re.S)
-    return [" ".join(re.sub(r"<time.*?</time>|<[^>]+>", " ", one, flags=re.S).split()) for one in found]
+    return [
+        " ".join(re.sub(r"<time.*?</time>|<[^>]+>", " ", one, flags=re.S).split()).removesuffix(" ·") for one in found
+    ]
 
 
 def test_assignments_and_states_stand_in_the_thread_with_who_did_it(world: World) -> None:

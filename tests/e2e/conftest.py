@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
+from api.main import create_app
+from pipelines.container import Container
+from tests.api.conftest import World, serve
 from tests.support.installation import Installation, installation
 from tests.support.servers import SmtpSink, find_binary, smtp_sink_server
 
@@ -100,6 +103,37 @@ def new_page(server: Installation, browser: Browser, signed_in: Path) -> Iterato
         return page
 
     yield make
+    for context in contexts:
+        context.close()
+    assert problems == []
+
+
+@pytest.fixture
+def world(container: Container) -> Iterator[World]:
+    with serve(create_app(container)) as url:
+        made = World(container, create_app(container), url)
+        made.fill()
+        yield made
+
+
+@pytest.fixture
+def desk(world: World, browser: Browser) -> Iterator[Callable[..., Page]]:
+    """`desk("agent@example.org", width=375)`: a signed-in page of an agent. An error in the console fails the test."""
+    contexts, problems = [], []
+
+    def open_page(email: str = "admin@example.org", *, width: int = 1440, **options: object) -> Page:
+        context = browser.new_context(base_url=world.url, viewport={"width": width, "height": 900}, **options)  # type: ignore[arg-type]
+        contexts.append(context)
+        page = context.new_page()
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.goto("/sign-in")
+        page.fill("input[type=email]", email)
+        page.fill("input[type=password]", PASSWORD)
+        page.click("button.primary")
+        page.wait_for_url("**/inbox**")
+        return page
+
+    yield open_page
     for context in contexts:
         context.close()
     assert problems == []

@@ -10,57 +10,24 @@ import os
 import re
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import APIResponse, Browser, Page, Route, WebSocketRoute, expect
+from playwright.sync_api import APIResponse, Page, Route, WebSocketRoute, expect
 
-from api.main import create_app
 from assistant.clock import utcnow
 from assistant.db.access import AgentSession
 from assistant.db.messages import Message, Suggestion, Thread
 from assistant.db.session import Event
 from assistant.states import Direction, SuggestionState
-from pipelines.container import Container
-from tests.api.conftest import PASSWORD, World, serve
+from tests.api.conftest import World
 
 MANY = int(os.environ.get("TEST_REVIEW_SUGGESTIONS", "100"))
 TEXT = (
     "Hello Ana,\n\nWe send a refund within 14 days. You can follow it in your account today.\n\nKind regards,\nSupport"
 )
 SOURCE = "We send a refund within 14 days. You can follow it in your account."
-
-
-@pytest.fixture
-def world(container: Container) -> Iterator[World]:
-    with serve(create_app(container)) as url:
-        made = World(container, create_app(container), url)
-        made.fill()
-        yield made
-
-
-@pytest.fixture
-def desk(world: World, browser: Browser) -> Iterator[Callable[..., Page]]:
-    """`desk("agent@example.org", width=375)`: a signed-in page of an agent. An error in the console fails the test."""
-    contexts, problems = [], []
-
-    def open_page(email: str = "admin@example.org", *, width: int = 1440, **options: object) -> Page:
-        context = browser.new_context(base_url=world.url, viewport={"width": width, "height": 900}, **options)  # type: ignore[arg-type]
-        contexts.append(context)
-        page = context.new_page()
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.goto("/sign-in")
-        page.fill("input[type=email]", email)
-        page.fill("input[type=password]", PASSWORD)
-        page.click("button.primary")
-        page.wait_for_url("**/inbox**")
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert problems == []
 
 
 def proposal(world: World, *, flagged: bool = False, **values: object) -> tuple[str, str]:
