@@ -52,6 +52,7 @@ def hashed(text: str, *, short: bool = False) -> npt.NDArray[np.int64]:
     if short:
         squeezed = " ".join(unicodedata.normalize("NFKC", text).lower().split())[:400]
         grams.update("~" + squeezed[i : i + n] for n in (3, 4, 5) for i in range(max(0, len(squeezed) - n + 1)))
-    return np.unique(
-        np.fromiter((zlib.crc32(gram.encode("utf-8", "replace")) % COLUMNS for gram in grams), np.int64, len(grams))
-    )
+    if not grams:
+        return np.zeros(0, dtype=np.int64)
+    lines = "\n".join(grams).encode("utf-8", "replace").split(b"\n")  # none of them has a line break
+    return np.unique(np.fromiter(map(zlib.crc32, lines), np.int64, len(lines)) % COLUMNS)

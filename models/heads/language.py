@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
 from assistant.values import Label
@@ -14,8 +16,9 @@ LANGUAGES = (
     "ar bg bn cs da de el en es et fa fi fr he hi hr hu id it ja ko lt lv ms nl no pl pt ro ru sk sl sr sv th tr uk ur vi zh"
 ).split()
 _READ = 2000
-_LETTERS = 6
+_LETTERS, _DENSE_LETTERS = 6, 2
 """Letters below which nobody can tell; Chinese, Japanese and Korean need two."""
+_DENSE = re.compile("[\u3040-\u9fff\uac00-\ud7a3]")
 
 
 class Languages:
@@ -31,9 +34,8 @@ class Languages:
         found: list[Label | None] = []
         for whole in texts:
             text = whole[:_READ]
-            letters = sum(c.isalpha() for c in text)
-            dense = sum("\u3040" <= c <= "\u9fff" or "\uac00" <= c <= "\ud7a3" for c in text)
-            if letters < _LETTERS and dense < 2:
+            enough = len(list(islice(filter(str.isalpha, text), _LETTERS))) == _LETTERS
+            if not enough and len(_DENSE.findall(text)) < _DENSE_LETTERS:
                 found.append(None)
                 continue
             code, probability = identifier.classify(text)

@@ -11,7 +11,7 @@ import re
 import unicodedata
 import zlib
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from itertools import combinations, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,9 +34,40 @@ _BASES = str.maketrans({"ı": "i", "ł": "l", "ø": "o", "đ": "d", "æ": "ae", 
 """Letters that Unicode does not take apart."""
 _NEAR = 6
 """Words within which two concepts belong together."""
+_DROPPED = frozenset({"Mn", "Cf", "Cs"})
+"""Accents, invisible characters and halves of characters."""
+_REMEMBERED = 1 << 14
+"""Words, and characters, whose part in a wording is worked out once: most texts are made of the same few thousand."""
+_USUAL = 40
+"""Longest word that is remembered."""
+_ENDS, _OF_WHAT = frozenset({"remove", "cease", "consent"}), frozenset({"mail", "reach"})
+"""Concepts that ask for an end where they stand together."""
 
 
-@dataclass(frozen=True)
+class _Kept(dict[int, int | None]):
+    """For `str.translate`: what is dropped becomes None."""
+
+    def __missing__(self, code: int) -> int | None:
+        kept = None if unicodedata.category(chr(code)) in _DROPPED else code
+        if len(self) < _REMEMBERED:
+            self[code] = kept
+        return kept
+
+
+_KEPT = _Kept()
+
+
+@dataclass(frozen=True, eq=False)
+class Phrase:
+    """Words that stand near each other and what they stand for."""
+
+    name: str
+    pieces: tuple[str, ...]
+    """Without all of these the phrase cannot be there."""
+    pattern: re.Pattern[str]
+
+
+@dataclass(frozen=True, eq=False)  # what its words stand for is remembered for each lexicon
 class Lexicon:
     """Concepts by the words and phrases that stand for them, and the messages that are nothing but an opt-out."""
 
@@ -45,28 +76,42 @@ class Lexicon:
     words: dict[str, tuple[str, ...]]
     """A word and the concepts that it stands for; so are `beginnings`, of words with any ending."""
     beginnings: dict[str, tuple[str, ...]]
-    phrases: dict[str, list[tuple[str, tuple[str, ...], re.Pattern[str]]]]
-    """By the longest piece of a phrase: concept, all pieces without which the phrase cannot be there, and the phrase."""
+    phrases: dict[str, list[Phrase]]
+    """By the longest word of a phrase; so are `begun`, where that is the beginning of a word, and `unspaced`."""
+    begun: dict[str, list[Phrase]]
+    unspaced: dict[str, list[Phrase]]
 
     def found(self, text: str) -> list[tuple[str, int]]:
         """Concept and place (in words) of every mention in a folded text."""
         hits: list[tuple[str, int]] = []
+        there: dict[Phrase, None] = {}
         dense = 0
+        plain = text.isascii()
         for place, token in enumerate(text.split(" ")):
             for word in _LETTERS.findall(token):
-                stands = {*self.words.get(word, ())}
-                for end in range(2, len(word) + 1):
-                    if word[:end] in self.beginnings:
-                        stands.update(self.beginnings[word[:end]])
-                hits += [(name, place + dense // 2) for name in sorted(stands)]
-            dense += len(_UNSPACED.findall(token))  # without spaces two letters count as a word
-        there = [phrase for piece, phrases in self.phrases.items() if piece in text for phrase in phrases]
-        for name, pieces, pattern in there:
-            if all(piece in text for piece in pieces):
-                for match in pattern.finditer(text):
+                names, phrases = (_stands if len(word) <= _USUAL else _stands.__wrapped__)(self, word)
+                hits += [(name, place + dense // 2) for name in names]
+                there |= dict.fromkeys(phrases)
+            if not plain:
+                dense += len(_UNSPACED.findall(token))  # without spaces two letters count as a word
+        if dense:
+            there |= {one: None for piece, phrases in self.unspaced.items() if piece in text for one in phrases}
+        for phrase in there:
+            if all(piece in text for piece in phrase.pieces):
+                for match in phrase.pattern.finditer(text):
                     before = text[: match.start()]
-                    hits.append((name, before.count(" ") + len(_UNSPACED.findall(before)) // 2))
+                    hits.append((phrase.name, before.count(" ") + len(_UNSPACED.findall(before)) // 2))
         return hits
+
+
+@lru_cache(_REMEMBERED)
+def _stands(lexicon: Lexicon, word: str) -> tuple[tuple[str, ...], tuple[Phrase, ...]]:
+    """Concepts that a word stands for, and the phrases that it may be a part of."""
+    names, phrases = {*lexicon.words.get(word, ())}, [*lexicon.phrases.get(word, ())]
+    for end in range(1, min(len(word), _USUAL) + 1):
+        names.update(lexicon.beginnings.get(word[:end], ()))
+        phrases += lexicon.begun.get(word[:end], ())
+    return tuple(sorted(names)), tuple(phrases)
 
 
 def columns(text: str, lexicon: Lexicon | None = None) -> npt.NDArray[np.int64]:
@@ -75,16 +120,31 @@ def columns(text: str, lexicon: Lexicon | None = None) -> npt.NDArray[np.int64]:
 
     plain = folded(text[:_READ])
     words = _WORD.findall(plain)
-    grams = {f"w {word}" for word in words}
-    grams.update(f"b {a} {b}" for a, b in pairwise(words))
-    for word in words:
-        edged = f"<{word}>"
-        grams.update(edged[i : i + n] for n in (3, 4) for i in range(len(edged) - n + 1))
-        if _UNSPACED.search(word):
-            grams.update(word[i : i + n] for n in (1, 2) for i in range(len(word) - n + 1))
+    found: set[int] = set()
+    for word in set(words):
+        found.update((_pieces if len(word) <= _USUAL else _pieces.__wrapped__)(word))
+    grams = {f"b {a} {b}" for a, b in pairwise(words)}
     if lexicon is not None:
         grams |= _concepts(plain, lexicon)
-    return np.unique(np.fromiter((zlib.crc32(g.encode()) % COLUMNS for g in grams), np.int64, len(grams)))
+    found.update(_hashed(grams))
+    return np.array(sorted(found), dtype=np.int64)
+
+
+@lru_cache(_REMEMBERED)
+def _pieces(word: str) -> tuple[int, ...]:
+    """Columns of a word and its pieces."""
+    edged = f"<{word}>"
+    grams = {f"w {word}", *(edged[i : i + n] for n in (3, 4) for i in range(len(edged) - n + 1))}
+    if _UNSPACED.search(word):
+        grams.update(word[i : i + n] for n in (1, 2) for i in range(len(word) - n + 1))
+    return tuple(_hashed(grams))
+
+
+def _hashed(grams: set[str]) -> list[int]:
+    """A column for each; none of them has a line break."""
+    if not grams:
+        return []
+    return [found % COLUMNS for found in map(zlib.crc32, "\n".join(grams).encode().split(b"\n"))]
 
 
 def sentences(text: str) -> list[str]:
@@ -95,8 +155,8 @@ def sentences(text: str) -> list[str]:
 
 def may_ask_out(sentence: str) -> bool:
     """Whether a sentence has any of the words without which nobody asks not to be written to."""
-    names = {name for name, _ in optout_lexicon().found(folded(sentence[:_READ]))}
-    return bool(names & {"out", "withdraw"} or (names & {"remove", "cease", "consent"} and names & {"mail", "reach"}))
+    names = {name for name, _ in _of_asking().found(folded(sentence[:_READ]))}
+    return bool(names & {"out", "withdraw"} or (names & _ENDS and names & _OF_WHAT))
 
 
 def _concepts(plain: str, lexicon: Lexicon) -> set[str]:
@@ -114,34 +174,54 @@ def _concepts(plain: str, lexicon: Lexicon) -> set[str]:
 
 def folded(text: str) -> str:
     """Lower case without accents and invisible characters, one space between words."""
+    if text.isascii():
+        return " ".join(text.lower().split())
     text = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", text).casefold().translate(_BASES))
-    kept = "".join(c for c in text if unicodedata.category(c) not in {"Mn", "Cf", "Cs"})
-    return " ".join(kept.replace("’", "'").split())
+    return " ".join(text.translate(_KEPT).replace("’", "'").split())
 
 
 @cache
 def optout_lexicon() -> Lexicon:
     """The words of `optout.json`."""
     found = json.loads(Path(__file__).with_name("optout.json").read_text(encoding="utf-8"))
+    return _lexicon(found["concepts"], frozenset(folded(phrase) for phrase in found["whole"]))
+
+
+@cache
+def _of_asking() -> Lexicon:
+    """The part of it that `may_ask_out` asks for: every sentence of every mail is looked through."""
+    found = json.loads(Path(__file__).with_name("optout.json").read_text(encoding="utf-8"))["concepts"]
+    return _lexicon({name: found[name] for name in sorted({"out", "withdraw", *_ENDS, *_OF_WHAT})}, frozenset())
+
+
+def _lexicon(concepts: dict[str, list[str]], whole: frozenset[str]) -> Lexicon:
     words: dict[str, set[str]] = {}
     beginnings: dict[str, set[str]] = {}
-    phrases: dict[str, list[tuple[str, tuple[str, ...], re.Pattern[str]]]] = {}
-    for name, listed in sorted(found["concepts"].items()):
+    phrases: dict[str, list[Phrase]] = {}
+    begun: dict[str, list[Phrase]] = {}
+    unspaced: dict[str, list[Phrase]] = {}
+    for name, listed in sorted(concepts.items()):
         for phrase in sorted({folded(one) for one in listed}):
             stem = phrase.removesuffix("*")
             if _UNSPACED.search(phrase):
-                phrases.setdefault(phrase, []).append((name, (phrase,), re.compile(re.escape(phrase))))
+                unspaced.setdefault(phrase, []).append(Phrase(name, (phrase,), re.compile(re.escape(phrase))))
             elif _LETTERS.fullmatch(stem):
                 (beginnings if phrase.endswith("*") else words).setdefault(stem, set()).add(name)
             else:
                 pieces = tuple(_LETTERS.findall(phrase))
-                phrases.setdefault(max(pieces, key=len), []).append((name, pieces, _pattern(phrase)))
+                longest = max(pieces, key=len)
+                open_ended = re.search(rf"(?<!\w){re.escape(longest)}\*", phrase)
+                (begun if open_ended else phrases).setdefault(longest, []).append(
+                    Phrase(name, pieces, _pattern(phrase))
+                )
     return Lexicon(
-        whole=frozenset(folded(phrase) for phrase in found["whole"]),
-        names=tuple(sorted(found["concepts"])),
+        whole=whole,
+        names=tuple(sorted(concepts)),
         words={word: tuple(sorted(names)) for word, names in words.items()},
         beginnings={word: tuple(sorted(names)) for word, names in beginnings.items()},
         phrases=phrases,
+        begun=begun,
+        unspaced=unspaced,
     )
 
 

@@ -19,7 +19,7 @@ from models.heads.labeller import Labeller
 from models.heads.language import Languages
 from models.heads.linear import calibrated
 from models.heads.weights import Weights
-from models.heads.wording import folded, may_ask_out, optout_lexicon, sentences
+from models.heads.wording import columns, folded, may_ask_out, optout_lexicon, sentences
 from models.training import figures, labels
 from pipelines.stages.classify import OPT_OUT_SURE, OPT_OUT_UNSURE
 
@@ -200,6 +200,27 @@ def test_two_heads_with_one_name_are_refused(copied: Path) -> None:
     manifest.write_text(text.replace('"urgency": {', '"sentiment": {'), encoding="utf-8")
     with pytest.raises(ModelUnavailable, match=r"sentiment is there twice.*notifyr train"):
         Weights(copied).mixed()
+
+
+def test_the_short_word_list_asks_for_the_same_sentences_as_the_whole_one() -> None:
+    for one in labels.optout_phrases():
+        names = {name for name, _ in optout_lexicon().found(folded(one.text[:1200]))}
+        ends, of_what = names & {"remove", "cease", "consent"}, names & {"mail", "reach"}
+        assert may_ask_out(one.text) == bool(names & {"out", "withdraw"} or (ends and of_what)), one.text
+
+
+def test_a_wording_has_the_same_columns_the_second_time_and_with_words_too_long_to_remember() -> None:
+    for text in (
+        "",
+        "Please stop e-mailing me!",
+        "取消订阅 请不要再发邮件",
+        "nein, danke " + "x" * 900,
+        "ſtop ﬁne ½ don’t",
+    ):
+        first = columns(text, optout_lexicon())
+        assert first.tolist() == sorted(set(first.tolist())) == columns(text, optout_lexicon()).tolist()
+        assert folded(text) == folded(folded(text))
+    assert set(columns("stop now").tolist()) < set(columns("stop now please").tolist())
 
 
 def test_words_are_compared_without_accents_and_case() -> None:
