@@ -22,7 +22,8 @@ FILES = {
 ICONS = (
     "archive arrow-left check chevron-down clock command ellipsis file-text flag inbox info keyboard book-open mail mail-open "
     "moon paperclip pencil refresh-cw reply search send settings shield-alert sparkles star sun trash-2 undo-2 upload user "
-    "user-plus users x log-out triangle-alert image-off tag square-pen sticky-note git-merge list-filter"
+    "user-plus users x log-out triangle-alert image-off tag square-pen sticky-note git-merge list-filter "
+    "message-square message-circle bell"
 ).split()
 STATIC = Path(__file__).resolve().parent.parent / "api" / "inbox" / "static"
 

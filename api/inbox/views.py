@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 from fastapi.responses import HTMLResponse
 from sqlalchemy.orm import Session
 
-from api.inbox import frames, learning, words
+from api.inbox import frames, learning, starts, words
 from api.inbox.card import card_of, chosen
 from api.inbox.happening import between, folded
 from api.inbox.shell import Page, render
@@ -26,6 +26,7 @@ from assistant.services import (
     labels,
     merging,
     notes,
+    overview,
     profiles,
     saved_filters,
     searching,
@@ -65,8 +66,10 @@ def show(
             cursor=cursor or None,
             filters=searching.read(q, zone=page.zone, agent_id=page.agent.id),
         )
+        counts, channels = threads.counted(session)
         values: dict[str, Any] = {
-            "counts": threads.counts(session),
+            "counts": counts,
+            "channels": channels,
             "rows": listed.items,
             "next_cursor": listed.next_cursor,
             "did": _did(session, page),
@@ -75,7 +78,9 @@ def show(
             "filters": saved_filters.counted(session, page.agent.id, zone=page.zone),
             "row_labels": labels.of_threads(session, [row.id for row in listed.items]),
             "crowds": container.bus.crowds([row.id for row in listed.items]),
+            "told": {} if listed.items else _told(session, page, view),
         }
+    smtp = starts.listener(container.settings)
     query = {"view": view, "sort": sort, "q": q}
     tail = urlencode({name: value for name, value in query.items() if value and value != "newest"})
     here = f"/inbox{'/' + thread_id if thread_id else ''}?{tail}"
@@ -91,8 +96,10 @@ def show(
         here=here,
         models=container.bus.models(),
         place=place,
-        smtp=_smtp(page),
+        smtp=smtp,
+        starts=starts.lines(smtp),
         views=words.VIEW_WORDS,
+        channel_words=words.CHANNEL_WORDS,
         sorts=threads.SORTS,
         marks=words.MARKS,
         presets=PRESETS,
@@ -104,6 +111,14 @@ def show(
         # This page answers a form's post, whose own address nobody can read again.
         answer.headers["HX-Push-Url"] = here
     return answer
+
+
+def _told(session: Session, page: Page, view: str) -> dict[str, Any]:
+    """What an empty view says besides that it is empty, asked for only then."""
+    if view == "spam":
+        return {"held": overview.held_lately(session), "days": overview.HELD_DAYS}
+    midnight = utcnow().astimezone(page.zone).replace(hour=0, minute=0, second=0, microsecond=0)
+    return {"done": overview.done_since(session, midnight), "sleeper": overview.longest_snoozed(session)}
 
 
 def _thread(session: Session, page: Page, thread_id: str, compose: str) -> dict[str, Any]:
@@ -220,12 +235,3 @@ def _seconds_left(session: Session, message_id: str) -> int:
     if message.status != Delivery.HELD or message.release_at is None:
         return 0
     return max(0, math.ceil((message.release_at - utcnow()).total_seconds()))
-
-
-def _smtp(page: Page) -> dict[str, Any]:
-    settings = page.container.settings
-    try:
-        port = int(settings.path("run", "smtp-address").read_text().rpartition(":")[2])
-    except (OSError, ValueError):
-        port = settings.smtp_port
-    return {"host": settings.smtp_host, "port": port, "address": settings.mail_address}

@@ -12,6 +12,7 @@ from assistant.db.messages import Message
 from assistant.states import Delivery
 
 __all__ = [
+    "CHANNEL_WORDS",
     "FILTERS",
     "HELPS",
     "MARKS",
@@ -41,6 +42,13 @@ VIEW_WORDS: dict[str, tuple[str, str]] = {
     "trash": ("Trash", "trash"),
 }
 """View -> its name and icon, in the order of the rail."""
+
+CHANNEL_WORDS: dict[str, tuple[str, str]] = {
+    "email": ("Email", "mail"),
+    "sms": ("SMS", "message-square"),
+    "whatsapp": ("WhatsApp", "message-circle"),
+}
+"""Channel -> its name and icon. A channel that is not here is shown by its own name."""
 
 MARKS = {
     "ready": "ready",

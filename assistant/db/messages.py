@@ -64,7 +64,7 @@ class Thread(Timestamps, Base):
 
     __table_args__ = (
         # The orders of the lists are indexes on expressions: only migration 0007 knows them (`ix_order_*`).
-        Index("ix_threads_counts", "state", "unread", "needs_review", "has_outbound"),
+        Index("ix_threads_counts", "state", "unread", "needs_review", "has_outbound", "channel"),
         Index("ix_threads_base_subject", "profile_id", "contact_id", "base_subject"),
     )
 

@@ -24,4 +24,7 @@ class ThreadEvent(Timestamps, Base):
     until: Mapped[datetime | None]
     """Of `snoozed`: when it comes back."""
     reason: Mapped[str] = mapped_column(String(200), default="")
-    __table_args__ = (Index("ix_thread_events_thread", "thread_id", "created_at"),)
+    __table_args__ = (
+        Index("ix_thread_events_thread", "thread_id", "created_at"),
+        Index("ix_thread_events_kind", "kind", "created_at"),
+    )

@@ -1,4 +1,4 @@
-"""What people type into the search box: plain words, and `from:`, `subject:`, `is:`, `has:`, `label:`, `before:`, `after:`."""
+"""What people type into the search box: plain words, and `from:`, `subject:`, `is:`, `has:`, `channel:`, `label:`, `before:`, `after:`."""
 
 from __future__ import annotations
 
@@ -16,12 +16,15 @@ EXAMPLES = (
     ("from:ana refund", "refund, written by Ana"),
     ("subject:order is:unread", "unread, with order in the subject"),
     ("has:attachment after:7d", "with files, of the last week"),
+    ("channel:email is:starred", "starred, come by mail"),
     ("is:unassigned before:2026-01-31", "nobody's, until the end of January"),
 )
 """Searches that work, and what they find."""
-_TERM = re.compile(r'(from|subject|is|has|before|after):(?:"([^"]{1,100})"|(\S{1,100}))', re.I)
+_TERM = re.compile(r'(from|subject|is|has|channel|before|after):(?:"([^"]{1,100})"|(\S{1,100}))', re.I)
 _DAYS = re.compile(r"(\d{1,4})([dwmy])", re.I)
 _UNIT = {"d": 1, "w": 7, "m": 30, "y": 365}
+_CHANNELS = {"mail": "email"}
+"""What people also call a channel."""
 _IS: dict[str, dict[str, Any]] = {
     "unread": {"unread": True},
     "read": {"unread": False},
@@ -71,6 +74,7 @@ _READ: dict[str, Callable[[str, tzinfo], dict[str, Any] | None]] = {
     "subject": lambda value, _: {"subject": value},
     "is": lambda value, _: _IS.get(value),
     "has": lambda value, _: {"attachments": True} if value in {"attachment", "attachments", "file"} else None,
+    "channel": lambda value, _: {"channel": _CHANNELS.get(value, value)} if value.isalpha() else None,
     "before": _moment("before", end=True),
     "after": _moment("after", end=False),
 }

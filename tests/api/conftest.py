@@ -83,8 +83,15 @@ class World:
                 id=new_id(),
                 profile_id=self.ids["profile"],
                 contact_id=self.ids["contact"],
-                channel="email",
-                **({"subject": "Where is my refund?", "message_count": 1, "last_inbound_at": utcnow()} | values),
+                **(
+                    {
+                        "channel": "email",
+                        "subject": "Where is my refund?",
+                        "message_count": 1,
+                        "last_inbound_at": utcnow(),
+                    }
+                    | values
+                ),
             )
             session.add(thread)
             session.flush()
