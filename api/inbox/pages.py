@@ -61,9 +61,11 @@ def static(name: str, v: str = "") -> Response:
 
 
 @router.get("/inbox")
-def inbox(page: SignedIn, view: str = "inbox", sort: str = "newest", q: str = "", cursor: str = "") -> HTMLResponse:
-    """A list with nothing open."""
-    return show(page, view=view, sort=sort, q=q, cursor=cursor)
+def inbox(
+    page: SignedIn, view: str = "inbox", sort: str = "newest", q: str = "", cursor: str = "", upto: str = ""
+) -> HTMLResponse:
+    """A list with nothing open: from `cursor` on one page, or as far as `upto`, which names how far down somebody was."""
+    return show(page, view=view, sort=sort, q=q, cursor=cursor, upto=upto)
 
 
 @router.get("/inbox/{thread_id}")
@@ -74,6 +76,7 @@ def thread(
     sort: str = "newest",
     q: str = "",
     cursor: str = "",
+    upto: str = "",
     compose: str = "",
 ) -> Response:
     """A list with one thread open. Opening marks it read. The address of a merged thread leads to the other one."""
@@ -84,7 +87,7 @@ def thread(
         unread = threads.get_thread(session, thread_id).unread
     if unread and page.request.headers.get("purpose") != "prefetch":
         _mark_read(page, thread_id)
-    return show(page, thread_id=thread_id, view=view, sort=sort, q=q, cursor=cursor, compose=compose)
+    return show(page, thread_id=thread_id, view=view, sort=sort, q=q, cursor=cursor, upto=upto, compose=compose)
 
 
 def _mark_read(page: Page, thread_id: str) -> None:

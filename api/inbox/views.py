@@ -50,6 +50,7 @@ def show(
     sort: str = "newest",
     q: str = "",
     cursor: str = "",
+    upto: str = "",
     compose: str = "",
     problem: Any = None,
 ) -> HTMLResponse:
@@ -64,6 +65,7 @@ def show(
             view,
             sort=sort,
             cursor=cursor or None,
+            upto=upto or None,
             filters=searching.read(q, zone=page.zone, agent_id=page.agent.id),
         )
         counts, channels = threads.counted(session)
@@ -72,6 +74,8 @@ def show(
             "channels": channels,
             "rows": listed.items,
             "next_cursor": listed.next_cursor,
+            "last_cursor": listed.last_cursor or "",
+            "covered": upto if len(listed.items) < threads.FARTHEST else "",
             "did": _did(session, page),
             "open": _thread(session, page, thread_id, compose) if thread_id else None,
             "all_labels": labels.every(session),
@@ -81,8 +85,10 @@ def show(
             "told": {} if listed.items else _told(session, page, view),
         }
     smtp = starts.listener(container.settings)
-    query = {"view": view, "sort": sort, "q": q}
-    tail = urlencode({name: value for name, value in query.items() if value and value != "newest"})
+    named = {"view": view, "sort": sort, "q": q, "cursor": cursor, "upto": upto}
+    named = {name: value for name, value in named.items() if value and value != "newest"}
+    tail = urlencode(named)
+    further = urlencode({name: value for name, value in named.items() if name not in {"cursor", "upto"}})
     here = f"/inbox{'/' + thread_id if thread_id else ''}?{tail}"
     answer = render(
         "inbox.html",
@@ -92,6 +98,7 @@ def show(
         sort=sort,
         q=q,
         tail=tail,
+        further=further,
         problem=problem,
         here=here,
         models=container.bus.models(),

@@ -43,6 +43,8 @@ _MAX_WORDS = 8
 class Page(Generic[Item]):
     items: Sequence[Item]
     next_cursor: str | None
+    last_cursor: str | None = None
+    """The place of the last item, where there is one: what a list that is read again reaches to."""
 
 
 @dataclass(frozen=True, slots=True)

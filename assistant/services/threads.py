@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from sqlalchemy import (
@@ -39,6 +40,7 @@ from assistant.services.paging import Key, Page, after, bounded, order_by, read_
 from assistant.states import Delivery, Direction, ThreadState, transition
 
 __all__ = [
+    "FARTHEST",
     "SEARCHED",
     "SORTS",
     "VIEWS",
@@ -80,6 +82,8 @@ _IN_OUTBOX = (
 _LABEL = "label:"
 SEARCHED = 20_000
 """Threads of each state, and contacts, newest first, in which words are looked for; with fewer than that, all of them."""
+FARTHEST = 500
+"""Threads that one page shows at most when it is read again as far down as it was."""
 _CALLED = 500
 """Contacts of a name whose threads are all looked into; a word that fits more of them says little about who."""
 
@@ -178,6 +182,7 @@ def list_threads(
     view: str,
     *,
     cursor: str | None = None,
+    upto: str | None = None,
     limit: int = 50,
     sort: str = "newest",
     filters: Filters | None = None,
@@ -185,15 +190,17 @@ def list_threads(
     """One page of a view in one query; contact, its addresses and the assignee are loaded with it.
 
     A cursor names a place in the order, not a number of rows, so new mail never repeats or hides a thread.
-    Raises `InvalidInput` for an unknown view, sort or cursor.
+    `upto`: instead of `limit` threads all of them until that place, `FARTHEST` at most. Raises `InvalidInput` for an unknown
+    view, sort or cursor.
     """
     if view not in VIEWS:
         raise InvalidInput(f"there is no view of that name; there are {', '.join(VIEWS)}")
     if sort not in SORTS:
         raise InvalidInput(f"there is no sort of that name; there are {', '.join(SORTS)}")
-    limit = bounded(limit)
     keys = SORTS[sort]
+    limit = FARTHEST if upto else bounded(limit)
     place = read_cursor(cursor, sort, keys) if cursor else None
+    end = read_cursor(upto, sort, keys) if upto else None
     narrow = _with_labels(filters or Filters())
     conditions = _narrowed(view, narrow) + ([after(keys, place)] if place is not None else [])
     parts = [
@@ -210,10 +217,20 @@ def list_threads(
         .order_by(*[one.desc() if key.descending else one.asc() for one, key in zip(merged, keys, strict=True)])
         .limit(limit + 1)
     )
+    if end is not None:
+        named = [replace(key, column=partial(_same, column)) for key, column in zip(keys, merged, strict=True)]
+        page = page.where(~after(named, end))
     rows = session.execute(page).unique().all()
     more = len(rows) > limit
     rows = rows[:limit]
-    return Page([row[0] for row in rows], write_cursor(sort, rows[-1][1:]) if more else None)
+    last = write_cursor(sort, rows[-1][1:]) if rows else None
+    if upto and not more:
+        more = bool(list_threads(session, view, cursor=last or upto, limit=1, sort=sort, filters=filters).items)
+    return Page([row[0] for row in rows], (last or upto) if more else None, last)
+
+
+def _same(column: ColumnElement[Any]) -> ColumnElement[Any]:
+    return column
 
 
 def count_up_to(session: Session, view: str, *, filters: Filters, most: int) -> int:

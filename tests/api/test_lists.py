@@ -11,6 +11,7 @@ import pytest
 
 from assistant.clock import utcnow
 from assistant.db.messages import Thread
+from assistant.services import threads
 from assistant.states import ThreadState
 from tests.api.conftest import World
 
@@ -58,6 +59,46 @@ def test_an_act_on_many_threads_can_be_taken_back(world: World, act: str) -> Non
     assert was
     client.post("/inbox-bulk", data={"act": "restore", "was": unescape(was[1]), "view": "all"})
     assert states(world, ids) == before
+
+
+def test_a_list_is_read_again_as_far_down_as_it_was(world: World) -> None:
+    client = world.browser()
+    for _ in range(69):
+        world.thread()
+    first = client.get("/inbox").text
+    shown = re.findall(r'id="row-([\w-]+)"', first)
+    follow = re.search(r'class="more" href="([^"]+)"', first)
+    assert len(shown) == 50 and follow
+    second = client.get(unescape(follow[1])).text
+    upto = re.search(r'data-last="([^"]+)"', second)
+    assert upto
+    new = world.thread()
+    again = client.get("/inbox", params={"upto": upto[1]}).text
+    assert re.findall(r'id="row-([\w-]+)"', again) == [new, *shown, *re.findall(r'id="row-([\w-]+)"', second)]
+    assert 'class="more"' not in again, "there is nothing behind the last one"
+    part = re.search(r'data-last="([^"]+)"', first)
+    assert part
+    half = client.get("/inbox", params={"upto": part[1]}).text
+    assert re.findall(r'id="row-([\w-]+)"', half) == [new, *shown]
+    assert f"cursor={part[1]}" in half
+    assert f"upto={part[1]}" in half, "a thread that is opened keeps the place"
+
+
+def test_a_list_that_was_very_long_is_read_again_in_part(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "FARTHEST", 5)
+    client = world.browser()
+    for _ in range(9):
+        world.thread()
+    end = re.search(r'data-last="([^"]+)"', client.get("/inbox").text)
+    assert end
+    text = client.get("/inbox", params={"upto": end[1]}).text
+    assert len(re.findall(r'id="row-', text)) == 5 and 'class="more"' in text and 'data-upto=""' in text
+
+
+@pytest.mark.parametrize("upto", ["x", "W10", "WyJvbGRlc3Qtd2FpdGluZyIsIDEsICJhIiwgImIiXQ"])
+def test_a_place_of_another_list_is_refused_with_words(world: World, upto: str) -> None:
+    answer = world.browser().get("/inbox", params={"upto": upto}, headers={"accept": "text/html"})
+    assert answer.status_code == 400 and "start from the first page" in answer.text
 
 
 def test_a_forged_undo_changes_nothing(world: World) -> None:

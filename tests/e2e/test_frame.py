@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
 from tests.support.installation import Installation, mail
 from tests.support.servers import wait_until
@@ -53,6 +54,43 @@ def test_more_rows_come_where_the_list_ends_and_stay_when_it_is_read_again(
     )
     page.wait_for_timeout(1000)
     assert page.locator("#rows .row").count() == COUNT
+
+
+def test_the_address_names_how_far_down_the_list_one_was_and_a_reload_comes_back_there(
+    robots: str, new_page: Callable[..., Page]
+) -> None:
+    page = new_page()
+    opened(page, robots)
+    for _ in range(53):
+        page.keyboard.press("j")
+        if page.locator("#rows .row").count() == 50:
+            page.wait_for_timeout(30)
+    page.wait_for_url(re.compile(r"upto=.*#row-"))
+    page.wait_for_timeout(400)
+    at = page.url.rpartition("#")[2]
+    assert page.locator(f"#{at}.cursor").count() == 1
+    page.reload()
+    page.locator("html[data-ready]").wait_for()
+    assert page.locator("#rows .row").count() == COUNT
+    assert page.evaluate("document.activeElement.closest('.row')?.id") == at
+    expect(page.locator(f"#{at}")).to_be_in_viewport()
+    shared = new_page()
+    shared.goto(page.url)
+    shared.locator("html[data-ready]").wait_for()
+    expect(shared.locator(f"#{at}")).to_be_in_viewport()
+    shared.keyboard.press("o")
+    shared.locator(".has-thread .message").first.wait_for()
+    shared.wait_for_url(re.compile(r"/inbox/.*upto="))
+    shared.reload()
+    shared.locator("html[data-ready]").wait_for()
+    assert shared.locator("#rows .row").count() == COUNT
+    expect(shared.locator(f"#{at}.current")).to_be_in_viewport()
+    shared.keyboard.press("n")
+    shared.wait_for_url(re.compile("#message-"))
+    message = shared.url.rpartition("#")[2]
+    assert message.startswith("message-")
+    shared.reload()
+    expect(shared.locator(f"#{message}")).to_be_in_viewport()
 
 
 def test_threads_are_selected_by_keys_and_the_act_on_them_is_undone(robots: str, new_page: Callable[..., Page]) -> None:

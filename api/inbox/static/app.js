@@ -3,7 +3,7 @@ import { compose } from "./compose.js";
 import { $, $$, app, meta } from "./dom.js";
 import { kept, wordsOf } from "./drafts.js";
 import { acts, go, run } from "./keys.js";
-import { paintCursor, selection } from "./list.js";
+import { paintCursor, remember, restore, selection } from "./list.js";
 import { live, present, state } from "./live.js";
 import "./menus.js";
 import { pill, press, refresh } from "./order.js";
@@ -39,11 +39,13 @@ document.addEventListener("htmx:after:swap", () => {
   panels();
   paintCursor(false);
   selection();
+  remember();
   present(state());
   pill();
   if (said && !$("#toasts > *")) say(said); // a page that was read again has no toast of its own
 });
 open();
+restore();
 const card = review({ $, $$, acts, press, refresh });
 panels();
 live(card);

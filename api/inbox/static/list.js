@@ -21,9 +21,41 @@ export function paintCursor(scroll) {
     if (here && scroll) {
       row.scrollIntoView({ block: "nearest" });
       $(".row-link", row).focus({ preventScroll: true });
+      remember();
     }
   }
 }
+// -- the address says how far down the list goes and which row one was at: reload, back and a shared link come there
+let later;
+export function remember() {
+  clearTimeout(later);
+  later = setTimeout(() => {
+    const list = $("#rows");
+    if (!list) return;
+    const url = new URL(location.href);
+    if ($("[data-more]", list)) url.searchParams.set("upto", list.dataset.last);
+    else url.searchParams.delete("upto");
+    if (!thread()) url.hash = placeOf(list)?.id ?? "";
+    if (url.href !== location.href) history.replaceState(history.state, "", url);
+  }, 250);
+}
+function placeOf(list) {
+  const top = $(".list-head").getBoundingClientRect().bottom;
+  const seen = (row) => row && row.getBoundingClientRect().bottom > top && row.getBoundingClientRect().top < innerHeight;
+  const here = document.getElementById(`row-${cursor}`);
+  if (seen(here)) return here;
+  const first = rows().find(seen);
+  return first === list.firstElementChild ? null : first;
+}
+export function restore() {
+  if (thread()) return $(".row.current")?.scrollIntoView({ block: "nearest" });
+  const row = /^#row-[\w-]+$/.test(location.hash) && $(location.hash);
+  if (!row) return;
+  cursor = row.dataset.id;
+  row.scrollIntoView({ block: "center" });
+  paintCursor(true);
+}
+document.addEventListener("scroll", (event) => { if (event.target === document || event.target.id === "list") remember(); }, { capture: true, passive: true });
 export function extend(step) {
   for (const turn of [0, step]) {
     if (turn) move(turn);
@@ -48,10 +80,12 @@ export async function more() {
       row.dataset.more = "";
       list.append(document.importNode(row, true));
     }
+    list.dataset.last = page.querySelector("#rows")?.dataset.last || list.dataset.last;
     const next = page.querySelector(".more");
     if (next) link.href = next.getAttribute("href");
     else link.remove();
     htmx.process(list);
+    remember();
   } catch { say("The next rows did not come: there is no connection."); }
   loading = false;
 }
@@ -59,10 +93,13 @@ function keepMore(fragment, posted) {
   const list = fragment?.querySelector?.("#rows");
   if (!list || list.dataset.list !== $("#rows")?.dataset.list) return;
   const gone = (row) => posted && (row.dataset.id === thread() || $("input:checked", row));
+  // A page that was asked for as far down as this list goes has every row that is still there.
+  if (list.dataset.upto && list.dataset.upto === $("#rows").dataset.last) return;
   const extra = $$("#rows [data-more]").filter((row) => !list.querySelector(`#${row.id}`) && !gone(row));
   if (!extra.length) return;
   const now = fragment.querySelector("#app")?.dataset.thread ?? fragment.dataset?.thread;
   list.append(...extra.map((row) => row.cloneNode(true)));
+  list.dataset.last = $("#rows").dataset.last;
   for (const row of list.children) row.classList.toggle("current", row.dataset.id === now);
   const fresh = fragment.querySelector(".more");
   if ($(".more")) fresh?.replaceWith($(".more").cloneNode(true));
