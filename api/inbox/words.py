@@ -9,6 +9,7 @@ from typing import Any
 
 from assistant.clock import utcnow
 from assistant.db.messages import Message
+from assistant.services.attempts import PARTLY
 from assistant.states import Delivery
 
 __all__ = [
@@ -196,6 +197,12 @@ def _host(message: Message) -> str:
     return str(first).rpartition("@")[2]
 
 
+def _when(moment: datetime | None) -> str:
+    """The time of a moment, with its day when that is not today."""
+    today = moment is None or moment.astimezone(_ZONE.get()).date() == utcnow().astimezone(_ZONE.get()).date()
+    return clock(moment) if today or moment is None else f"{moment.astimezone(_ZONE.get()):%d %b} {clock(moment)}"
+
+
 def soon(message: Message) -> bool:
     """Whether a held message waits for undo only, and not for a moment that an agent chose."""
     return message.release_at is not None and message.release_at - message.occurred_at <= _UNDO
@@ -216,18 +223,19 @@ def event(kind: str) -> str:
 
 
 def delivery(message: Message) -> str:
-    """What became of an outgoing message, as one sentence."""
-    at = clock(message.sent_at)
-    partly = f"; not to {message.error_detail}" if message.error_detail else ""
+    """What became of an outgoing message, as one sentence. `message` has its events loaded."""
+    at = _when(message.sent_at)
+    arrived = max((one.occurred_at for one in message.events if one.kind == "delivered"), default=message.sent_at)
+    partly = f"; not to {message.error_detail}" if message.error_code == PARTLY else ""
     leaves = f"at {clock(message.release_at)}" if soon(message) else exact(message.release_at)
     why = message.error_detail or message.error_code
-    again = f", retry at {clock(message.release_at)}" if message.release_at else ", will be tried again"
+    again = f", retry at {_when(message.release_at)}" if message.release_at else ", will be tried again"
     table: dict[Delivery, str] = {
         Delivery.HELD: f"held for undo, leaves {leaves}" if soon(message) else f"will be sent {leaves}",
         Delivery.QUEUED: f"failed: {why}{again}" if why else "queued",
         Delivery.SENDING: "sending",
         Delivery.SENT: f"sent {at} to {_host(message)}{partly}",
-        Delivery.DELIVERED: f"delivered {at} to {_host(message)}{partly}",
+        Delivery.DELIVERED: f"delivered {_when(arrived)} to {_host(message)}{partly}",
         Delivery.DEFERRED: f"delayed by the other side: {why}",
         Delivery.BOUNCED: f"bounced: {why}",
         Delivery.REJECTED: f"rejected: {why}",

@@ -286,11 +286,14 @@ def apply_event(session: Session, event: DeliveryEvent) -> bool:
     current = Delivery(message.status)
     status = advance(current, outcome)
     if status is not current:
+        error = {"error_code": event.reason[:60], "error_detail": event.detail[:1000]}
+        if status is Delivery.DELIVERED:  # nothing went wrong, unless some recipients never got it: they stay named
+            error = {} if message.error_code == PARTLY else {"error_code": "", "error_detail": ""}
         changed(
             session,
             update(Message)
             .where(Message.id == message.id, Message.status == current)
-            .values(status=status, error_code=event.reason[:60], error_detail=event.detail[:1000], lease_until=None),
+            .values(status=status, lease_until=None, **error),
         )
     announce_id(session, message.id)
     return True

@@ -16,6 +16,7 @@ from assistant.clock import utcnow
 from assistant.db.inbox import Note, Upload
 from assistant.db.messages import Message, Thread
 from assistant.errors import InvalidInput
+from assistant.events import DeliveryEvent, EventKind
 from assistant.services import access, attempts, composing, drafts, labels, notes, saved_replies, threads
 from assistant.states import Delivery, Direction, ThreadState
 from tests.api.conftest import BOTH, World
@@ -552,7 +553,10 @@ def test_an_outgoing_message_says_what_became_of_it_and_opens_its_trail(world: W
     assert f'<details class="trail" id="trail-{message_id}"><summary class="status status-held">' in page
     states: list[tuple[dict[str, Any], str]] = [
         ({"status": Delivery.SENT, "sent_at": utcnow()}, f"sent {utcnow():%H}:"),
-        ({"error_detail": "dora@partner.example: mailbox full"}, "; not to dora@partner.example: mailbox full"),
+        (
+            {"error_code": "partly-delivered", "error_detail": "dora@partner.example: mailbox full"},
+            "; not to dora@partner.example: mailbox full",
+        ),
         ({"status": Delivery.QUEUED, "release_at": utcnow()}, f"mailbox full, retry at {utcnow():%H}:"),
         ({"status": Delivery.HELD, "release_at": utcnow() + timedelta(days=3)}, "will be sent "),
     ]
@@ -563,3 +567,39 @@ def test_an_outgoing_message_says_what_became_of_it_and_opens_its_trail(world: W
                 setattr(message, name, value)
         assert said in unescape(client.get(f"/inbox/{thread_id}").text), said
     assert "Do not send" in client.get(f"/inbox/{thread_id}?view=outbox").text
+
+
+def test_a_delivered_message_says_when_and_where_and_nothing_that_went_wrong(world: World) -> None:
+    thread_id, client = many(world), world.browser()
+    post(
+        client,
+        f"/inbox/{thread_id}/reply",
+        kind="reply",
+        to="ana@example.net",
+        cc="",
+        bcc="",
+        text="Hello",
+        form_id="d",
+    )
+    ours = sent(world, thread_id)
+    yesterday = utcnow() - timedelta(days=1)
+    with world.container.database.transaction() as session:
+        row = session.get_one(Message, ours.id)
+        row.status, row.sent_at, row.release_at = Delivery.DEFERRED, yesterday, None
+        row.error_code, row.error_detail = "mailbox-full", "4.2.2 mailbox full"
+    page = unescape(client.get(f"/inbox/{thread_id}").text)
+    assert "delayed by the other side: 4.2.2 mailbox full" in page
+    at = utcnow() - timedelta(days=1, hours=-2)
+    with world.container.database.transaction() as session:
+        report = DeliveryEvent(
+            event_id="dsn:1",
+            kind=EventKind.DELIVERED,
+            external_id=ours.external_id,
+            occurred_at=at,
+            detail="2.0.0 250 OK",
+        )
+        assert attempts.apply_event(session, report)
+    page = unescape(client.get(f"/inbox/{thread_id}").text)
+    day = "" if at.date() == utcnow().date() else f"{at:%d %b} "
+    assert f"delivered {day}{at:%H:%M} to example.net</summary>" in page
+    assert "2.0.0 250 OK" in page and "not to 2.0.0" not in page and "mailbox full" not in page
