@@ -11,13 +11,14 @@ from sqlalchemy.orm import Session
 
 from api.deps import Id
 from api.inbox.acting import act_on, field, number
+from api.inbox.compose import Question
 from api.inbox.diff import word_diff
 from api.inbox.shell import Page, SignedIn, render
 from assistant.backends.coordination import RULES
 from assistant.db.messages import Suggestion
 from assistant.db.session import after_commit
 from assistant.errors import Conflict, NotFound, NotifyrError
-from assistant.services import drafts, suggestions, threads
+from assistant.services import composing, drafts, suggestions, threads
 from assistant.states import SuggestionState
 
 __all__ = ["Replying", "router"]
@@ -38,6 +39,12 @@ def _keep(page: Page, thread_id: str, text: str, suggestion_id: str) -> None:
         with page.container.database.transaction() as session:
             drafts.save(session, thread_id, agent_id=page.agent.id, text=text, kind="edit", suggestion_id=suggestion_id)
     del page.typed["edit"]
+
+
+def _asked(session: Session, thread_id: str, text: str) -> None:
+    """Raises `Question` when edited words look odd: a file that is not there, words of an internal note."""
+    if asked := composing.questions(session, thread_id, text=text, recipients=(), files=0, outsiders=False):
+        raise Question(". ".join(asked), detail={"of": "edit"})
 
 
 def _unlocked(page: Page, thread_id: str) -> None:
@@ -69,6 +76,8 @@ async def accept(page: SignedIn, suggestion_id: Id) -> Response:
         if problem is not None:
             raise problem
         found = threads.get_suggestion(session, suggestion_id)
+        if text is not None and field(form, "confirmed") != "yes":
+            _asked(session, found.thread_id, text)
         if not override and found.state == SuggestionState.PROPOSED:
             _unlocked(page, found.thread_id)
         message = suggestions.accept(

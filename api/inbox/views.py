@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlencode
 
@@ -157,6 +158,7 @@ def _thread(session: Session, page: Page, thread_id: str, compose: str) -> dict[
         "review": card_of(session, page, current, drafted, messages, present=present),
         "composer": _composer(session, page, found, compose, editing.text if editing and card != "proposed" else ""),
         "between": {message: folded(lines) for message, lines in lines_of.items()},
+        "people": _people(found, messages, own={one.address.lower() for one in profiles.list_profiles(session)}),
         "notes": sum(line.kind == "note" for lines in lines_of.values() for line in lines),
         "agents": names,
         "siblings": merging.siblings(session, found),
@@ -173,6 +175,19 @@ def _thread(session: Session, page: Page, thread_id: str, compose: str) -> dict[
         "shown": frames.shown(session, messages),
         "trusted": {m.id for m in messages if m.from_address.lower() in page.preferences.get("images_from", [])},
     }
+
+
+def _people(thread: Thread, messages: Sequence[Message], *, own: set[str]) -> list[str]:
+    """Names of who takes part in a thread beside us, the contact first. `own`: the addresses of our profiles."""
+    names = {one.address.lower(): thread.contact.display_name for one in thread.contact.identities}
+    first = next(iter(names.values()), "")
+    found = dict.fromkeys([first] if first else [])
+    for message in messages:
+        sender = {"address": message.from_address, "name": message.from_name}
+        for one in (sender, *message.to_addresses, *message.cc_addresses):
+            if (address := one["address"].lower()) not in own:
+                found.setdefault(names.get(address) or one.get("name") or address)
+    return list(found)
 
 
 def _composer(session: Session, page: Page, thread: Thread, kind: str, left: str) -> dict[str, Any]:

@@ -153,3 +153,15 @@ def test_a_thread_takes_as_many_queries_with_many_events_as_with_one(
     shown = client.get(f"/inbox/{thread}").text
     assert len(events(shown)) == 12
     assert len(statements()) == one
+
+
+def test_the_head_of_a_thread_names_who_takes_part_and_the_profile(world: World) -> None:
+    client, thread = world.browser(), world.thread()
+    with world.container.database.transaction() as session:
+        message = threads.messages_of(session, thread)[0]
+        message.to_addresses = [{"address": "support@example.org", "name": "Support"}]
+        message.cc_addresses = [{"address": f"{name}@example.com", "name": name.title()} for name in ("bo", "cy", "di")]
+    head = (
+        unescape(client.get(f"/inbox/{thread}").text).partition('<div class="thread-title">')[2].partition("</div>")[0]
+    )
+    assert "Ana Silva, Bo, Cy and 1 more · email, support@example.org · 1 message" in " ".join(head.split())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from html import unescape
 from typing import Any
 
 import httpx
@@ -222,3 +223,20 @@ def test_the_trust_page_says_when_it_knows_too_little_and_shows_what_it_knows(wo
     assert "Too few to say: " not in page and 'class="chart"' in page
     assert "<td>refund status</td><td>18</td><td>20</td><td>70 %</td>" in page
     assert "<tr><td>90 %</td><td>90 %</td><td>20</td></tr>" in page
+
+
+def test_an_edit_that_looks_odd_is_asked_about_once_and_sent_with_a_second_press(world: World) -> None:
+    client = world.browser()
+    suggestion, thread = world.suggestion()
+    edited = {"thread_id": thread, "version": "1", "text": "Hello Ana, see the attached invoice."}
+    asked = post(client, f"/suggestions/{suggestion}/accept", **edited)
+    page = unescape(asked.text)
+    assert asked.status_code == 409 and "You wrote “attached”, but no file is attached" in page
+    assert "see the attached invoice.</textarea>" in page
+    # Only the edit is confirmed by a second press, not what may stand in the composer.
+    assert page.count('name="confirmed" value="yes"') == 1 and page.count("Send all the same") == 1
+    assert page.index('name="confirmed"') < page.index('id="composer"')
+    assert sent(world, thread) == 0
+    done = post(client, f"/suggestions/{suggestion}/accept", **edited, confirmed="yes")
+    assert done.status_code in {200, 303}, done.text
+    assert sent(world, thread) == 1
