@@ -37,6 +37,8 @@ _BULK = 2
 _HEAD_SHARE = 0.75
 _CHARACTERS = (16_000, 4_000)
 """Characters of a long text that reach the tokenizer: its front and its end."""
+_ENOUGH = (8, 4)
+"""Characters for each token of the limit that are tried first: of a mail's front, and of its end."""
 Floats = npt.NDArray[np.float32]
 
 
@@ -192,7 +194,14 @@ class Encoder:
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, at most as many as the encoder reads."""
         limit = int(self._manifest["max_tokens"])
-        return [_clip(item.ids, limit) for item in self._tokenizer.encode_batch([_ends(text) for text in texts])]
+        parts = [_both_ends(text, limit) for text in texts]
+        found = iter(self._tokenizer.encode_batch([one for part in parts for one in part]))
+        rows = [_joined([next(found).ids for _ in part], limit) for part in parts]
+        if short := [place for place, row in enumerate(rows) if not row]:
+            whole = self._tokenizer.encode_batch([_ends(texts[place]) for place in short])
+            for place, item in zip(short, whole, strict=True):
+                rows[place] = _clip(item.ids, limit)
+        return rows
 
     def _meta(self) -> dict[str, Any]:
         if not self._manifest:
@@ -239,7 +248,7 @@ class Encoder:
 
         self._session = self._session_of(self._threads)
         names = {item.name for item in self._session.get_inputs()}, {item.name for item in self._session.get_outputs()}
-        if names != ({"input_ids", "attention_mask"}, {"embedding"}):
+        if names != ({"input_ids"}, {"embedding"}):
             raise ModelUnavailable(f"model.onnx is another architecture: it takes {sorted(names[0])}: {_FIX}")
         self._tokenizer = Tokenizer.from_file(str(self.folder / "tokenizer.json"))
         self._tokenizer.no_padding()
@@ -275,8 +284,7 @@ class Encoder:
 
     def _run(self, session: Any, ids: Sequence[int]) -> Vectors:
         """One text, never padded: dynamic int8 scales by the whole batch, so company would change the answer."""
-        row = np.array([ids], dtype=np.int64)
-        (vectors,) = session.run(["embedding"], {"input_ids": row, "attention_mask": np.ones_like(row)})
+        (vectors,) = session.run(["embedding"], {"input_ids": np.array([ids], dtype=np.int64)})
         return np.asarray(vectors[0], dtype=np.float32)
 
 
@@ -288,9 +296,32 @@ def _clip(ids: list[int], limit: int) -> list[int]:
     return ids[:head] + ids[-(limit - head) :]
 
 
+def _both_ends(text: str, limit: int) -> tuple[str, ...]:
+    """A long text as the words of its front and of its end, which nearly always have more tokens than are read of either."""
+    front, end = (limit * one for one in _ENOUGH)
+    if len(text) > front + end:
+        last = max(text.rfind(" ", 0, front), text.rfind("\n", 0, front))
+        first = min((one for one in (text.find(sign, len(text) - end) for sign in " \n") if one >= 0), default=-1)
+        if min(last, first) >= 0:
+            return _plain(text[:last]), _plain(text[first:])
+    return (_ends(text),)
+
+
+def _joined(parts: list[list[int]], limit: int) -> list[int]:
+    """What `_clip` makes of the whole text; nothing where the parts have too few tokens to tell."""
+    if len(parts) == 1:
+        return _clip(parts[0], limit)
+    head = int(limit * _HEAD_SHARE)
+    front, end = parts
+    return front[:head] + end[head - limit :] if len(front) > head and len(end) > limit - head else []
+
+
 def _ends(text: str) -> str:
     front, end = _CHARACTERS
-    text = text if len(text) <= front + end else text[:front] + "\n" + text[-end:]
+    return _plain(text if len(text) <= front + end else text[:front] + "\n" + text[-end:])
+
+
+def _plain(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")  # a lone surrogate is no text for the tokenizer
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,13 +95,21 @@ class Labeller:
     def ready(self) -> bool:
         return self.encoder.ready
 
-    def load(self) -> None:
-        """Read everything now instead of on first use."""
+    def load(self, heads: Collection[str] = HEADS) -> None:
+        """Read everything that some heads need now instead of on first use, side by side."""
         one_thread()
-        self.encoder.load()
-        self.intents.trained()
-        self.mixed()
-        self.languages.label(["warm up, please"])
+        needed: dict[str, Callable[[], object]] = {
+            "language": self.languages.load,
+            "spam": self.spam_fault,
+            "intent": self.intents.trained,
+        }
+        with ThreadPoolExecutor(len(needed) + 1) as pool:
+            coming: list[Future[object]] = [pool.submit(self.encoder.load)]
+            coming += [pool.submit(work) for head, work in needed.items() if head in heads]
+            for one in coming:
+                one.result()
+        if not _WORDED.isdisjoint(heads):
+            self.mixed()
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """As the encoder's, together with what other threads ask for at the same moment."""
@@ -117,6 +125,8 @@ class Labeller:
         """
         if not texts:
             return []
+        if not self.ready:
+            self.load(heads)
         tongues: Sequence[Label | None] = [None] * len(texts)
         words: _Words | None = None
         with ThreadPoolExecutor(1) as beside:  # the encoder works outside the interpreter, which reads words meanwhile

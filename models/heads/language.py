@@ -22,7 +22,7 @@ _DENSE = re.compile("[\u3040-\u9fff\uac00-\ud7a3]")
 
 
 class Languages:
-    """Loaded on first use, once (half a second); safe to call from several threads."""
+    """Loaded on first use, once (half a second, most of it outside the interpreter); safe to call from several threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -41,6 +41,10 @@ class Languages:
             code, probability = identifier.classify(text)
             found.append(Label(f"language:{code}", float(probability)))
         return found
+
+    def load(self) -> None:
+        """Read the model now instead of on first use."""
+        self._load()
 
     def _load(self) -> Any:
         with self._lock:

@@ -1,8 +1,9 @@
 """Turn MiniLM's safetensors into one int8 ONNX file that answers with unit sentence vectors.
 
-Needs the `train` extra. The graph takes `input_ids` and `attention_mask` (int64, batch x tokens) and gives `embedding`
-(float32, batch x 384): mean over the real tokens, length 1, as the model's own pooling configuration says. Quantisation:
-dynamic int8, per channel, reduced range (avoids the saturation of VPMADDUBSW on AVX2).
+Needs the `train` extra. The graph takes `input_ids` (int64, batch x tokens) and gives `embedding` (float32, batch x 384):
+mean over the tokens, length 1, as the model's own pooling configuration says. There is no attention mask, since no text is
+padded: adding its zeros to every score took a twentieth of a pass. Quantisation: dynamic int8, per channel, reduced range
+(avoids the saturation of VPMADDUBSW on AVX2).
 """
 
 from __future__ import annotations
@@ -37,11 +38,9 @@ def export(base: Path, target: Path, *, int8: bool = True) -> None:
             super().__init__()
             self.encoder = AutoModel.from_pretrained(base, attn_implementation="eager").eval()
 
-        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-            hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-            mask = attention_mask.unsqueeze(-1).to(hidden.dtype)
-            mean = (hidden * mask).sum(1) / mask.sum(1).clamp(min=1e-9)
-            return torch.nn.functional.normalize(mean, dim=1)
+        def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+            hidden = self.encoder(input_ids=input_ids).last_hidden_state
+            return torch.nn.functional.normalize(hidden.sum(1) / hidden.shape[1], dim=1)
 
     example = torch.ones((2, 8), dtype=torch.int64)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
@@ -49,13 +48,12 @@ def export(base: Path, target: Path, *, int8: bool = True) -> None:
         plain = Path(folder) / "fp32.onnx"
         torch.onnx.export(
             Sentence(),
-            (example, example),
+            (example,),
             str(plain),
-            input_names=["input_ids", "attention_mask"],
+            input_names=["input_ids"],
             output_names=["embedding"],
             dynamic_axes={
                 "input_ids": {0: "batch", 1: "tokens"},
-                "attention_mask": {0: "batch", 1: "tokens"},
                 "embedding": {0: "batch"},
             },
             opset_version=17,

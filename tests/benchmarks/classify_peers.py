@@ -21,7 +21,15 @@ __all__ = ["CORES", "GOALS", "best_rates", "flops", "judged", "need_train_extra"
 
 CORES = 2
 LAYERS, WIDTH = 6, 384
-GOALS = {"one by one": 3.0, "batch_size=32": 6.0, "spam alone": 20.0, "fp32 peak": 0.8, "p50 ms": 40.0}
+GOALS = {
+    "one by one": 3.0,
+    "batch_size=32": 6.0,
+    "spam alone": 20.0,
+    "fp32 labels": 0.995,
+    "fp32 peak": 0.8,
+    "p50 ms": 40.0,
+    "first label s": 1.0,
+}
 _CALM = 1.0
 
 

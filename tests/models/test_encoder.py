@@ -14,7 +14,7 @@ import pytest
 
 from assistant.errors import ConfigurationError, ModelUnavailable
 from models.base import Classifier, Embedder
-from models.bert import FILES, TOLERANCE, Encoder, Head
+from models.bert import FILES, TOLERANCE, Encoder, Head, _clip, _ends
 from models.catalog import load_classifier, load_embedder
 
 FOLDER = Path(__file__).resolve().parents[2] / "deploy" / "weights" / "encoder"
@@ -134,6 +134,20 @@ def test_the_same_texts_give_the_same_bits_on_one_and_two_threads(encoder: Encod
     single = Encoder(FOLDER, threads=1).embed(MIXED)
     assert np.array_equal(first, again)
     assert np.allclose(first, single, atol=1e-5)
+
+
+def test_a_long_text_read_from_its_ends_has_the_tokens_of_the_whole_one(encoder: Encoder) -> None:
+    encoder.load()
+    long = [
+        *(text for text in ODD.values() if len(text) > 1000),
+        "x" * 3000 + " y" * 3000,
+        " " * 5000 + "z" * 5000,
+        "ΣΑΣ " * 2000,
+    ]
+    for text in [*long, *(text * 60 for text in MIXED)]:
+        (found,) = encoder._ids([text])
+        whole = encoder._tokenizer.encode(_ends(text)).ids
+        assert found == _clip(whole, 256)
 
 
 def test_order_in_the_batch_is_kept(encoder: Encoder) -> None:
