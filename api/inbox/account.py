@@ -10,7 +10,7 @@ from fastapi.responses import HTMLResponse, Response
 from starlette.datastructures import FormData
 
 from api.deps import Parts, caller_of, container_of
-from api.inbox import keys
+from api.inbox import keys, notices
 from api.inbox.shell import SignedIn, Visitor, go, render
 from api.inbox.times import zone_of
 from api.security import client_network, forget_cookie, session_token, set_cookie, sign_in, sign_in_by_link
@@ -137,6 +137,7 @@ def _settings(page: Any, problem: NotifyrError | None = None) -> HTMLResponse:
             profiles=profiles.list_profiles(session),
             themes=_THEMES,
             densities=_DENSITIES,
+            notices=notices.CHOICES,
             all_keys=keys.remapped(page.preferences.get("keys", {})),
             clashes=keys.conflicts(keys.remapped(page.preferences.get("keys", {}))),
             models=page.container.bus.models(),
@@ -176,6 +177,7 @@ def _save(page: Any, form: FormData, agent: Any) -> None:
     agent.preferences = agent.preferences | {
         "theme": _text(form, "theme") if _text(form, "theme") in _THEMES else "auto",
         "density": _text(form, "density") if _text(form, "density") in _DENSITIES else "comfortable",
+        "notify": _text(form, "notify") if _text(form, "notify") in notices.CHOICES else "off",
         "letters": _text(form, "letters") == "on",
         "keys": changed,
         "assign_on_reply": {"on": True, "off": False}.get(_text(form, "assign_on_reply")),

@@ -18,6 +18,7 @@ from api.inbox import (
     learning,
     models,
     moving,
+    notices,
     policies,
     reading,
     replies,
@@ -48,6 +49,7 @@ router.include_router(moving.router)
 router.include_router(filters.router)
 router.include_router(guide.router)
 router.include_router(policies.router)
+router.include_router(notices.router)
 
 
 @router.get("/")

@@ -1,6 +1,7 @@
 // Live: one socket, resumed by the last id; polling while it is gone.
 import { $, app, meta, thread } from "./dom.js";
 import { rows } from "./list.js";
+import { notify, notifying } from "./notify.js";
 import { acted, catchUp, found, lose, lostAt } from "./offline.js";
 import { held, pill, refresh, typed } from "./order.js";
 
@@ -11,6 +12,7 @@ function heard(frame) {
     if (!card.delta(frame) && frame.thread_id === thread()) refresh();
     return;
   }
+  if (frame.reason === "triaged" || frame.reason === "parked") notify(frame.thread_id);
   const listed = $(`#row-${CSS.escape(frame.thread_id ?? "none")}`);
   if (frame.kind === "reset" || frame.kind === "models" || frame.thread_id === thread() || listed || !rows().length) return refresh();
   if (frame.reason !== "received") return;
@@ -51,7 +53,7 @@ let hiddenTimer;
 document.addEventListener("visibilitychange", () => {
   clearTimeout(hiddenTimer);
   present(state());
-  if (document.hidden) hiddenTimer = setTimeout(() => { stopped = 1; socket?.close(); }, 300000);
+  if (document.hidden && !notifying()) hiddenTimer = setTimeout(() => { stopped = 1; socket?.close(); }, 300000);
   else if (stopped) { stopped = 0; tries = 0; connect(); }
 });
 function signedOut() {
