@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from dataclasses import dataclass
 
@@ -33,7 +34,9 @@ def listener(settings: Settings) -> Listener:
 def lines(to: Listener) -> dict[str, str]:
     """Shell lines by what they do: `swaks`, `python`, `import`, `demo`."""
     mail = "\r\n".join((f"From: {_SENDER}", f"To: {to.address}", f"Subject: {_SUBJECT}", "", _BODY))
-    program = f"import smtplib; smtplib.SMTP({to.host!r}, {to.port}).sendmail({_SENDER!r}, [{to.address!r}], {mail!r})"
+    # Double quotes inside, for the shell's single quotes stand around the program.
+    host, sender, address, words = (json.dumps(one) for one in (to.host, _SENDER, to.address, mail))
+    program = f"import smtplib; smtplib.SMTP({host}, {to.port}).sendmail({sender}, [{address}], {words})"
     sent = ("--from", _SENDER, "--to", to.address, "--header", f"Subject: {_SUBJECT}", "--body", _BODY)
     return {
         "swaks": shlex.join(("swaks", "--server", f"{to.host}:{to.port}", *sent)),
