@@ -26,7 +26,7 @@ from pipelines.container import Container
 
 __all__ = ["router"]
 
-router = APIRouter()
+router = APIRouter(include_in_schema=False)
 LIFETIME = 3600.0
 IDLE = 90.0
 SILENCE = 9.0

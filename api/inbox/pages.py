@@ -33,23 +33,26 @@ from assistant.services import merging, threads
 __all__ = ["router"]
 
 router = APIRouter(include_in_schema=False)
-router.include_router(acts.router)
-router.include_router(reading.router)
-router.include_router(review.router)
-router.include_router(compose.router)
-router.include_router(account.router)
-router.include_router(admin.router)
-router.include_router(knowledge.router)
-router.include_router(intents.router)
-router.include_router(learning.router)
-router.include_router(models.router)
-router.include_router(trust.router)
-router.include_router(replies.router)
-router.include_router(moving.router)
-router.include_router(filters.router)
-router.include_router(guide.router)
-router.include_router(policies.router)
-router.include_router(notices.router)
+for _part in (
+    acts,
+    reading,
+    review,
+    compose,
+    account,
+    admin,
+    knowledge,
+    intents,
+    learning,
+    models,
+    trust,
+    replies,
+    moving,
+    filters,
+    guide,
+    policies,
+    notices,
+):
+    router.routes.extend(_part.router.routes)
 
 
 @router.get("/")
