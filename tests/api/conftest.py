@@ -13,6 +13,7 @@ import httpx
 import pytest
 import structlog
 import uvicorn
+from argon2 import PasswordHasher
 from fastapi import FastAPI
 from redis import Redis
 from sqlalchemy import event
@@ -244,9 +245,19 @@ def full_settings(
     return make_settings(redis_url=valkey_url, database_url=url, encoder="off", generator="off")
 
 
+def cheap_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
+    """argon2id at its lowest cost, for a known address and an unknown one: a sign-in is no part of most tests."""
+    hasher = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+    nobody = hasher.hash("nobody")
+    monkeypatch.setattr(access, "_hasher", hasher)
+    monkeypatch.setattr(access, "_nobody", lambda: nobody)
+
+
 @pytest.fixture
-def world(container: Container) -> Iterator[World]:
-    """The API on a socket with one of everything in it."""
+def world(request: pytest.FixtureRequest, container: Container, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    """The API on a socket with one of everything in it. `REAL_PASSWORDS` in a module keeps argon2id at its full cost."""
+    if not getattr(request.module, "REAL_PASSWORDS", False):
+        cheap_passwords(monkeypatch)
     app = create_app(container)
     with serve(app) as url:
         made = World(container, app, url)

@@ -10,6 +10,8 @@ import pytest
 from assistant.services import access
 from tests.api.conftest import PASSWORD, World
 
+REAL_PASSWORDS = True
+
 
 @pytest.mark.checklist(15)
 def test_the_cookie_is_bound_to_this_host_and_hidden_from_scripts(world: World) -> None:
