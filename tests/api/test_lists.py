@@ -84,6 +84,12 @@ def test_a_list_is_read_again_as_far_down_as_it_was(world: World) -> None:
     assert f"upto={part[1]}" in half, "a thread that is opened keeps the place"
 
 
+def test_the_least_certain_thread_comes_first_and_what_no_model_judged_last(world: World) -> None:
+    sure, unsure, middle = (world.thread(certainty=one) for one in (0.97, 0.31, 0.6))
+    text = world.browser().get("/inbox", params={"sort": "least-certain"}).text
+    assert re.findall(r'id="row-([\w-]+)"', text) == [unsure, middle, sure, world.ids["thread"]]
+
+
 def test_a_list_that_was_very_long_is_read_again_in_part(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads, "FARTHEST", 5)
     client = world.browser()

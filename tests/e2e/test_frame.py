@@ -93,6 +93,20 @@ def test_the_address_names_how_far_down_the_list_one_was_and_a_reload_comes_back
     expect(shared.locator(f"#{message}")).to_be_in_viewport()
 
 
+def test_the_exact_time_of_a_row_is_shown_when_a_key_brings_the_focus_to_it(
+    robots: str, new_page: Callable[..., Page]
+) -> None:
+    page = new_page()
+    opened(page, robots)
+    read = "(row) => getComputedStyle(row.querySelector('time'), '::after').content"
+    row = page.locator(".row").nth(1)
+    assert row.evaluate(read) == "none"
+    page.keyboard.press("j")
+    page.keyboard.press("j")
+    exact = row.locator("time").get_attribute("title")
+    assert exact and row.evaluate(read) == f'"{exact}"'
+
+
 def test_threads_are_selected_by_keys_and_the_act_on_them_is_undone(robots: str, new_page: Callable[..., Page]) -> None:
     page = new_page()
     opened(page, robots)
