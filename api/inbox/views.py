@@ -69,7 +69,7 @@ def show(
             upto=upto or None,
             filters=searching.read(q, zone=page.zone, agent_id=page.agent.id),
         )
-        counts, channels = threads.counted(session)
+        counts, channels = overview.counted(session)
         values: dict[str, Any] = {
             "counts": counts,
             "channels": channels,

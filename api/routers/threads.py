@@ -19,7 +19,7 @@ from api.schemas import (
     ThreadOut,
     listing,
 )
-from assistant.services import outbox, threads, uploads
+from assistant.services import outbox, overview, threads, uploads
 from assistant.states import Author
 
 __all__ = ["counting", "hold_seconds", "router"]
@@ -70,7 +70,7 @@ def list_threads(
 @counting.get("", operation_id="countThreads")
 def count_threads(caller: Reader, session: Reading) -> Counts:
     """How many threads each view holds."""
-    return Counts(**threads.counts(session))
+    return Counts(**overview.counts(session))
 
 
 @router.get("/{thread_id}", operation_id="getThread", responses=FOUND | MOVED)

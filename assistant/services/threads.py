@@ -51,8 +51,6 @@ __all__ = [
     "change",
     "change_state",
     "count_up_to",
-    "counted",
-    "counts",
     "get_attachment",
     "get_message",
     "get_suggestion",
@@ -242,28 +240,6 @@ def count_up_to(session: Session, view: str, *, filters: Filters, most: int) -> 
         for part in _parts(VIEWS[view].states, keys, _narrowed(view, narrow), narrow)
     ]
     return session.scalar(select(func.count()).select_from(union(*parts).limit(most).subquery())) or 0
-
-
-def counts(session: Session) -> dict[str, int]:
-    """How many threads each view holds, and how many of the inbox are unread: from an index, and from the outbox's rows."""
-    return counted(session)[0]
-
-
-def counted(session: Session) -> tuple[dict[str, int], dict[str, int]]:
-    """`counts`, and for each channel that has threads how many are in the inbox: both from the same rows of the index."""
-    marks = (Thread.unread, Thread.needs_review, Thread.has_outbound, Thread.channel)
-    found = dict.fromkeys(VIEWS, 0)
-    channels: dict[str, int] = {}
-    for state, unread, review, outbound, channel, number in session.execute(
-        select(Thread.state, *marks, func.count()).group_by(Thread.state, *marks)
-    ):
-        channels[channel] = channels.get(channel, 0) + (number if state in VIEWS["inbox"].states else 0)
-        has = {"unread": unread, "review": review, "sent": outbound, "outbox": False}
-        for name, view in VIEWS.items():
-            if state in view.states and has.get(name, True):
-                found[name] += number
-    found["outbox"] = session.scalar(select(func.count()).select_from(Thread).where(_in_outbox())) or 0
-    return found, dict(sorted(channels.items()))
 
 
 def _narrowed(view: str, filters: Filters) -> list[ColumnElement[bool]]:
