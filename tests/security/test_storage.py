@@ -21,7 +21,8 @@ from assistant.db.contacts import Contact, Identity
 from assistant.db.messages import Thread
 from assistant.db.session import Database
 from assistant.services import access
-from assistant.services.threads import SORTS, VIEWS, Filters, counts, list_threads
+from assistant.services.overview import counts
+from assistant.services.threads import SORTS, VIEWS, Filters, list_threads
 from assistant.settings import Settings
 from tests.api.conftest import BOTH, PASSWORD, World
 from tests.api.test_matrix import BODIES, ROUTES, call
