@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import structlog
 from redis import Redis
@@ -16,16 +18,31 @@ from assistant.telemetry import METRICS
 __all__ = ["GenerationCache"]
 
 _log = structlog.get_logger(__name__)
-_RELEASE = "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) else return 0 end"
+_OURS = "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call({}) else return 0 end"
+_RELEASE = _OURS.format("'del', KEYS[1]")
+_RENEW = _OURS.format("'pexpire', KEYS[1], ARGV[2]")
 
 
 class GenerationCache:
-    """Answers by key. A leader that crashes frees its followers when its lease ends; a Redis that is down costs speed only."""
+    """Answers by key. A Redis that is down costs speed only.
 
-    def __init__(self, url: str, *, seconds: int, lease_seconds: float = 90.0, namespace: str = "notifyr:gen:") -> None:
+    A leader renews its lease of `lease_seconds` while it computes, so that one which was killed frees its followers soon. They
+    wait for a living one for `patience_seconds` at most.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        seconds: int,
+        lease_seconds: float = 6.0,
+        patience_seconds: float = 90.0,
+        namespace: str = "notifyr:gen:",
+    ) -> None:
         self._redis = Redis.from_url(url, socket_timeout=3, socket_connect_timeout=3)
         self._seconds = seconds
         self._lease = lease_seconds
+        self._patience = patience_seconds
         self._namespace = namespace
 
     def get_or_compute(self, key: str, compute: Callable[[], tuple[str, bool]]) -> tuple[str, bool]:
@@ -41,13 +58,11 @@ class GenerationCache:
             METRICS.cache.labels(outcome="hit").inc()
             return found, True
         METRICS.cache.labels(outcome="miss").inc()
-        try:
+        with self._leading(key, token):
             answer, keep = compute()
             if keep:
                 self._keep(key, answer)
             return answer, False
-        finally:
-            self._release(key, token)
 
     def forget(self, key: str) -> None:
         self._redis.delete(self._namespace + key)
@@ -57,12 +72,12 @@ class GenerationCache:
 
     def _wait_or_lead(self, key: str, token: str) -> str | None:
         """The stored answer, or None once this caller holds the lease and must compute."""
-        until = monotonic() + self._lease
+        until = monotonic() + self._patience
         while True:
             stored = self._redis.get(self._namespace + key)
             if isinstance(stored, bytes):
                 return stored.decode()
-            lease = self._redis.set(self._namespace + "lead:" + key, token, nx=True, px=int(self._lease * 1000))
+            lease = self._redis.set(self._name(key), token, nx=True, px=self._milliseconds)
             if lease or monotonic() > until:
                 return None
             time.sleep(0.05)
@@ -74,8 +89,31 @@ class GenerationCache:
         except RedisError as error:
             _log.warning("cache_unavailable", error=type(error).__name__)
 
-    def _release(self, key: str, token: str) -> None:
+    @contextmanager
+    def _leading(self, key: str, token: str) -> Iterator[None]:
+        """Keep the lease for as long as the block. A process that stands still or dies renews nothing."""
+        done = threading.Event()
+
+        def renew() -> None:
+            while not done.wait(self._lease / 3):
+                self._ours(_RENEW, key, token, self._milliseconds)
+
+        threading.Thread(target=renew, name="cache-lease", daemon=True).start()
         try:
-            self._redis.eval(_RELEASE, 1, self._namespace + "lead:" + key, token)
+            yield
+        finally:
+            done.set()
+            self._ours(_RELEASE, key, token)
+
+    def _ours(self, script: str, key: str, token: str, *more: int) -> None:
+        try:
+            self._redis.eval(script, 1, self._name(key), token, *more)
         except RedisError as error:
             _log.warning("cache_unavailable", error=type(error).__name__)
+
+    def _name(self, key: str) -> str:
+        return f"{self._namespace}lead:{key}"
+
+    @property
+    def _milliseconds(self) -> int:
+        return int(self._lease * 1000)

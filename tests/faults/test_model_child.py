@@ -68,8 +68,7 @@ def started_again(run: Installation, killed: int) -> bool:
 def test_a_draft_whose_process_is_killed_in_the_middle_is_made_once_and_mail_goes_on(
     tmp_path: Path, smtp_sink: SmtpSink
 ) -> None:
-    # Without the cache, whose lease would have the next process wait up to 90 s for the dead one.
-    with house(tmp_path, smtp_sink, cache_seconds="0") as (run, container):
+    with house(tmp_path, smtp_sink) as (run, container):
         ask(run, 1)
 
         def begun() -> bool:

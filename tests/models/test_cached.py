@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +15,7 @@ from redis import Redis
 
 from assistant.backends.cache import GenerationCache
 from assistant.errors import ModelTimeout
+from assistant.settings import ROOT
 from assistant.telemetry import METRICS
 from assistant.values import Prompt
 from models.base import Generator
@@ -174,6 +177,43 @@ def test_the_followers_of_a_crashed_leader_go_on(make_cached: Callable[..., Cach
     began = time.monotonic()
     assert make_cached(model).generate(PROMPT, limit=10) == ("Hello ⚓", False)
     assert 0.3 < time.monotonic() - began < 5
+
+
+def test_a_leader_that_takes_longer_than_its_lease_keeps_it(make_cached: Callable[..., Cached]) -> None:
+    model = Counting(delay=2.0)
+    cached = make_cached(model, lease_seconds=0.5)
+    found: list[tuple[str, bool]] = []
+    threads = [threading.Thread(target=lambda: found.append(cached.generate(PROMPT, limit=10))) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert model.asked == 1
+    assert sorted(hit for _, hit in found) == [False, True, True]
+
+
+def test_a_leader_whose_process_is_killed_frees_its_followers_with_its_lease(
+    make_cached: Callable[..., Cached], redis_url: str
+) -> None:
+    """A real process that dies while it computes: what its followers wait for is the lease, however long it had worked."""
+    key = cache_key(Counting(), PROMPT, 10)
+    code = (
+        "import sys, time; from assistant.backends.cache import GenerationCache;"
+        "GenerationCache(sys.argv[1], seconds=60, lease_seconds=1.0)"
+        ".get_or_compute(sys.argv[2], lambda: (print('leads', flush=True), time.sleep(60)))"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, redis_url, key], stdout=subprocess.PIPE, cwd=ROOT) as leader:
+        assert leader.stdout is not None and leader.stdout.readline() == b"leads\n"
+        time.sleep(1.5)  # longer than its lease
+        follower = make_cached(Counting(), lease_seconds=1.0)
+        asked = threading.Thread(target=follower.generate, args=(PROMPT,), kwargs={"limit": 10})
+        asked.start()
+        time.sleep(0.5)
+        assert asked.is_alive(), "it waits for the one who computes"
+        began = time.monotonic()
+        leader.kill()
+        asked.join(20)
+    assert not asked.is_alive() and time.monotonic() - began < 5
 
 
 def test_a_leader_frees_only_its_own_lease(redis_url: str) -> None:
