@@ -76,7 +76,9 @@ def primaries(part: str) -> list[str]:
 @pytest.mark.parametrize("view", VIEWS)
 def test_an_empty_view_has_a_sentence_and_exactly_one_primary_act(world: World, view: str) -> None:
     client = emptied(world)
-    part = empty_state(client.get(f"/inbox?view={view}").text)
+    text = client.get(f"/inbox?view={view}").text
+    assert "This list is empty" in text and "Choose one with" not in text, "the pane beside it does not ask to choose"
+    part = empty_state(text)
     assert len(primaries(part)) == 1 and re.search(r"<h2>[^<]+</h2>", part), part
     link = re.search(r'class="button primary" href="([^"]+)"', part)
     assert link is None or client.get(unescape(link[1])).status_code == 200
@@ -243,7 +245,11 @@ def test_a_refused_act_keeps_the_page_and_names_code_next_step_and_request(world
 
 @pytest.mark.parametrize(
     ("state", "words"),
-    [("loading", "Models are loading"), ("failed", "Reading and replying work")],
+    [
+        ("loading", "Models are loading"),
+        ("failed", "Reading and replying work"),
+        ("partial", "no mail is judged as spam"),
+    ],
 )
 def test_a_model_that_is_not_ready_is_said_while_the_inbox_works(world: World, state: str, words: str) -> None:
     world.container.bus.set_model("encoder", state=state, reason="truncated", name="x")
