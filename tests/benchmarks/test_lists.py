@@ -17,7 +17,7 @@ from assistant.db.base import UtcDateTime
 from assistant.db.profiles import Profile
 from assistant.db.session import Database
 from assistant.db.tables import metadata
-from assistant.services import threads
+from assistant.services import overview, threads
 from assistant.services.threads import SORTS, VIEWS, Filters
 
 ROWS = int(os.environ.get("TEST_LIST_ROWS", "1000000"))
@@ -146,7 +146,7 @@ QUERIES: dict[str, Callable[[Session], object]] = {
         "somebody's name": Filters(search="person5@example.net"),
     }.items()
 }
-QUERIES["counts"] = threads.counts
+QUERIES["counts"] = overview.counts
 
 
 @pytest.mark.slow
