@@ -61,9 +61,12 @@ def prepare(as_json: Json = False) -> None:
     if found := problems(settings):
         raise ConfigurationError(found)
     if settings.redis_url is not None:
+        from assistant.backends.bus import Bus
         from assistant.backends.valkey import wait_for_redis
 
         wait_for_redis(settings.redis_url.get_secret_value(), seconds=10)
+        with closing(Bus(settings.redis_url.get_secret_value())) as bus:
+            bus.forget_models()
     secret_key(settings)
     revision = run(settings.sql_url)
     token = ""

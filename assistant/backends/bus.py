@@ -165,8 +165,12 @@ class Bus:
     # -- models, as the processes that load them say
 
     def set_model(self, model: str, **fact: str) -> None:
-        """Note what a process says of its model: `state` is `loading`, `ready`, `off` or `failed`, beside name and reason."""
+        """Note what a process says of its model: `state` (`loading`, `ready`, `partial`, `off`, `failed`), name and reason."""
         self._redis.hset(_MODELS, model, json.dumps(fact))
+
+    def forget_models(self) -> None:
+        """Before the processes start: what those of the last run said holds no more. Raises `redis.RedisError`."""
+        self._redis.delete(_MODELS)
 
     def models(self) -> dict[str, dict[str, str]]:
         """The newest fact of each model; empty when the server is away."""

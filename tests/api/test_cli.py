@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from api import startup
 from api.cli import COMMANDS, create_app, exit_code
 from api.console import without_secrets
 from assistant import errors
+from assistant.backends.bus import Bus
 from assistant.settings import ROOT, Settings
 from tests.support.servers import PostgresServer, clean_environment, notifyr
 
@@ -219,6 +221,14 @@ def test_a_database_that_is_away_stops_the_start_and_the_migration_in_words(tmp_
         done = notifyr(*words, env=env)
         assert done.returncode == 7
         assert "the database refused" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_what_the_last_run_said_of_its_models_is_forgotten_before_the_next(tmp_path: Path, valkey_url: str) -> None:
+    with closing(Bus(valkey_url)) as bus:
+        bus.set_model("encoder", state="ready", name="of the last run", reason="", at="")
+        env = {"NOTIFYR_DATA_DIR": str(tmp_path), "NOTIFYR_REDIS_URL": valkey_url}
+        assert notifyr("prepare", env=env).returncode == 0
+        assert bus.models() == {}
 
 
 def test_a_database_without_tables_says_which_command_makes_them(postgres: PostgresServer) -> None:
