@@ -7,6 +7,7 @@ import json
 import os
 import statistics
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -32,8 +33,10 @@ _CONNECTIONS = 8
 _DRAIN_SECONDS = 600
 
 
-def _p99(times: Sequence[float]) -> float:
-    return statistics.quantiles(times, n=100)[98]
+def _said(times: Sequence[float]) -> str:
+    """p50, p95 and p99 of seconds, in words."""
+    cuts = statistics.quantiles(times, n=100)
+    return ", ".join(f"p{cut} {cuts[cut - 1] * 1000:.0f} ms" for cut in (50, 95, 99))
 
 
 def _memory(run: Installation) -> float:
@@ -50,6 +53,11 @@ class Load:
         self.times: list[float] = []
         self.later = 0
         self.behind = 0.0
+        self.took = 0.0
+        self.read: dict[str, list[float]] = {"/inbox": [], "/api/v1/threads": []}
+        """Seconds that each of the two lists took, asked for twice a second by an agent and by a program."""
+        self.told: list[float] = []
+        """Seconds from a change in the stream to a page that hears of it."""
 
     async def sockets(self, cookie: str) -> list[ClientConnection]:
         where = self.run.url.replace("http", "ws") + "/live"
@@ -76,12 +84,39 @@ class Load:
                     await asyncio.sleep(0.5)
         await client.quit()
 
+    async def reader(self, cookie: str, path: str) -> None:
+        async with httpx.AsyncClient(base_url=self.run.url, cookies={"notifyr": cookie}, trust_env=False) as client:
+            while True:
+                at = monotonic()
+                (await client.get(path, timeout=60)).raise_for_status()
+                self.read[path].append(monotonic() - at)
+                await asyncio.sleep(0.5)
+
+    async def listen(self, one: ClientConnection) -> int:
+        """How many changes a page heard of. As a page does, it says now and then that it is there."""
+        events, said = 0, monotonic()
+        async for text in one:
+            frames = json.loads(text)
+            for frame in frames if isinstance(frames, list) else [frames]:
+                events += 1
+                if stream_id := frame.get("id"):
+                    self.told.append(time.time() - int(stream_id.partition("-")[0]) / 1000)
+            if monotonic() - said > 20:
+                said = monotonic()
+                await one.send('{"kind": "ping"}')
+        return events
+
     async def held(self, cookie: str) -> int:
         """Run it; how many sockets were still open at the end."""
         opened = await self.sockets(cookie)
-        heard = [asyncio.create_task(_listen(one)) for one in opened]
+        heard = [asyncio.create_task(self.listen(one)) for one in opened]
+        readers = [asyncio.create_task(self.reader(cookie, path)) for path in self.read]
         began = monotonic()
         await asyncio.gather(*[self.sender(first, began) for first in range(_CONNECTIONS)])
+        self.took = monotonic() - began
+        for one in readers:
+            assert not one.done(), one
+            one.cancel()
         await asyncio.sleep(1)
         alive = sum(not one.done() for one in heard)
         for one in opened:
@@ -89,18 +124,6 @@ class Load:
         events = await asyncio.gather(*heard)
         assert min(events) > 0, "every page hears of new mail"
         return alive
-
-
-async def _listen(one: ClientConnection) -> int:
-    """How many changes a page heard of. As a page does, it says now and then that it is there."""
-    events, said = 0, monotonic()
-    async for text in one:
-        frames = json.loads(text)
-        events += len(frames) if isinstance(frames, list) else 1
-        if monotonic() - said > 20:
-            said = monotonic()
-            await one.send('{"kind": "ping"}')
-    return events
 
 
 @pytest.mark.slow
@@ -132,8 +155,10 @@ def test_mail_comes_in_at_a_steady_rate_beside_open_pages_and_none_is_lost(tmp_p
         sys.stdout.write(
             f"\n  {RATE} mails/s for {SECONDS} s, {SOCKETS} sockets, load average {os.getloadavg()[0]:.1f}:"
             f"\n    accepted {len(load.times)}, stored {stored}, asked to try later {load.later}, sockets open {alive}"
-            f"\n    answer to a mail: p50 {statistics.median(load.times) * 1000:.0f} ms, p99 {_p99(load.times) * 1000:.0f} ms,"
-            f" behind the schedule by at most {load.behind:.1f} s"
+            f"\n    {len(load.times) / load.took:.1f} mails/s, behind the schedule by at most {load.behind:.1f} s"
+            f"\n    answer to a mail: {_said(load.times)}"
+            f"\n    list as a page: {_said(load.read['/inbox'])}; by the API: {_said(load.read['/api/v1/threads'])}"
+            f"\n    from a change to a page that shows it: {_said(load.told)}, {len(load.told)} frames"
             f"\n    triage behind by {backlog} at the end, caught up in {monotonic() - began:.0f} s"
             f"\n    memory of all processes: {idle:.0f} MiB idle, {after:.0f} MiB after\n"
         )
