@@ -211,14 +211,14 @@ def test_a_broken_route_tells_nothing_about_the_inside(world: World) -> None:
 def test_a_database_that_refuses_is_503_without_its_words(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     from sqlalchemy.exc import OperationalError
 
-    from assistant.services import threads
+    from assistant.services import overview
 
     browser = world.browser()
 
     def refuse(*_: object, **__: object) -> None:
         raise OperationalError("SELECT secret", {}, Exception("disk I/O error at /var/x"))
 
-    monkeypatch.setattr(threads, "counts", refuse)
+    monkeypatch.setattr(overview, "counts", refuse)
     answer = browser.get("/api/v1/counts")
     assert (answer.status_code, answer.json()["code"]) == (503, "storage")
     assert "retry-after" in answer.headers and "SELECT" not in answer.text and "disk" not in answer.text
