@@ -77,6 +77,7 @@ def train(
     from models.training.export import export, packaged_base
     from models.training.heads import train_heads
     from models.training.labels import train_labels
+    from models.training.language import keep_languages
 
     samples = _samples(_given(corpus, "corpus"), _given(split, "split"), _given(sms, "sms"))
     outside = _outside(_given(clinc, "clinc"))
@@ -87,6 +88,7 @@ def train(
         (output / "tokenizer.json").write_bytes((base / "tokenizer.json").read_bytes())
     manifest = train_heads(output, samples, version=version, intents=_INTENTS, outside=outside)
     train_labels(output, outside=outside)  # they read the vectors of this very encoder
+    keep_languages(output.parent / "language")
     lines = [f"{manifest['name']} written to {output}; see: notifyr evaluate"]
     console.emit(manifest["heads"], lines, as_json=as_json)
 
