@@ -24,6 +24,7 @@ check: .venv/.ready-dev ## Lint, types, import floors, generated files up to dat
 	@$(PYTHON) scripts/operations_doc.py --check
 	@$(PYTHON) scripts/openapi.py --check
 	@$(PYTHON) scripts/checklist_doc.py --check
+	@$(PYTHON) scripts/model_card.py --check
 	@$(PYTHON) scripts/check_links.py
 
 fuzz: .venv/.ready-dev ## Fuzz every door that strangers' bytes come through; SECONDS=300 for all together
@@ -48,6 +49,7 @@ docs: .venv/.ready-dev ## Write the generated pages of docs/ and check every lin
 	@$(PYTHON) scripts/operations_doc.py
 	@$(PYTHON) scripts/openapi.py
 	@$(PYTHON) scripts/checklist_doc.py
+	@$(PYTHON) scripts/model_card.py
 	@$(PYTHON) scripts/check_links.py
 
 openapi: .venv/.ready-dev ## Write docs/openapi.json from the code

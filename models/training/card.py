@@ -106,6 +106,7 @@ def _banking(found: dict[str, Any]) -> tuple[str, str, str]:
 def _clinc(found: dict[str, Any]) -> tuple[str, str, str]:
     told = (
         f"CLINC150 `{found['part']}` ({found['inside']:,}) against {found['outside']:,} outside, none of them learned"
+        + (f"; {found['twins']} that are in its train part, too, were not asked" if found.get("twins") else "")
     )
     return "out of scope", told, f"AUROC **{found['out_of_scope_auroc']:.3f}**, accuracy {found['accuracy']:.3f}"
 

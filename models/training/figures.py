@@ -88,15 +88,16 @@ def banking(encoder: Embedder, path: Path, test: Path | None = None) -> dict[str
 def clinc(encoder: Embedder, path: Path) -> dict[str, Any]:
     """CLINC150: accuracy, and the area under ROC of familiarity inside against outside. No outside text is learned.
 
-    Measured on `test` and `oos_test` where the file has them (data_full.json), else on `val` and `oos_val`.
+    The set has the same text in several parts: what was learned is not asked, and `twins` says how many that were. Measured on `test` and `oos_test` where the file has them (data_full.json), else on `val` and `oos_val`.
     """
     parts = json.loads(path.read_text(encoding="utf-8"))
     part = "test" if "test" in parts and "oos_test" in parts else "val"
     known = [(text, label) for text, label in parts["train"]]
-    refuse_twins(known, parts[part])
+    before = {_plain(text) for text, _ in known}
+    asked = [(text, label) for text, label in parts[part] if _plain(text) not in before]
     vectors = encoder.embed([text for text, _ in known])
     head = _head(encoder, vectors, [label for _, label in known])
-    inside = encoder.embed([text for text, _ in parts[part]])
+    inside = encoder.embed([text for text, _ in asked])
     outside = encoder.embed([text for text, _ in parts[f"oos_{part}"]])
     return {
         "part": part,
@@ -104,15 +105,20 @@ def clinc(encoder: Embedder, path: Path) -> dict[str, Any]:
         "out_of_scope_auroc": round(area_under_roc(head.familiarity(inside), head.familiarity(outside)), 4),
         "inside": len(inside),
         "outside": len(outside),
-        **_of_head(head, inside, [label for _, label in parts[part]]),
+        "twins": len(parts[part]) - len(asked),
+        **_of_head(head, inside, [label for _, label in asked]),
     }
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.casefold().split())
 
 
 def refuse_twins(known: Sequence[Sequence[str]], asked: Sequence[Sequence[str]]) -> None:
     """Raise `InvalidInput` with the pair when a text of the test part is a text of the train part."""
-    before = {" ".join(text.casefold().split()): label for text, label in known}
+    before = {_plain(text): label for text, label in known}
     for text, label in asked:
-        if (key := " ".join(text.casefold().split())) in before:
+        if (key := _plain(text)) in before:
             raise InvalidInput(f"the same text is in train ({before[key]}) and in test ({label}): {text[:80]!r}")
 
 

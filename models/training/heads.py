@@ -29,6 +29,7 @@ SHORT_BELOW = 240
 _SHORT_MAIL = 400
 """Mails below so many characters help to train the judge of short texts."""
 _SEED = 7
+_SURE = 0.02, 0.999
 _GREETINGS = (
     "Hello,",
     "Hi there,",
@@ -69,6 +70,7 @@ def _short_part(encoder: Encoder, samples: list[Sample]) -> tuple[dict[str, Any]
     mix = LogisticRegression(C=1.0, random_state=_SEED).fit(pair, truth[~old])
     alone = LogisticRegression(C=1.0, random_state=_SEED).fit(lexical[:, None], truth[~old])
     odds = alone.predict_proba(lexical[:, None])[:, 1]
+    whole = mix.predict(pair) == 1
     words, meaning = halves(np.ones(len(samples), dtype=bool))
     arrays = {
         "words": words.coef_[0].astype(np.float16),
@@ -81,7 +83,7 @@ def _short_part(encoder: Encoder, samples: list[Sample]) -> tuple[dict[str, Any]
         "gamma": GAMMA,
         "mix": [float(mix.coef_[0][0]), float(mix.coef_[0][1]), float(mix.intercept_[0])],
         "alone": [float(alone.coef_[0][0]), float(alone.intercept_[0])],
-        "between": list(sure_between(odds, truth[~old] == 1)),
+        "between": list(sure_between(odds, truth[~old] == 1, whole, at_least=_SURE)),
         "trained_on": len(samples),
         "mixed_on": int((~old).sum()),
     }

@@ -250,7 +250,9 @@ def test_intents_are_measured_on_texts_left_out_and_outside(labeller: Labeller, 
     assert found["classes"] == 14 and found["accuracy_cross_validated"] > 0.75
     assert found["accuracy_at_10_examples"] > 0.6
     outside = [text for label, text in labels._intent_pairs() if label == "other"]
-    parts = {"train": pairs[::2], "val": pairs[1::2], "oos_val": [(text, "oos") for text in outside]}
+    twin = (pairs[0][0].upper(), pairs[0][1])
+    parts = {"train": pairs[::2], "val": [*pairs[1::2], twin], "oos_val": [(text, "oos") for text in outside]}
     (tmp_path / "clinc.json").write_text(json.dumps(parts), encoding="utf-8")
     measured = figures.clinc(labeller.encoder, tmp_path / "clinc.json")
     assert measured["out_of_scope_auroc"] > 0.8 and measured["accuracy"] > 0.7
+    assert (measured["inside"], measured["twins"]) == (len(pairs[1::2]), 1), "what was learned is not asked"
