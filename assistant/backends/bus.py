@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from typing import Any, TypeVar
 
 import redis.asyncio
 from redis import Redis
@@ -19,6 +19,7 @@ from assistant.db.session import Event
 
 __all__ = ["Bus", "place_of"]
 
+T = TypeVar("T")
 _STREAM = "notifyr:live"
 _PRESENCE = "notifyr:presence:"
 _DRAFT = "notifyr:draft:"
@@ -72,18 +73,19 @@ class Bus:
         client = redis.asyncio.Redis.from_url(
             self._url, socket_connect_timeout=3, socket_timeout=_WAIT_MS / 1000 + 3, decode_responses=True
         )
+        asked: set[asyncio.Future[Any]] = set()
         try:
-            last, known = await self._start(client, after)
-            _heed_cancellation()
+            last, known = await _heeding(self._start(client, after), asked)
             yield last, [] if known else [(last, Event("reset"))]
             while True:
-                found: Any = await client.xread({_STREAM: last}, count=200, block=_WAIT_MS)
-                _heed_cancellation()
+                found: Any = await _heeding(client.xread({_STREAM: last}, count=200, block=_WAIT_MS), asked)
                 read = [(entry, _event(fields)) for entry, fields in _entries(found)] if found else []
                 last = read[-1][0] if read else last
                 yield last, read
         finally:
             await client.aclose()
+            if asked:  # whose connection is gone
+                await asyncio.wait(asked, timeout=1)
 
     def between(self, after: str, until: str) -> list[tuple[str, Event]] | None:
         """Events after one id, up to and with another; None when the first is unknown or trimmed. Raises `redis.RedisError`."""
@@ -190,11 +192,22 @@ def _alive(found: dict[str, str]) -> dict[str, dict[str, Any]]:
     return {agent: row for agent, row in rows.items() if row["until"] > now}
 
 
-def _heed_cancellation() -> None:
-    """A cancellation that falls into the moment of connecting is swallowed there; whoever asked for it still waits."""
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
+async def _heeding(work: Awaitable[T], asked: set[asyncio.Future[Any]]) -> T:
+    """`work` in a task of its own, which is in `asked` until it is done.
+
+    A cancellation that falls into the moment in which the client connects or has just sent is swallowed there (Python 3.11's
+    `wait_for`), and whoever asked for it waited until the read ended. `asyncio.wait` swallows none.
+    """
+    task = asyncio.ensure_future(work)
+    asked.add(task)
+    task.add_done_callback(asked.discard)
+    task.add_done_callback(lambda done: done.cancelled() or done.exception())
+    try:
+        await asyncio.wait({task})
+    except asyncio.CancelledError:
+        task.cancel()
+        raise
+    return task.result()
 
 
 def _entries(found: Any) -> list[tuple[str, dict[str, str]]]:
