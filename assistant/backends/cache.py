@@ -18,9 +18,10 @@ from assistant.telemetry import METRICS
 __all__ = ["GenerationCache"]
 
 _log = structlog.get_logger(__name__)
-_OURS = "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call({}) else return 0 end"
-_RELEASE = _OURS.format("'del', KEYS[1]")
-_RENEW = _OURS.format("'pexpire', KEYS[1], ARGV[2]")
+_RELEASE = "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) else return 0 end"
+_RENEW = (
+    "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('pexpire', KEYS[1], ARGV[2]) else return 0 end"
+)
 
 
 class GenerationCache:
@@ -84,10 +85,8 @@ class GenerationCache:
 
     def _keep(self, key: str, answer: str) -> None:
         lifetime = int(self._seconds * random.uniform(0.9, 1.0)) or 1  # noqa: S311  # jitter, not a secret
-        try:
+        with _passing_by():
             self._redis.set(self._namespace + key, answer.encode(), ex=lifetime)
-        except RedisError as error:
-            _log.warning("cache_unavailable", error=type(error).__name__)
 
     @contextmanager
     def _leading(self, key: str, token: str) -> Iterator[None]:
@@ -96,20 +95,16 @@ class GenerationCache:
 
         def renew() -> None:
             while not done.wait(self._lease / 3):
-                self._ours(_RENEW, key, token, self._milliseconds)
+                with _passing_by():
+                    self._redis.eval(_RENEW, 1, self._name(key), token, self._milliseconds)
 
         threading.Thread(target=renew, name="cache-lease", daemon=True).start()
         try:
             yield
         finally:
             done.set()
-            self._ours(_RELEASE, key, token)
-
-    def _ours(self, script: str, key: str, token: str, *more: int) -> None:
-        try:
-            self._redis.eval(script, 1, self._name(key), token, *more)
-        except RedisError as error:
-            _log.warning("cache_unavailable", error=type(error).__name__)
+            with _passing_by():
+                self._redis.eval(_RELEASE, 1, self._name(key), token)
 
     def _name(self, key: str) -> str:
         return f"{self._namespace}lead:{key}"
@@ -117,3 +112,12 @@ class GenerationCache:
     @property
     def _milliseconds(self) -> int:
         return int(self._lease * 1000)
+
+
+@contextmanager
+def _passing_by() -> Iterator[None]:
+    """A Redis that is down is noted, and costs only what would have been kept in it."""
+    try:
+        yield
+    except RedisError as error:
+        _log.warning("cache_unavailable", error=type(error).__name__)
