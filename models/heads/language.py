@@ -18,7 +18,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import structlog
 
 from assistant.values import Label
@@ -74,6 +73,7 @@ class Languages:
 
 def _ours(folder: Path) -> Any:
     """The identifier of the file in `folder`; None where it cannot be used."""
+    import numpy as np  # starts threads, after which no process of ours could be forked
     from py3langid.langid import LanguageIdentifier
 
     try:
