@@ -171,6 +171,14 @@ def test_nothing_heavy_is_imported_before_it_is_needed() -> None:
     assert done.stdout.split() == []
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere each process is started by itself")
+def test_what_our_processes_share_starts_no_thread() -> None:
+    """One thread, of numpy for instance, and no process could be a fork: twice the memory, and a slower start."""
+    script = "from api.forks import can_fork, preload; preload(); print(can_fork())"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True"]
+
+
 @pytest.mark.parametrize(
     ("floor", "strangers"),
     [
