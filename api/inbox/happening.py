@@ -107,10 +107,6 @@ def _reason(one: Happening) -> str:
 
 def _source(source: str) -> str:
     """Where a consent came from, without the id of the message that an agent read it in."""
-    return (
-        "an agent read it in a message"
-        if source.startswith("agent about")
-        else f"heard in a {source}"
-        if source == "message"
-        else source
-    )
+    if source.startswith("agent about"):
+        return "an agent read it in a message"
+    return "heard in a message" if source == "message" else source

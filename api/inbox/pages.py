@@ -52,7 +52,7 @@ for _part in (
     policies,
     notices,
 ):
-    router.routes.extend(_part.router.routes)
+    router.routes.extend(_part.router.routes)  # as they stand: see api/main.py
 
 
 @router.get("/")

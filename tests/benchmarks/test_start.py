@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import statistics
 import subprocess
 import sys
@@ -16,7 +15,8 @@ import pytest
 
 from assistant.clock import monotonic
 from assistant.settings import ROOT
-from tests.support.servers import bound, clean_environment, free_port, wait_until
+from tests.support.installation import program
+from tests.support.servers import clean_environment, free_port, wait_until
 
 _STARTS = 3
 _BARE = "import celery, fastapi, sqlalchemy.orm, uvicorn"
@@ -27,16 +27,6 @@ _BARE = "import celery, fastapi, sqlalchemy.orm, uvicorn"
 def started(environment: dict[str, str], url: str, log: Path) -> Iterator[dict[str, float]]:
     """Seconds until the first page, and until the models are there as well."""
     began, times = monotonic(), {}
-    with log.open("w") as out:
-        process = subprocess.Popen(
-            [*bound(), sys.executable, "-m", "api.cli", "run"],
-            cwd=ROOT,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
 
     def page() -> bool:
         with contextlib.suppress(httpx.TransportError):
@@ -47,19 +37,12 @@ def started(environment: dict[str, str], url: str, log: Path) -> Iterator[dict[s
         states = httpx.get(f"{url}/readyz", timeout=5, trust_env=False).json()["models"]
         return {states.get(name, {}).get("state") for name in ("encoder", "generator")} == {"ready"}
 
-    try:
+    with program(environment, log):
         wait_until(page, seconds=60, what="the first page")
         times["page"] = monotonic() - began
         wait_until(ready, seconds=90, what="the models")
         times["models"] = monotonic() - began
         yield times
-    finally:
-        process.send_signal(signal.SIGINT)
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait(10)
 
 
 def bare() -> float:

@@ -81,18 +81,8 @@ def mail(sender: str, subject: str, text: str, *, to: str = "support@example.org
 
 
 @contextlib.contextmanager
-def installation(folder: Path, *, wait_for_models: bool = True, **values: str) -> Iterator[Installation]:
-    """Start everything, wait for the first page (and the models), stop it in order."""
-    environment = clean_environment(
-        NOTIFYR_DATA_DIR=str(folder),
-        NOTIFYR_PORT=str(free_port()),
-        NOTIFYR_SMTP_PORT=str(free_port()),
-        NOTIFYR_MAIL_ADDRESS="support@example.org",
-        **{f"NOTIFYR_{name.upper()}": value for name, value in values.items()},
-    )
-    settings = load_settings({k: v for k, v in environment.items() if k.startswith("NOTIFYR_")})
-    log = folder.with_suffix(".log")
-    folder.mkdir(parents=True, exist_ok=True)
+def program(environment: dict[str, str], log: Path) -> Iterator[subprocess.Popen[str]]:
+    """`notifyr run` as a process, which is stopped in order at the end. Nothing is waited for."""
     with log.open("w") as out:
         process = subprocess.Popen(
             [*bound(), sys.executable, "-m", "api.cli", "run"],
@@ -105,6 +95,30 @@ def installation(folder: Path, *, wait_for_models: bool = True, **values: str) -
             start_new_session=True,
         )
     try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait(10)
+
+
+@contextlib.contextmanager
+def installation(folder: Path, *, wait_for_models: bool = True, **values: str) -> Iterator[Installation]:
+    """Start everything, wait for the first page (and the models), stop it in order."""
+    environment = clean_environment(
+        NOTIFYR_DATA_DIR=str(folder),
+        NOTIFYR_PORT=str(free_port()),
+        NOTIFYR_SMTP_PORT=str(free_port()),
+        NOTIFYR_MAIL_ADDRESS="support@example.org",
+        **{f"NOTIFYR_{name.upper()}": value for name, value in values.items()},
+    )
+    settings = load_settings({k: v for k, v in environment.items() if k.startswith("NOTIFYR_")})
+    log = folder.with_suffix(".log")
+    folder.mkdir(parents=True, exist_ok=True)
+    with program(environment, log) as process:
         found = wait_until(lambda: re.search(r"http\S+/link#\S+", log.read_text()), seconds=60, what="the link")
         made = Installation(process, settings, environment, found.group(0))
         if wait_for_models:
@@ -114,10 +128,3 @@ def installation(folder: Path, *, wait_for_models: bool = True, **values: str) -
                 what="the models",
             )
         yield made
-    finally:
-        process.send_signal(signal.SIGINT)
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait(10)
