@@ -4,15 +4,16 @@ SHELL := bash
 PYTHON := .venv/bin/python
 T ?= tests
 SECONDS ?= 300
+WORKERS ?= 2
 
 .PHONY: run test check fuzz bench bench-classify load vendor docs openapi screenshots lock servers setup clean help
 
 run: .venv/.ready-run ## Start everything on this machine and print the inbox' link (creates .venv on the first call)
 	@.venv/bin/notifyr run $(ARGS)
 
-test: .venv/.ready-dev ## Run the tests on real servers; T=tests/channels runs a part
+test: .venv/.ready-dev ## Run the tests on real servers; T=tests/channels runs a part, WORKERS=0 one after another in one process
 	@scripts/install_test_servers.sh
-	@$(PYTHON) -m pytest $(T) $(ARGS)
+	@$(PYTHON) -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder $(T) $(ARGS)
 
 check: .venv/.ready-dev ## Lint, types, import floors, generated files up to date
 	@.venv/bin/ruff check .

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from assistant.clock import new_id
 from assistant.db.session import Database
 from assistant.settings import Settings, load_settings
 from tests.support import servers
+from tests.support.figures import PROPERTY, Tell
 from tests.support.servers import PostgresServer, SmtpSink
 
 if TYPE_CHECKING:
@@ -33,6 +35,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         slow = [item for item in items if item.get_closest_marker("slow")]
         items[:] = [item for item in items if item not in slow]
         config.hook.pytest_deselected(items=slow)
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
 
 
 @pytest.hookimpl(trylast=True)
@@ -40,6 +44,39 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Forget what a test that passed has logged: thousands of them would fill this process, and each fork copies its page table."""
     if report.passed:
         report.sections.clear()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The counts and seeds of the runs that were made: `tell` has left them with the results."""
+    told = [
+        f"{report.nodeid.removeprefix('tests/').partition('@')[0]}: {text}"
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        if isinstance(report, pytest.TestReport) and report.when == "call"
+        for name, text in report.user_properties
+        if name == PROPERTY
+    ]
+    if told:
+        terminalreporter.section("counts and seeds")
+        for line in told:
+            terminalreporter.write_line(line)
+
+
+@pytest.fixture
+def tell(record_property: Callable[[str, object], None]) -> Tell:
+    """`tell("seed 7, 12 killed")`: a line for the summary at the end."""
+    return lambda text: record_property(PROPERTY, text)
+
+
+@pytest.fixture(autouse=True)
+def _clean_logging() -> Iterator[None]:
+    """A command that ran inside a test leaves its log on the test's own standard error, which is closed afterwards."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,6 @@ import os
 import random
 import shutil
 import signal
-import sys
 import threading
 import time
 from collections import Counter
@@ -25,6 +24,7 @@ from assistant.backends.blobs import Blobs
 from assistant.db.session import Database
 from assistant.errors import StorageError
 from tests.faults.reconciler import Reconciliation, reconcile
+from tests.support.figures import Tell
 from tests.support.installation import Installation, installation
 from tests.support.people import Reviewer, Sender
 from tests.support.servers import SmtpSink, smtp_sink_server, wait_until
@@ -91,24 +91,31 @@ def engine(name: str) -> Iterator[PostgresStore | None]:
 def at_rest(running: Installation, sender: Sender, outside: SmtpSink, mails: int) -> Reconciliation:
     """The reconciliation, once every mail is triaged and every suggestion accepted and handed over."""
     blobs = Blobs.open(running.settings)
+    last: list[object] = ["nothing was read"]
     with contextlib.closing(Database(running.settings.sql_url)) as database:
 
         def settled() -> Reconciliation | None:
             arrived = Counter(str(one.message["Message-ID"]) for one in outside.mails)
             try:
                 found = reconcile(database, arrived=arrived, source=sender.accepted, files=blobs)
-            except StorageError:  # the server that was killed last is still recovering
+            except StorageError as error:  # the server that was killed last is still recovering
+                last[0] = error
                 return None
+            last[0] = found
             return found if found.sent + found.unknown >= mails and not found.problems else None
 
-        found: Reconciliation = wait_until(settled, seconds=300, what="everything at rest")
+        try:
+            found: Reconciliation = wait_until(settled, seconds=300, what="everything at rest")
+        except pytest.fail.Exception:
+            log = running.settings.data_dir.with_suffix(".log").read_text(errors="replace")
+            pytest.fail(f"not at rest within 300 s, of {mails} mails: {last[0]}\n{log[-8000:]}", pytrace=False)
         return found
 
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(("name", "share"), [("sqlite", 1), ("postgresql", 3)])
 def test_killing_any_process_loses_no_mail_and_sends_no_reply_twice(
-    name: str, share: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    name: str, share: int, tmp_path: Path, tell: Tell
 ) -> None:
     began, mails, kills = time.monotonic(), MAILS // share, max(1, KILLS // share)
     with engine(name) as store, smtp_sink_server() as outside:
@@ -128,12 +135,11 @@ def test_killing_any_process_loses_no_mail_and_sends_no_reply_twice(
             found = at_rest(running, sender, outside, mails)
             reviewer.close()
             threads[1].join(30)
-    with capsys.disabled():
-        sys.stdout.write(
-            f"\n  chaos on {name}: seed {SEED}, {time.monotonic() - began:.0f} s; {mails} mails in {sender.tries} tries; "
-            f"{chaos.killed.total()} killed {dict(chaos.killed)}; {len(reviewer.accepted)} accepted; "
-            f"{len(outside.mails)} arrived; answers {dict(Counter(reviewer.statuses))}; {found}\n"
-        )
+    tell(
+        f"chaos on {name}: seed {SEED}, {time.monotonic() - began:.0f} s; {mails} mails in {sender.tries} tries; "
+        f"{chaos.killed.total()} killed {dict(chaos.killed)}; {len(reviewer.accepted)} accepted; "
+        f"{len(outside.mails)} arrived; answers {dict(Counter(reviewer.statuses))}; {found}"
+    )
     arrived = Counter(one.message["Message-ID"] for one in outside.mails)
     assert len(sender.accepted) == found.received == mails
     assert found.problems == []
@@ -157,9 +163,7 @@ def end_all(processes: list[psutil.Process]) -> None:
 
 
 @pytest.mark.timeout(600)
-def test_it_comes_back_by_itself_after_everything_was_killed_at_once(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_it_comes_back_by_itself_after_everything_was_killed_at_once(tmp_path: Path, tell: Tell) -> None:
     """The last round also loses its power: everything is stopped, the folder copied, and the copy is what is left."""
     folder, mails, per_round = tmp_path / "var", 0, 12
     dice, ready, first_send, accepted = random.Random(SEED), [], [], []
@@ -197,12 +201,11 @@ def test_it_comes_back_by_itself_after_everything_was_killed_at_once(
                     found = at_rest(running, sender, outside, mails)
                 reviewer.close()
                 work.join(30)
-    with capsys.disabled():
-        sys.stdout.write(
-            f"\n  {RECOVERIES} recoveries and one loss of power, seed {SEED}: ready after "
-            f"{', '.join(f'{one:.1f}' for one in ready[1:])} s; first reply out after "
-            f"{', '.join(f'{one:.1f}' for one in first_send)} s; {found}\n"
-        )
+    tell(
+        f"{RECOVERIES} recoveries and one loss of power, seed {SEED}: ready after "
+        f"{', '.join(f'{one:.1f}' for one in ready[1:])} s; first reply out after "
+        f"{', '.join(f'{one:.1f}' for one in first_send)} s; {found}"
+    )
     assert found.problems == []
     assert found.sent + found.unknown == found.received == mails
     assert max(Counter(one.message["Message-ID"] for one in outside.mails).values()) == 1

@@ -6,13 +6,11 @@ The histories are divided among the cores, each with a database and a seed of it
 from __future__ import annotations
 
 import os
-import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
 from hypothesis import HealthCheck, seed, settings
 from hypothesis.stateful import RuleBasedStateMachine
 from sqlalchemy import event
@@ -20,6 +18,7 @@ from sqlalchemy import event
 from assistant.clock import monotonic
 from assistant.db.session import Database
 from assistant.db.tables import metadata
+from tests.support.figures import Tell
 from tests.support.stores import in_memory
 
 __all__ = ["run_machine"]
@@ -42,9 +41,7 @@ def machine_database(folder: Path) -> Iterator[Database]:
         database.close()
 
 
-def run_machine(
-    machine: type[RuleBasedStateMachine], prepare: Callable[[Database], None], capsys: pytest.CaptureFixture[str]
-) -> None:
+def run_machine(machine: type[RuleBasedStateMachine], prepare: Callable[[Database], None], tell: Tell) -> None:
     """Play the histories. A broken promise fails with the shortest history that breaks it, and the way to replay it."""
     began = monotonic()
     with in_memory("machine") as folder:
@@ -55,11 +52,10 @@ def run_machine(
             children[_play(machine, prepare, own, SEED + number)] = own / "failed.txt"
         codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
         failures = [file.read_text() for file in children.values() if file.exists()]
-    with capsys.disabled():
-        sys.stdout.write(
-            f"\n  {machine.__name__}: {HISTORIES} histories of up to {STEPS} steps, seeds {SEED} to {SEED + WIDTH - 1}, "
-            f"{monotonic() - began:.0f} s\n"
-        )
+    tell(
+        f"{machine.__name__}: {HISTORIES} histories of up to {STEPS} steps, seeds {SEED} to {SEED + WIDTH - 1}, "
+        f"{monotonic() - began:.0f} s"
+    )
     assert failures == [], "\n\n".join(failures)
     assert codes == [0] * WIDTH
 

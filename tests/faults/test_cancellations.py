@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -34,6 +33,7 @@ from channels.support.http import SafeClient
 from channels.support.smtp import Relay, RelayAddress
 from pipelines import mailboxes
 from pipelines.inbound import Receiver
+from tests.support.figures import Tell
 from tests.support.loops import run_apart
 from tests.support.servers import SmtpSink, wait_until
 
@@ -67,9 +67,8 @@ async def storm(
     return ends
 
 
-def report(capsys: pytest.CaptureFixture[str], name: str, ends: Counter[str]) -> None:
-    with capsys.disabled():
-        sys.stdout.write(f"\n  {name}: seed {SEED}, {dict(ends)}\n")
+def report(tell: Tell, name: str, ends: Counter[str]) -> None:
+    tell(f"{name}: seed {SEED}, {dict(ends)}")
     assert ends["crossed"] == 0
     assert ends["cancelled"] > 0
     assert ends["right"] > 0
@@ -112,7 +111,7 @@ async def echo() -> AsyncIterator[int]:
     server.close()
 
 
-def test_a_fetch_that_is_cancelled_gives_nobody_its_answer(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_fetch_that_is_cancelled_gives_nobody_its_answer(tell: Tell) -> None:
     async def main() -> Counter[str]:
         async with echo() as port:
             client = SafeClient(
@@ -127,12 +126,10 @@ def test_a_fetch_that_is_cancelled_gives_nobody_its_answer(capsys: pytest.Captur
             await closed(before)
             return ends
 
-    report(capsys, "fetches", run_apart(main()))
+    report(tell, "fetches", run_apart(main()))
 
 
-def test_a_submission_that_is_cancelled_is_never_half_of_another(
-    smtp_sink: SmtpSink, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_submission_that_is_cancelled_is_never_half_of_another(smtp_sink: SmtpSink, tell: Tell) -> None:
     """A pooled connection on which somebody was cut off is not used again; each mail arrives once, whole, where it belongs."""
     accepted: list[int] = []
 
@@ -151,16 +148,14 @@ def test_a_submission_that_is_cancelled_is_never_half_of_another(
         await closed(before)
         return ends
 
-    report(capsys, "submissions", run_apart(main()))
+    report(tell, "submissions", run_apart(main()))
     arrived = Counter(str(one.message["Subject"]) for one in smtp_sink.mails)
     assert max(arrived.values()) == 1
     assert {str(number) for number in accepted} <= set(arrived)
     assert all(one.recipients == (f"to{one.message['Subject']}@example.org",) for one in smtp_sink.mails)
 
 
-def test_a_subscriber_that_is_cancelled_misses_nothing_when_it_resumes(
-    valkey_url: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_subscriber_that_is_cancelled_misses_nothing_when_it_resumes(valkey_url: str, tell: Tell) -> None:
     def clients() -> int:
         with Redis.from_url(valkey_url) as client:
             return int(client.info("clients")["connected_clients"])
@@ -204,7 +199,7 @@ def test_a_subscriber_that_is_cancelled_misses_nothing_when_it_resumes(
         assert clients() <= before, "connections were left open"
         return ends
 
-    report(capsys, "subscribers", run_apart(main()))
+    report(tell, "subscribers", run_apart(main()))
 
 
 class _Parser:
@@ -212,7 +207,7 @@ class _Parser:
 
 
 def test_a_sender_that_hangs_up_leaves_whole_mails_or_none(
-    sqlite_database: Database, settings: Settings, capsys: pytest.CaptureFixture[str]
+    sqlite_database: Database, settings: Settings, tell: Tell
 ) -> None:
     with sqlite_database.transaction() as session:
         profiles.ensure_default(session, settings)
@@ -250,7 +245,7 @@ def test_a_sender_that_hangs_up_leaves_whole_mails_or_none(
         await server
         return ends
 
-    report(capsys, "senders", run_apart(main()))
+    report(tell, "senders", run_apart(main()))
     with sqlite_database.reading() as session:
         stored = {row.external_id: row.text for row in session.execute(select(Message.external_id, Message.text))}
     assert {f"<{number}@example.com>" for number in accepted} <= set(stored)

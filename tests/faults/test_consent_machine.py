@@ -18,6 +18,7 @@ from assistant.services import attempts, contacts, outbox
 from assistant.states import Author, Delivery
 from assistant.values import Address
 from tests.faults.machines import run_machine
+from tests.support.figures import Tell
 from tests.support.outboxes import add_thread
 
 ADDRESSES = ("ann@example.com", "bo@example.com")
@@ -128,7 +129,7 @@ class ConsentMachine(RuleBasedStateMachine):
 
 
 @pytest.mark.timeout(900)
-def test_no_history_of_consent_writes_to_somebody_who_said_stop(capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_history_of_consent_writes_to_somebody_who_said_stop(tell: Tell) -> None:
     def prepare(database: Database) -> None:
         ConsentMachine.database = database
         made = {address: add_thread(database, address=address) for address in ADDRESSES}
@@ -138,4 +139,4 @@ def test_no_history_of_consent_writes_to_somebody_who_said_stop(capsys: pytest.C
                 for address, thread_id in made.items()
             }
 
-    run_machine(ConsentMachine, prepare, capsys)
+    run_machine(ConsentMachine, prepare, tell)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import random
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +22,7 @@ from assistant.values import Passage
 from pipelines.container import Container
 from pipelines.tasks import TASKS
 from tests.faults.reconciler import reconcile
+from tests.support.figures import Tell
 from tests.support.outboxes import add_thread, queue
 from tests.support.servers import SmtpSink
 
@@ -72,7 +72,7 @@ def rows(office: Container) -> dict[str, list[tuple[str, ...]]]:
 
 @pytest.mark.timeout(120)
 def test_every_task_delivered_two_to_five_times_in_any_order_has_one_effect(
-    office: Container, smtp_sink: SmtpSink, capsys: pytest.CaptureFixture[str]
+    office: Container, smtp_sink: SmtpSink, tell: Tell
 ) -> None:
     work, dice = rows(office), random.Random(SEED)
     assert set(work) == set(TASKS), "a new task belongs in here"
@@ -93,8 +93,7 @@ def test_every_task_delivered_two_to_five_times_in_any_order_has_one_effect(
             .having(func.count() > 1)
         ).all()
     found = reconcile(office.database, arrived=arrived, files=office.blobs, backlog=False)
-    with capsys.disabled():
-        sys.stdout.write(f"\n  {len(deliveries)} deliveries of {4 * ROWS} rows, seed {SEED}; {found}\n")
+    tell(f"{len(deliveries)} deliveries of {4 * ROWS} rows, seed {SEED}; {found}")
     assert found.problems == []
     assert statuses == {Delivery.SENT: ROWS}
     assert len(smtp_sink.mails) == ROWS

@@ -28,6 +28,7 @@ from tests.faults.broker_path import Hints
 from tests.faults.crashes import CrashPath, crash
 from tests.faults.paths import Receive, Review, Suggest, TriageRun
 from tests.faults.reconciler import reconcile
+from tests.support.figures import Tell
 from tests.support.outboxes import add_thread
 from tests.support.stores import in_memory
 
@@ -95,7 +96,7 @@ class Send:
     def problems(self) -> list[str]:
         found = reconcile(self.database, arrived=self._arrived(), now=utcnow())
         self.database.close()
-        sys.stdout.write(f"\n  {found}")
+        sys.stdout.write(f"{found}\n")
         total = found.sent + found.unknown
         lost = [f"{len(self.messages) - total} of {len(self.messages)} messages are neither sent nor unknown"]
         return found.problems + (lost if total != len(self.messages) else [])
@@ -161,12 +162,10 @@ def test_every_external_call_has_a_failpoint_before_it_and_one_after_it() -> Non
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.name)
-def test_a_crash_at_any_failpoint_loses_nothing_and_sends_nothing_twice(
-    path: CrashPath, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_crash_at_any_failpoint_loses_nothing_and_sends_nothing_twice(path: CrashPath, tell: Tell) -> None:
     # In memory: a killed process leaves what it wrote in the system's cache, so no disk has to be waited for.
-    with capsys.disabled(), in_memory("crash") as folder:
+    with in_memory("crash") as folder:
         result = crash(path, folder, rounds=ROUNDS, seed=SEED)
-        sys.stdout.write(f"\n  {result}\n")
+        tell(f"{result}")
     assert result.problems == []
     assert set(result.killed) == set(path.failpoints), "every name was hit"

@@ -13,7 +13,6 @@ import shutil
 import smtplib
 import socket
 import sqlite3
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -29,6 +28,7 @@ from assistant.settings import ROOT
 from pipelines.tidying import AGE, tidy
 from tests.faults.house import LEASE, PROCESSES, House, Wire, sync_fails
 from tests.faults.proxy import Toxic
+from tests.support.figures import Tell
 from tests.support.people import question
 from tests.support.servers import smtp_sink_server, wait_until
 from tests.support.stores import RedisStore, in_memory, paused
@@ -71,11 +71,10 @@ def reviewing(house: House) -> Iterator[None]:
         worker.join(30)
 
 
-def check(house: House, capsys: pytest.CaptureFixture[str], began: float, **values: bool) -> None:
+def check(house: House, tell: Tell, began: float, **values: bool) -> None:
     """The end of every case."""
     found = house.settle(**values)  # type: ignore[arg-type]
-    with capsys.disabled():
-        sys.stdout.write(f"\n  {monotonic() - began:4.1f} s; {len(house.sender.refused)} refused; {found}")
+    tell(f"{monotonic() - began:4.1f} s; {len(house.sender.refused)} refused; {found}")
     statuses, refused = set(house.reviewer.statuses), list(house.sender.refused)
     house.reviewer.statuses.clear()
     house.sender.refused.clear()
@@ -134,7 +133,7 @@ FAULTS: dict[str, Callable[[House, str], AbstractContextManager[None]]] = {
 
 @pytest.mark.parametrize("name", PROCESSES)
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_of_one_process(house: House, name: str, fault: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_fault_of_one_process(house: House, name: str, fault: str, tell: Tell) -> None:
     began = monotonic()
     for _ in range(ROUNDS):
         with reviewing(house):
@@ -142,7 +141,7 @@ def test_a_fault_of_one_process(house: House, name: str, fault: str, capsys: pyt
                 house.mail(2, seconds=2.0)
                 time.sleep(random.Random(SEED).uniform(0.2, 0.8))
             house.mail(1, seconds=20.0)
-        check(house, capsys, began, sending_ended=fault == "kill -9")
+        check(house, tell, began, sending_ended=fault == "kill -9")
 
 
 def test_a_clock_that_jumps_never_makes_a_claim_of_the_living_unknown(house: House) -> None:
@@ -156,14 +155,14 @@ def test_a_clock_that_jumps_never_makes_a_claim_of_the_living_unknown(house: Hou
 # -- the listener
 
 
-def test_the_listener_refuses_mail_while_the_disk_is_full(house: House, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_listener_refuses_mail_while_the_disk_is_full(house: House, tell: Tell) -> None:
     began = monotonic()
     with house.no_space():
         assert house.mail(2) == 0
         assert house.sender.refused[-1].startswith("(45"), house.sender.refused[-1]
         assert httpx.get(f"{house.url}/livez", timeout=5).status_code == 200
     assert house.mail(1, seconds=10) == 1
-    check(house, capsys, began)
+    check(house, tell, began)
 
 
 def test_the_listener_refuses_mail_while_the_disk_cannot_sync(house: House) -> None:
@@ -269,14 +268,14 @@ RELAY: dict[str, tuple[Toxic, ...]] = {
 
 
 @pytest.mark.parametrize("fault", RELAY)
-def test_a_fault_on_the_way_to_the_relay(house: House, fault: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_fault_on_the_way_to_the_relay(house: House, fault: str, tell: Tell) -> None:
     began = monotonic()
     suggestion = house.proposed()
     with house.relay.toxic(*RELAY[fault]):
         assert house.reviewer.accept(suggestion) == 201
         time.sleep(3 if fault not in {"slow peer", "last answer twice"} else 1)
         assert house.mail(1) == 1, "mail comes in whatever the relay does"
-    check(house, capsys, began)
+    check(house, tell, began)
 
 
 def test_a_relay_that_is_gone_costs_time_only(house: House) -> None:
@@ -495,9 +494,7 @@ REDIS: dict[str, tuple[Callable[[House], Iterator[None]], float, bool]] = {
 
 
 @pytest.mark.parametrize("fault", REDIS)
-def test_without_redis_mail_is_kept_reading_goes_on_and_sending_waits(
-    house: House, fault: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_without_redis_mail_is_kept_reading_goes_on_and_sending_waits(house: House, fault: str, tell: Tell) -> None:
     began = monotonic()
     act, seconds, closed = REDIS[fault]
     suggestion = house.proposed()
@@ -510,7 +507,7 @@ def test_without_redis_mail_is_kept_reading_goes_on_and_sending_waits(
         assert status == 503 if closed else status in {201, 503}
         time.sleep(max(0.0, end - monotonic()))
     wait_until(lambda: house.reviewer.accept(suggestion) == 201, seconds=20, what="the same request, accepted")
-    check(house, capsys, began)
+    check(house, tell, began)
 
 
 # -- the index
@@ -554,8 +551,8 @@ def test_a_flipped_bit_in_a_stored_mail_is_noticed_when_it_is_read(house: House)
     house.settle()
 
 
-def test_the_whole_grid_left_nothing_behind(house: House, capsys: pytest.CaptureFixture[str]) -> None:
-    check(house, capsys, monotonic())
+def test_the_whole_grid_left_nothing_behind(house: House, tell: Tell) -> None:
+    check(house, tell, monotonic())
     # What a refused mail left of itself is collected after a day, and nothing else is.
     orphans = house.reconcile().orphans
     assert tidy(house.container.database, house.container.blobs, now=utcnow()) == 0

@@ -20,6 +20,7 @@ from assistant.services.attempts import Claim
 from assistant.states import Author, Delivery
 from assistant.values import Receipt
 from tests.faults.machines import run_machine
+from tests.support.figures import Tell
 from tests.support.outboxes import add_thread
 
 WORKERS = ("one", "two", "three")
@@ -118,9 +119,9 @@ class LeaseMachine(RuleBasedStateMachine):
 
 
 @pytest.mark.timeout(900)
-def test_no_history_of_leases_lets_two_workers_hold_one_message(capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_history_of_leases_lets_two_workers_hold_one_message(tell: Tell) -> None:
     def prepare(database: Database) -> None:
         LeaseMachine.database = database
         LeaseMachine.thread = add_thread(database)
 
-    run_machine(LeaseMachine, prepare, capsys)
+    run_machine(LeaseMachine, prepare, tell)

@@ -35,6 +35,7 @@ from assistant.services.attempts import Claim
 from assistant.states import Author, Delivery, ProfileState
 from assistant.values import Address, MessageClass, Receipt
 from tests.faults.machines import run_machine
+from tests.support.figures import Tell
 from tests.support.outboxes import add_thread
 
 ADDRESSES = ("ann@example.com", "bo@example.com")
@@ -242,9 +243,9 @@ class OutboxMachine(RuleBasedStateMachine):
 
 
 @pytest.mark.timeout(900)
-def test_no_history_of_the_outbox_breaks_a_promise(capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_history_of_the_outbox_breaks_a_promise(tell: Tell) -> None:
     def prepare(database: Database) -> None:
         OutboxMachine.database = database
         OutboxMachine.threads = {address: add_thread(database, address=address) for address in ADDRESSES}
 
-    run_machine(OutboxMachine, prepare, capsys)
+    run_machine(OutboxMachine, prepare, tell)

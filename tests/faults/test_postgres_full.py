@@ -6,7 +6,6 @@ import contextlib
 import os
 import random
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from assistant.settings import Settings
 from channels.support import mime
 from pipelines.inbound import Receiver
 from tests.faults.house import fill
+from tests.support.figures import Tell
 from tests.support.servers import temporary_folder, wait_until
 from tests.support.stores import PostgresStore
 
@@ -59,19 +59,19 @@ def mail(number: int, size: int = 10) -> bytes:
 
 
 def test_a_full_disk_under_postgresql_is_a_clear_refusal_and_costs_nothing_that_was_kept(
-    make_settings: Callable[..., Settings], capsys: pytest.CaptureFixture[str]
+    make_settings: Callable[..., Settings], tell: Tell
 ) -> None:
     with temporary_folder("pgfull") as folder:
         folder.chmod(0o755)
         with small_disk(folder, "220m") as disk:
             store = PostgresStore(disk, segment_mb=1).start()
             try:
-                _fill_and_free(store, disk, make_settings(database_url=store.url), capsys)
+                _fill_and_free(store, disk, make_settings(database_url=store.url), tell)
             finally:
                 store.stop()
 
 
-def _fill_and_free(store: PostgresStore, disk: Path, settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+def _fill_and_free(store: PostgresStore, disk: Path, settings: Settings, tell: Tell) -> None:
     migrate(store.url)
     database = Database(store.url, pool_size=2)
     receiver = Receiver(database, Blobs.open(settings), _Parser())
@@ -104,11 +104,10 @@ def _fill_and_free(store: PostgresStore, disk: Path, settings: Settings, capsys:
     with database.reading() as session:
         stored = set(session.scalars(select(Message.external_id)))
     database.close()
-    with capsys.disabled():
-        sys.stdout.write(
-            f"\n  full disk: {sum(large)} of 3 large and {sum(small)} of 10 small mails kept meanwhile, "
-            f"{len(words)} refused; restarted: {restarted}; first words: {words[0][:120]!r}\n"
-        )
+    tell(
+        f"full disk: {sum(large)} of 3 large and {sum(small)} of 10 small mails kept meanwhile, "
+        f"{len(words)} refused; restarted: {restarted}; first words: {words[0][:120]!r}"
+    )
     assert large == [False] * 3, "it said yes to what cannot have been kept"
     assert any("No space left" in one for one in words), words
     assert stored == set(kept), "exactly what was answered with yes is there"

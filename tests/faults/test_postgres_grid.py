@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -27,6 +26,7 @@ from pipelines.inbound import Receiver
 from pipelines.outbound import Deliverer, Portal, open_channels
 from tests.faults.house import sync_fails
 from tests.faults.reconciler import reconcile
+from tests.support.figures import Tell
 from tests.support.outboxes import add_thread, queue
 from tests.support.servers import SmtpSink, wait_until
 from tests.support.stores import PostgresStore, in_memory, paused
@@ -170,7 +170,7 @@ FAULTS: dict[str, tuple[Callable[[PostgresStore], Iterator[None]], bool]] = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_what_postgresql_committed_stays_and_what_it_refused_was_never_promised(
-    fault: str, store: PostgresStore, office: Office, capsys: pytest.CaptureFixture[str]
+    fault: str, store: PostgresStore, office: Office, tell: Tell
 ) -> None:
     began = monotonic()
     act, closed = FAULTS[fault]
@@ -190,11 +190,10 @@ def test_what_postgresql_committed_stays_and_what_it_refused_was_never_promised(
         rows = {row.id: row for row in session.scalars(select(Message).where(Message.direction == Direction.OUTBOUND))}
         stored = set(session.scalars(select(Message.external_id).where(Message.direction == Direction.INBOUND)))
     ours = [rows[one] for one in office.queued]
-    with capsys.disabled():
-        statuses = Counter(str(row.status) for row in ours)
-        sys.stdout.write(
-            f"\n  {fault}: {monotonic() - began:.1f} s, {len(office.accepted)} kept, {office.refused} refused, {dict(statuses)}"
-        )
+    statuses = Counter(str(row.status) for row in ours)
+    tell(
+        f"{fault}: {monotonic() - began:.1f} s, {len(office.accepted)} kept, {office.refused} refused, {dict(statuses)}"
+    )
     assert set(office.accepted) <= stored
     assert len(rows) >= len(office.queued)
     for row in ours:

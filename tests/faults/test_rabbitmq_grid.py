@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ from assistant.settings import Settings
 from pipelines.broker import create_celery, dispatch
 from tests.faults.house import House, Wire
 from tests.faults.proxy import Toxic
+from tests.support.figures import Tell
 from tests.support.servers import smtp_sink_server
 from tests.support.stores import RabbitStore, RedisStore, in_memory, paused
 
@@ -81,7 +81,7 @@ FAULTS: dict[str, Callable[[RabbitStore], Iterator[None]]] = {"kill -9": killed,
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_mail_that_flows_while_the_broker_fails_is_kept_and_answered_once(
-    house: House, rabbit: RabbitStore, fault: str, capsys: pytest.CaptureFixture[str]
+    house: House, rabbit: RabbitStore, fault: str, tell: Tell
 ) -> None:
     began, before = monotonic(), house.settle()
     stop = threading.Event()
@@ -103,8 +103,7 @@ def test_mail_that_flows_while_the_broker_fails_is_kept_and_answered_once(
         stop.set()
         worker.join(60)
     after = house.settle(seconds=90)
-    with capsys.disabled():
-        sys.stdout.write(f"\n  RabbitMQ {fault}: {monotonic() - began:.0f} s; {house.restarts} restarts; {after}")
+    tell(f"RabbitMQ {fault}: {monotonic() - began:.0f} s; {house.restarts} restarts; {after}")
     assert after.received == before.received + 2 * (MAILS // 3) + 2
     assert after.sent == before.sent + 2 * (MAILS // 3) + 2
     assert (after.unknown, after.problems) == (before.unknown, [])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import tarfile
 import threading
 import time
@@ -30,6 +29,7 @@ from channels.support import mime
 from pipelines.inbound import Receiver
 from pipelines.outbound import Deliverer, Portal, open_channels
 from tests.faults.reconciler import reconcile
+from tests.support.figures import Tell
 from tests.support.outboxes import add_thread, queue
 from tests.support.servers import PostgresServer, SmtpSink, notifyr
 
@@ -134,7 +134,7 @@ def _settings(make: Callable[..., Settings], sink: SmtpSink, folder: Path, url: 
 
 
 def test_nothing_that_predates_a_backup_is_sent_again(
-    pair: tuple[Settings, Settings], tmp_path: Path, smtp_sink: SmtpSink, capsys: pytest.CaptureFixture[str]
+    pair: tuple[Settings, Settings], tmp_path: Path, smtp_sink: SmtpSink, tell: Tell
 ) -> None:
     first, second = pair
     office, file = Office(first), tmp_path / "backup.tar"
@@ -160,8 +160,7 @@ def test_nothing_that_predates_a_backup_is_sent_again(
     there = Counter({name: count for name, count in arrived.items() if name in known})
     found = reconcile(after.database, arrived=there, files=after.blobs, backlog=False)
     after.close()
-    with capsys.disabled():
-        sys.stdout.write(f"\n  restored {facts['files']} files, {facts['fenced']}; {sent_before} arrived; {found}\n")
+    tell(f"restored {facts['files']} files, {facts['fenced']}; {sent_before} arrived; {found}")
     assert len(smtp_sink.mails) == sent_before, "nothing was sent by the restored installation"
     assert max(arrived.values()) == 1
     assert found.problems == []

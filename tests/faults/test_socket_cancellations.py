@@ -10,7 +10,6 @@ import asyncio
 import json
 import os
 import random
-import sys
 from collections import Counter
 from collections.abc import Iterator
 
@@ -22,6 +21,7 @@ from api.main import create_app
 from assistant.db.session import Event
 from pipelines.container import Container
 from tests.api.conftest import World, serve
+from tests.support.figures import Tell
 from tests.support.loops import run_apart
 
 ENDS = int(os.environ.get("TEST_SOCKET_ENDS", "300"))
@@ -85,7 +85,7 @@ def sockets() -> float:
     return REGISTRY.get_sample_value("notifyr_sockets") or 0.0
 
 
-def test_pages_that_end_at_any_moment_cost_the_others_nothing(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+def test_pages_that_end_at_any_moment_cost_the_others_nothing(world: World, tell: Tell) -> None:
     browser = world.browser()
     cookie = f"notifyr={browser.cookies['notifyr']}"
     before = sockets()
@@ -152,8 +152,7 @@ def test_pages_that_end_at_any_moment_cost_the_others_nothing(world: World, caps
         return ends, sent, stays, returns
 
     ends, sent, stays, returns = run_apart(main())
-    with capsys.disabled():
-        sys.stdout.write(f"\n  sockets: seed {SEED}, {dict(ends)}, {sent} changes\n")
+    tell(f"sockets: seed {SEED}, {dict(ends)}, {sent} changes")
     assert sum(ends[how] for how in ("cut", "deaf", "half a frame")) == ENDS
     assert stays.seen == list(range(sent)), "the one who stayed missed a change, or got one twice"
     assert returns.seen == list(range(sent)), "the one who came back missed a change, or got one twice"

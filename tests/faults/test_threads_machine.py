@@ -20,6 +20,7 @@ from assistant.services import inbox
 from assistant.states import ThreadState
 from assistant.values import Address, InboundMessage
 from tests.faults.machines import run_machine
+from tests.support.figures import Tell
 
 PEOPLE = ("ann@example.com", "bo@example.com", "eve@example.net")
 SUBJECTS = ("Parcel", "Re: Parcel", "AW: Parcel", "Fwd: Parcel", "Invoice")
@@ -101,7 +102,7 @@ class ThreadsMachine(RuleBasedStateMachine):
 
 
 @pytest.mark.timeout(900)
-def test_no_history_of_a_mailbox_loses_a_mail_or_lets_a_stranger_in(capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_history_of_a_mailbox_loses_a_mail_or_lets_a_stranger_in(tell: Tell) -> None:
     def prepare(database: Database) -> None:
         ThreadsMachine.database = database
         with database.transaction() as session:
@@ -110,4 +111,4 @@ def test_no_history_of_a_mailbox_loses_a_mail_or_lets_a_stranger_in(capsys: pyte
             session.flush()
             ThreadsMachine.profile_id = profile.id
 
-    run_machine(ThreadsMachine, prepare, capsys)
+    run_machine(ThreadsMachine, prepare, tell)

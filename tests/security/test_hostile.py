@@ -23,6 +23,7 @@ from assistant.services import saved_replies
 from assistant.values import Address, Attachment, OutboundMessage, ThreadHeaders
 from channels.email import Email, EmailConfig, compose
 from channels.support.content import file_name, sniffed
+from tests.support.figures import Tell
 from tests.support.htmlchecks import words_of, wrong_in
 from tests.support.loops import run_apart
 from tests.support.servers import SmtpSink
@@ -252,7 +253,7 @@ def test_a_file_is_what_its_bytes_say(content: bytes, claimed: str, kind: str) -
     assert sniffed(content, claimed) == kind
 
 
-def test_the_families_are_as_large_as_promised(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_families_are_as_large_as_promised(tell: Tell) -> None:
     counts = {
         "templates": 3 * len(SSTI),
         "headers": len(INJECTIONS),
@@ -261,7 +262,6 @@ def test_the_families_are_as_large_as_promised(capsys: pytest.CaptureFixture[str
         "redirects": len(FOREIGN),
         "names": len(NAMES),
     }
-    with capsys.disabled():
-        print("\nhostile input:", ", ".join(f"{count} {name}" for name, count in counts.items()))
+    tell("hostile input: " + ", ".join(f"{count} {name}" for name, count in counts.items()))
     least = {"templates": 300, "headers": 500, "markup": 500, "smuggling": 60, "redirects": 100, "names": 300}
     assert {name: count for name, count in counts.items() if count < least[name]} == {}
