@@ -21,9 +21,9 @@ import numpy.typing as npt
 from assistant.errors import ModelUnavailable
 from assistant.values import Label
 from models.base import Vectors
-from models.spam import FOLDER, Clues, Short, SpamJudge, Verdict
+from models.spam import FOLDER, Clues, Read, Short, SpamJudge, Verdict
 
-__all__ = ["FILES", "FORMAT", "TOLERANCE", "Encoder", "Head", "pack"]
+__all__ = ["FILES", "FORMAT", "TOLERANCE", "Encoder", "Head", "SpamWords", "pack"]
 
 TOLERANCE = 1e-5
 """Most that a probability of a text may differ between batches and numbers of threads."""
@@ -59,6 +59,17 @@ class Head:
         scores -= scores.max(axis=1, keepdims=True)
         exp = np.exp(scores)
         return np.asarray(exp / exp.sum(axis=1, keepdims=True), dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class SpamWords:
+    """What the words of texts say of spam, by row."""
+
+    short: dict[int, float]
+    """Of text messages the score of their words."""
+    mails: list[int]
+    """Rows of the others; `read` has theirs in this order."""
+    read: Read
 
 
 class Encoder:
@@ -139,47 +150,56 @@ class Encoder:
             result.append(labels)
         return result
 
-    def spam(
-        self, texts: Sequence[str], clues: Sequence[Clues] = (), *, vectors: Vectors | None = None
-    ) -> list[Verdict]:
-        """Spam alone, from cheap to dear: an encoder runs only over the texts that their words leave open.
-
-        `clues` are those of `models.clues`, one set a text. Vectors that are there already save the short texts a pass.
-        """
+    def spam_words(self, texts: Sequence[str], clues: Sequence[Clues] = ()) -> SpamWords:
+        """What the words of texts say of spam: the part of `spam` that needs no encoder, and may be done beside it."""
         self.load()
         given = list(clues) or [()] * len(texts)
         short = [row for row in range(len(texts)) if not given[row] and self._is_short(texts[row])]
+        mails = sorted(set(range(len(texts))) - set(short))
+        return SpamWords(
+            {row: self._of_short.lexical(texts[row]) for row in short},
+            mails,
+            self.judge.read([texts[row] for row in mails], [given[row] for row in mails]),
+        )
+
+    def spam(
+        self,
+        texts: Sequence[str],
+        clues: Sequence[Clues] = (),
+        *,
+        vectors: Vectors | None = None,
+        words: SpamWords | None = None,
+    ) -> list[Verdict]:
+        """Spam alone, from cheap to dear: an encoder runs only over the texts that their words leave open.
+
+        `clues` are those of `models.clues`, one set a text. Vectors that are there already save the texts left open a pass,
+        and `words` (`spam_words` of the same texts and clues) the reading.
+        """
+        words = words or self.spam_words(texts, clues)
+
+        def meaning(rows: Sequence[int]) -> Vectors:
+            return self.embed([texts[row] for row in rows]) if vectors is None else vectors[list(rows)]
+
         found: dict[int, Verdict] = {}
         open_rows = []
-        for row in short:
-            sure = self._of_short.sure(texts[row])
+        for row, lexical in words.short.items():
+            sure = self._of_short.sure(lexical)
             if sure is None:
                 open_rows.append(row)
             else:
                 found[row] = Verdict(sure, "words")
         if open_rows:
-            asked = [texts[row] for row in open_rows]
-            known = vectors[open_rows] if vectors is not None else self.embed(asked)
-            scores = self._of_short.scores(known, asked)
+            scores = self._of_short.scores(meaning(open_rows), [words.short[row] for row in open_rows])
             found |= {row: Verdict(float(score), "encoder") for row, score in zip(open_rows, scores, strict=True)}
-        rest = sorted(set(range(len(texts))) - set(short))
-        mails = self.judge.judge(
-            [texts[row] for row in rest],
-            [given[row] for row in rest],
-            lambda places: (
-                self.embed([texts[rest[place]] for place in places])
-                if vectors is None
-                else vectors[[rest[place] for place in places]]
-            ),
-        )
-        found |= dict(zip(rest, mails, strict=True))
+        mails = self.judge.judge(words.read, lambda places: meaning([words.mails[place] for place in places]))
+        found |= dict(zip(words.mails, mails, strict=True))
         return [found[row] for row in range(len(texts))]
 
     def spam_stage(self, text: str, clues: Clues = ()) -> str:
         """`words` where words alone decide on a text, else `encoder`."""
         self.load()
         if not clues and self._is_short(text):
-            return "encoder" if self._of_short.sure(text) is None else "words"
+            return "encoder" if self._of_short.sure(self._of_short.lexical(text)) is None else "words"
         return self.judge.stage(text, clues)
 
     def evidence(self, text: str, clues: Clues = (), *, limit: int = 5) -> list[tuple[str, float]]:

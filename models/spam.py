@@ -30,6 +30,7 @@ __all__ = [
     "Clues",
     "Kernel",
     "Mix",
+    "Read",
     "Short",
     "SpamJudge",
     "Verdict",
@@ -131,17 +132,16 @@ class Short:
             words, float(spec["words_bias"]), kernel, pairs["mix"], *(pairs[one] for one in ("alone", "between"))
         )
 
-    def sure(self, text: str) -> float | None:
-        """The probability by words alone where that is enough, else None."""
+    def sure(self, lexical: float) -> float | None:
+        """The probability by the words' score alone where that is enough, else None."""
         slope, intercept = self.alone
-        p = float(1 / (1 + np.exp(-np.clip(slope * self._lexical(text) + intercept, -30, 30))))
+        p = float(1 / (1 + np.exp(-np.clip(slope * lexical + intercept, -30, 30))))
         return p if p <= self.between[0] or p >= self.between[1] else None
 
-    def scores(self, vectors: Floats, texts: Sequence[str]) -> Floats:
+    def scores(self, vectors: Floats, lexical: Sequence[float]) -> Floats:
         """Probabilities by words and meaning."""
-        lexical = np.array([self._lexical(text) for text in texts], dtype=np.float32)
         a, b, c = self.mix
-        odds = a * self.meaning.scores(vectors) + b * lexical + c
+        odds = a * self.meaning.scores(vectors) + b * np.array(lexical, dtype=np.float32) + c
         return np.asarray(1 / (1 + np.exp(-np.clip(odds, -30, 30))), dtype=np.float32)
 
     def evidence(self, text: str, *, limit: int) -> list[tuple[str, float]]:
@@ -150,13 +150,23 @@ class Short:
         weighed = [(word, float(self.words[place])) for word, place in named.items()]
         return sorted(weighed, key=lambda pair: -abs(pair[1]))[:limit]
 
-    def _lexical(self, text: str) -> float:
+    def lexical(self, text: str) -> float:
+        """The score of its words."""
         return _scaled(self.words[hashed(text, short=True)]) + self.words_bias
 
 
 def clue_columns(clues: Clues) -> Columns:
     """Columns of the clues of a mail, sorted, each once."""
     return np.unique(np.fromiter((_column("c:" + clue) for clue in clues), np.int64, len(clues)))
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What the words and clues of mails say before any meaning is asked for, one row a mail."""
+
+    scores: Floats
+    """Shape `(mails, 2)`: of the linear head and of the envelope."""
+    clues: Sequence[Clues]
 
 
 class SpamJudge:
@@ -180,15 +190,19 @@ class SpamJudge:
         self.load()
         return self._manifest
 
-    def judge(
-        self, texts: Sequence[str], clues: Sequence[Clues], embed: Callable[[Sequence[int]], Floats]
-    ) -> list[Verdict]:
-        """One verdict a text; `clues` are those of `models.clues`, one set a text. `embed` gives the vectors of rows."""
+    def read(self, texts: Sequence[str], clues: Sequence[Clues]) -> Read:
+        """The first stage: words, and the clues of `models.clues`, one set a text."""
         if not texts:
-            return []
+            return Read(np.zeros((0, 2), dtype=np.float32), ())
         self.load()
-        columns = [(hashed(text), clue_columns(found)) for text, found in zip(texts, clues, strict=True)]
-        cheap = np.stack([self._cheap(*pair) for pair in columns])
+        pairs = [(hashed(text), clue_columns(found)) for text, found in zip(texts, clues, strict=True)]
+        return Read(np.stack([self._cheap(*pair) for pair in pairs]), clues)
+
+    def judge(self, read: Read, embed: Callable[[Sequence[int]], Floats]) -> list[Verdict]:
+        """One verdict a row. `embed` gives the vectors of rows that their words leave open."""
+        cheap, clues = read.scores, read.clues
+        if not len(cheap):
+            return []
         known = np.array([bool(found) for found in clues])
         scores = self._mixed("words", cheap, known)
         low, high = (np.where(known, *ends) for ends in zip(*self._sure, strict=True))
@@ -201,7 +215,7 @@ class SpamJudge:
         asked = set(unsure.tolist())
         return [
             Verdict(float(scores[row]), "encoder" if row in asked else "words", tuple(reasons(tuple(clues[row]))))
-            for row in range(len(texts))
+            for row in range(len(cheap))
         ]
 
     def stage(self, text: str, clues: Clues) -> str:

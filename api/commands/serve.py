@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
@@ -59,6 +60,10 @@ def worker(
     ),
     threads: Annotated[int, typer.Option(help="Threads; 0 takes NOTIFYR_WORKER_THREADS.", min=0)] = 0,
     name: Annotated[str, typer.Option(help="Name of this worker in logs.")] = "worker",
+    nice: Annotated[
+        int,
+        typer.Option(help="Steps to stand back (0 to 19) where pages and arriving mail want the cores.", min=0, max=19),
+    ] = 0,
 ) -> None:
     """Work off queues. Give the generator a process of its own, so that a long draft never delays mail.
 
@@ -73,6 +78,7 @@ def worker(
     unknown = sorted(set(wanted) - set(_QUEUES))
     if unknown or not wanted:
         raise typer.BadParameter(f"unknown queue {', '.join(unknown) or '(none)'}; choose from {', '.join(_QUEUES)}")
+    os.nice(nice)
     container = build()
     raise typer.Exit(
         run_worker(container, queues=wanted, threads=threads or container.settings.worker_threads, name=name)

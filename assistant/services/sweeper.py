@@ -24,6 +24,7 @@ from assistant.services.outbox_rows import (
     note,
     profile_active,
 )
+from assistant.services.triage import MAX_ATTEMPTS
 from assistant.states import Delivery, Direction, SuggestionState, ThreadState, TriageState
 from assistant.telemetry import METRICS
 
@@ -35,6 +36,9 @@ __all__ = [
 _SWEEP_LIMIT = 500
 _SWEEP_AFTER = {"triage": timedelta(seconds=60), "draft": timedelta(seconds=90), "deliver": timedelta(seconds=20)}
 """Age from which a row counts as forgotten by the broker, and the time between two hints for the same row."""
+
+_PARTIAL_AGAIN = timedelta(minutes=5)
+"""Time between two tries of what was triaged in part: a dependency that is away takes longer to come back than a worker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,14 @@ def sweep(session: Session, *, now: datetime, repeatable: Collection[str] = ()) 
         now,
         Message,
         and_(Message.direction == Direction.INBOUND, Message.triage == TriageState.WAITING),
+    )
+    triage += _hint(
+        session,
+        "triage",
+        now,
+        Message,
+        and_(Message.triage == TriageState.PARTIAL, Message.triage_attempts < MAX_ATTEMPTS),
+        again=_PARTIAL_AGAIN,
     )
     draft = _hint(session, "draft", now, Suggestion, Suggestion.state == SuggestionState.DRAFTING)
     deliver = _hint(session, "deliver", now, Message, and_(due(now), profile_active()))
@@ -134,12 +146,18 @@ def _wake(session: Session, now: datetime) -> int:
 
 
 def _hint(
-    session: Session, task: str, now: datetime, table: type[Message | Suggestion], waiting: ColumnElement[bool]
+    session: Session,
+    task: str,
+    now: datetime,
+    table: type[Message | Suggestion],
+    waiting: ColumnElement[bool],
+    *,
+    again: timedelta | None = None,
 ) -> int:
     since = now - _SWEEP_AFTER[task]
     forgotten = or_(
         and_(table.hinted_at.is_(None), table.created_at <= since),
-        table.hinted_at <= since,
+        table.hinted_at <= (since if again is None else now - again),
     )
     ids = session.scalars(
         select(table.id).where(waiting, forgotten).order_by(table.created_at, table.id).limit(_SWEEP_LIMIT)

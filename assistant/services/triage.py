@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from assistant.db.contacts import Contact
-from assistant.db.messages import Message, Thread
+from assistant.db.learning import Correction
+from assistant.db.messages import Message, Suggestion, Thread
 from assistant.db.profiles import Profile
 from assistant.db.session import after_commit, publish
 from assistant.errors import NotFound
@@ -17,18 +19,23 @@ from assistant.states import Direction, ThreadState, TriageState
 from assistant.telemetry import METRICS
 from assistant.values import Address, DecisionKind, InboundMessage, Label, TraceStep, Turn, TurnMessage
 
-__all__ = ["MAX_ATTEMPTS", "describe", "own_addresses", "park", "read_turn", "save", "start"]
+__all__ = ["MAX_ATTEMPTS", "UNFINISHED", "describe", "own_addresses", "park", "read_turn", "save", "start"]
 
 MAX_ATTEMPTS = 5
+UNFINISHED = (TriageState.WAITING, TriageState.PARTIAL)
+"""States from which another try may come to more."""
 HISTORY = 6
 """Earlier messages of the thread that the stages see."""
 
 
 def start(session: Session, message_id: str) -> Turn | None:
-    """Count one try and read the turn; None when nothing is left to do. A message that failed too often is parked."""
+    """Count one try and read the turn; None when nothing is left to do. A message that failed too often is parked.
+
+    One that was triaged in part is tried again as often: what was missing may be back.
+    """
     tried = session.execute(
         update(Message)
-        .where(Message.id == message_id, Message.triage == TriageState.WAITING)
+        .where(Message.id == message_id, Message.triage.in_(UNFINISHED))
         .values(triage_attempts=Message.triage_attempts + 1)
     )
     if tried.rowcount != 1:  # type: ignore[attr-defined]  # an UPDATE returns a CursorResult
@@ -76,15 +83,24 @@ def own_addresses(session: Session) -> frozenset[str]:
 
 
 def save(session: Session, turn: Turn, *, state: TriageState) -> bool:
-    """Store what the stages found and do what follows from it, once; False when another worker was first."""
+    """Store what the stages found and do what follows from it, once; False when another worker was first.
+
+    After an earlier try that came to a part only, the whole replaces it. What follows for the thread is left to whoever has
+    taken it up meanwhile.
+    """
     # Of the message, not of the turn: an agent may have moved it into another thread meanwhile.
     where = select(Message.thread_id).where(Message.id == turn.message_id).scalar_subquery()
     thread = session.scalars(
         select(Thread).where(Thread.id == where).with_for_update().execution_options(populate_existing=True)
     ).one()
+    before, steps = session.execute(select(Message.triage, Message.trace).where(Message.id == turn.message_id)).one()
+    again = before == TriageState.PARTIAL
     done = session.execute(
         update(Message)
-        .where(Message.id == turn.message_id, Message.triage == TriageState.WAITING)
+        .where(
+            Message.id == turn.message_id,
+            Message.triage.in_(UNFINISHED if state == TriageState.DONE else (TriageState.WAITING,)),
+        )
         .values(
             triage=state,
             labels=[asdict(label) for label in turn.labels],
@@ -96,7 +112,7 @@ def save(session: Session, turn: Turn, *, state: TriageState) -> bool:
     message = session.scalars(
         select(Message).where(Message.id == turn.message_id).execution_options(populate_existing=True)
     ).one()
-    if _opted_out(turn):
+    if _opted_out(turn.trace) and not (again and _opted_out([TraceStep(**step) for step in steps])):
         contacts.record_consent(
             session,
             thread.contact_id,
@@ -105,7 +121,7 @@ def save(session: Session, turn: Turn, *, state: TriageState) -> bool:
             source="message",
             message_id=message.id,
         )
-    if _is_newest(session, message):
+    if _is_newest(session, message) and not (again and _taken_up(session, thread, message)):
         _describe(thread, turn, state)
         if _stopped_at(turn, "classify") and thread.state == ThreadState.OPEN:
             thread.state = ThreadState.SPAM
@@ -215,14 +231,28 @@ def _is_newest(session: Session, message: Message) -> bool:
     return session.scalar(newer.limit(1)) is None
 
 
+def _taken_up(session: Session, thread: Thread, message: Message) -> bool:
+    """Whether somebody has acted on a message: answered it or was offered an answer, corrected a label, put the thread away."""
+    answered = select(Message.id).where(
+        Message.thread_id == thread.id,
+        Message.direction == Direction.OUTBOUND,
+        Message.created_at >= message.created_at,
+    )
+    offered = select(Suggestion.id).where(Suggestion.message_id == message.id)
+    corrected = select(Correction.id).where(Correction.message_id == message.id)
+    return thread.state != ThreadState.OPEN or any(
+        session.scalar(query.limit(1)) is not None for query in (answered, offered, corrected)
+    )
+
+
 def _stopped_at(turn: Turn, stage: str) -> bool:
     return any(step.stage == stage and step.outcome == "stop" for step in turn.trace)
 
 
-def _opted_out(turn: Turn) -> bool:
+def _opted_out(trace: Sequence[TraceStep]) -> bool:
     """By a rule, or by a head that is sure. An opt-out that somebody is unsure about is a person's to decide."""
     return any(
         (step.stage == "screen" and step.detail.get("rule") in ("opt-out", "opt-out-request"))
         or (step.stage == "classify" and step.detail.get("opt_out") == "recorded" and step.outcome != "stop")
-        for step in turn.trace
+        for step in trace
     )

@@ -14,7 +14,7 @@ from assistant.errors import ModelUnavailable
 from assistant.values import Label
 from models.base import Vectors
 from models.batching import Batches
-from models.bert import Encoder
+from models.bert import Encoder, SpamWords
 from models.clues import reasons
 from models.heads.intents import Intents, Lessons, Nearest
 from models.heads.language import Languages
@@ -129,16 +129,19 @@ class Labeller:
             self.load(heads)
         tongues: Sequence[Label | None] = [None] * len(texts)
         words: _Words | None = None
+        said: SpamWords | None = None
         with ThreadPoolExecutor(1) as beside:  # the encoder works outside the interpreter, which reads words meanwhile
             coming = beside.submit(self.embed, texts)
             if "language" in heads:
                 tongues = self.languages.label(texts)
             if not _WORDED.isdisjoint(heads):
                 words = _Words.of(texts)
+            if "spam" in heads and not self.spam_fault():
+                said = self.encoder.spam_words(texts, clues)
             vectors = coming.result()
         nothing: list[list[Label]] = [[] for _ in texts]
         intents = self.intents.label(vectors) if "intent" in heads else nothing
-        spam = self._spam_or_none(texts, clues, vectors) if "spam" in heads else nothing
+        spam = self._spam_or_none(texts, clues, vectors, said) if "spam" in heads else nothing
         further = self._further(vectors, words) if words is not None else nothing
         recalled = self.taught.recall(texts, vectors)
         return [
@@ -175,9 +178,11 @@ class Labeller:
             "like": f"{like.text[:120]} ({like.similarity:.2f})" if like is not None else "",
         }
 
-    def _spam_or_none(self, texts: Sequence[str], clues: Sequence[Clues], vectors: Vectors) -> list[list[Label]]:
+    def _spam_or_none(
+        self, texts: Sequence[str], clues: Sequence[Clues], vectors: Vectors, words: SpamWords | None
+    ) -> list[list[Label]]:
         try:
-            return self._spam(self.encoder.spam(texts, clues, vectors=vectors), texts)
+            return self._spam(self.encoder.spam(texts, clues, vectors=vectors, words=words), texts)
         except ModelUnavailable:
             if not self.spam_fault():
                 raise

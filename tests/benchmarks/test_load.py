@@ -45,6 +45,15 @@ def _memory(run: Installation) -> float:
     return sum(person.memory_full_info().pss for person in people) / 2**20
 
 
+def _processor(run: Installation) -> dict[str, float]:
+    """Seconds of processor time that each process of the installation has taken, and this one, which plays senders and pages."""
+    spent = {"this bench": sum(psutil.Process().cpu_times()[:2])}
+    for person in [psutil.Process(run.process.pid), *psutil.Process(run.process.pid).children(recursive=True)]:
+        words = " ".join(person.cmdline()).rpartition("api.cli ")[2] or person.name()
+        spent[words.partition(" --name")[0]] = sum(person.cpu_times()[:2])
+    return spent
+
+
 class Load:
     """The sender's side: `times` of accepted mails, `later` counts 4xx, each of which is tried again until it is taken."""
 
@@ -137,9 +146,10 @@ def test_mail_comes_in_at_a_steady_rate_beside_open_pages_and_none_is_lost(tmp_p
         with closing(Database(run.settings.sql_url, pool_size=1)) as database, database.reading() as session:
             triaged = select(func.count()).select_from(Message).where(Message.triage == TriageState.DONE)
             wait_until(lambda: session.rollback() or session.scalar(triaged), seconds=60, what="the workers")
-        idle = _memory(run)
+        idle, spent = _memory(run), _processor(run)
         load = Load(run)
         alive = asyncio.run(load.held(cookie))
+        spent = {name: after - spent.get(name, 0.0) for name, after in _processor(run).items()}
         after = _memory(run)
         with closing(Database(run.settings.sql_url, pool_size=1)) as database:
 
@@ -159,6 +169,7 @@ def test_mail_comes_in_at_a_steady_rate_beside_open_pages_and_none_is_lost(tmp_p
             f"\n    answer to a mail: {_said(load.times)}"
             f"\n    list as a page: {_said(load.read['/inbox'])}; by the API: {_said(load.read['/api/v1/threads'])}"
             f"\n    from a change to a page that shows it: {_said(load.told)}, {len(load.told)} frames"
+            f"\n    processor time: {', '.join(f'{name} {took:.0f} s' for name, took in sorted(spent.items()) if took >= 1)}"
             f"\n    triage behind by {backlog} at the end, caught up in {monotonic() - began:.0f} s"
             f"\n    memory of all processes: {idle:.0f} MiB idle, {after:.0f} MiB after\n"
         )

@@ -5,8 +5,10 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
+from time import process_time
 from typing import Any
 
 import pytest
@@ -17,14 +19,16 @@ from assistant import failpoints
 from assistant.backends.bus import Bus
 from assistant.backends.cache import GenerationCache
 from assistant.backends.vectors import Vectors, qdrant_client
-from assistant.clock import monotonic
+from assistant.clock import monotonic, utcnow
 from assistant.db.contacts import Consent
+from assistant.db.learning import Correction
 from assistant.db.messages import Message, Suggestion, Thread
 from assistant.db.session import Database, Event, Job
 from assistant.errors import ModelUnavailable, StorageError
-from assistant.services import knowledge, suggestions
+from assistant.services import knowledge, suggestions, sweeper, threads
+from assistant.services import triage as triage_service
 from assistant.settings import ROOT, Settings
-from assistant.states import Direction, SuggestionState, ThreadState, TriageState
+from assistant.states import Author, Delivery, Direction, SuggestionState, ThreadState, TriageState
 from assistant.values import Label, Prompt
 from models.base import Classifier, Embedder, Generator
 from models.catalog import load_classifier, load_generator
@@ -236,6 +240,78 @@ def test_a_missing_encoder_costs_labels_and_drafts_but_no_mail(
     assert row.triage == TriageState.PARTIAL
     assert [step["stage"] for step in row.trace if step["outcome"] == "failed"] == ["classify", "retrieve"]
     assert (thread.needs_review, thread.certainty, suggestion) == (True, 0.0, None)
+
+
+def _in_part(parts: Parts, make_settings: Callable[..., Settings], text: str) -> str:
+    """A message whose triage found no encoder, which is there again now."""
+    whole = parts.settings
+    parts.settings = make_settings(encoder=f"onnx:{parts.folder / 'nowhere'}")
+    asked = receive(parts, text)
+    Triage(parts).triage(asked)
+    assert message(parts, asked)[0].triage == TriageState.PARTIAL
+    parts.settings = whole
+    return asked
+
+
+def test_what_was_triaged_in_part_is_made_whole_once_the_encoder_is_back(
+    parts: Parts, make_settings: Callable[..., Settings]
+) -> None:
+    asked = _in_part(parts, make_settings, "Where is my parcel?")
+    parts.jobs.clear()
+    for seconds, hints in ((30, 0), (70, 1), (130, 0), (70 + 310, 1)):
+        with parts.database.transaction() as session:
+            assert sweeper.sweep(session, now=utcnow() + timedelta(seconds=seconds)).triage == hints, seconds
+    assert parts.jobs == [Job("triage", (asked,))] * 2
+    Triage(parts).triage(asked)
+    row, thread, suggestion = message(parts, asked)
+    assert (row.triage, thread.suggestion_mark) == (TriageState.DONE, "drafting")
+    assert suggestion is not None
+    labels = row.labels
+    Triage(parts).triage(asked)  # and once it is whole, it is left as it is
+    row, _, same = message(parts, asked)
+    assert (row.labels, row.triage_attempts, same and same.id) == (labels, 2, suggestion.id)
+
+
+def test_what_stays_in_part_is_not_tried_for_ever(parts: Parts, make_settings: Callable[..., Settings]) -> None:
+    asked = _in_part(parts, make_settings, "Where is my parcel?")
+    parts.settings = make_settings(encoder=f"onnx:{parts.folder / 'nowhere'}")
+    for _ in range(triage_service.MAX_ATTEMPTS + 2):
+        Triage(parts).triage(asked)
+    row, _, _ = message(parts, asked)
+    assert row.triage == TriageState.PARTIAL, "it was read, so it is not parked"
+    with parts.database.transaction() as session:
+        assert sweeper.sweep(session, now=utcnow() + timedelta(days=1)).triage == 0
+
+
+@pytest.mark.parametrize("act", ["done", "corrected", "answered"])
+def test_a_later_triage_changes_nothing_for_an_agent_who_has_acted(
+    parts: Parts, make_settings: Callable[..., Settings], act: str
+) -> None:
+    asked = _in_part(parts, make_settings, "Where is my parcel?")
+    row, thread, _ = message(parts, asked)
+    with parts.database.transaction() as session:
+        if act == "done":
+            threads.change_state(session, thread.id, state=ThreadState.CLOSED)
+        elif act == "corrected":
+            session.add(Correction(message_id=asked, head="intent", new_label="refund"))
+        else:
+            session.add(
+                Message(
+                    thread_id=thread.id,
+                    profile_id=row.profile_id,
+                    direction=Direction.OUTBOUND,
+                    author=Author.AGENT,
+                    status=Delivery.QUEUED,
+                    external_id="<ours@example.org>",
+                    from_address="support@example.org",
+                    text="It is on its way.",
+                )
+            )
+    Triage(parts).triage(asked)
+    row, after, suggestion = message(parts, asked)
+    assert row.triage == TriageState.DONE and row.labels, "what is shown of the message is whole"
+    assert suggestion is None
+    assert (after.state, after.intent) == (ThreadState.CLOSED if act == "done" else ThreadState.OPEN, thread.intent)
 
 
 def test_an_encoder_that_is_off_is_no_failure(parts: Parts, make_settings: Callable[..., Settings]) -> None:
@@ -509,14 +585,15 @@ def test_knowledge_changes_reach_the_next_search(parts: Parts, triage: Triage) -
     assert suggestion is None or suggestion.citations[0]["source"] != "Reset the password"
 
 
-def test_triage_without_generation_is_quick(parts: Parts, triage: Triage) -> None:
+def test_triage_without_generation_is_cheap(parts: Parts, triage: Triage) -> None:
+    """Processor time, since other tests run beside this one: what two cores share takes no longer than this by the clock."""
     mails = [receive(parts, f"{title}? My order is {number}.") for number, (title, _) in enumerate(answers())]
     triage.triage(mails[0])
     seconds = []
     for asked in mails[1:]:
-        started = monotonic()
+        started = process_time()
         triage.triage(asked)
-        seconds.append(monotonic() - started)
+        seconds.append(process_time() - started)
     assert statistics.median(seconds) < 0.150
 
 
