@@ -35,8 +35,38 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         slow = [item for item in items if item.get_closest_marker("slow")]
         items[:] = [item for item in items if item not in slow]
         config.hook.pytest_deselected(items=slow)
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+    items.sort(key=_place)
+    for item in items if config.pluginmanager.hasplugin("xdist") else ():
+        item.add_marker(pytest.mark.xdist_group(_group(item)))
+
+
+_WHOLE_PROGRAM = (
+    "tests/chaos/",
+    "tests/faults/test_grid",
+    "tests/faults/test_rabbitmq",
+    "tests/faults/test_model_child",
+)
+_FORKING = ("tests/faults/test_failpoints", "tests/faults/test_interleavings")
+
+
+def _group(item: pytest.Item) -> str:
+    """Tests of one group run one after another in one process: a file, for its fixtures. What starts the whole program, and what
+    drives a browser, never runs twice at the same time; a path of crashes needs nothing of another.
+    """
+    name = item.nodeid
+    if name.startswith(_WHOLE_PROGRAM):
+        return "whole program"
+    if name.startswith("tests/e2e/"):
+        return "browser"
+    return name if name.startswith(_FORKING) else name.partition("::")[0]
+
+
+def _place(item: pytest.Item) -> int:
+    """What takes longest begins first, and what forks thousands of times before its process has grown."""
+    name = item.nodeid
+    if name.startswith(("tests/chaos/", "tests/faults/")):
+        return 0 if name.startswith(_WHOLE_PROGRAM) else 1 if name.startswith(_FORKING) or "machine" in name else 2
+    return 3 if name.startswith("tests/e2e/") else 4
 
 
 @pytest.hookimpl(trylast=True)

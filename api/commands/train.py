@@ -51,7 +51,7 @@ def train(
         ),
     ] = "",
     output: _Encoder = Path("deploy/weights/encoder"),
-    version: Annotated[str, typer.Option(help="Version in the model's name.")] = "2",
+    version: Annotated[str, typer.Option(help="Version in the model's name.")] = "3",
     as_json: Json = False,
 ) -> None:
     """Train every head; about five minutes on two cores. Needs the train extra: scripts/install_train.sh

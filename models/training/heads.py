@@ -24,6 +24,9 @@ from models.training.spam import GAMMA, matrix_of, sure_between, train_spam
 
 __all__ = ["SHORT_BELOW", "everyday", "train_heads", "train_mails"]
 
+MAX_TOKENS = 128
+"""Of a longer text the front and the end. With 256 the encoder took twice as long and the judge of mails was no better: the
+words are counted in the whole text (docs/model-card.md)."""
 SHORT_BELOW = 240
 """Characters below which a single line is judged as a short text (SMS, a line of chat)."""
 _SHORT_MAIL = 400
@@ -156,7 +159,7 @@ def train_heads(
         "base": "sentence-transformers/all-MiniLM-L6-v2, Apache-2.0",
         "engine": "ONNX int8, per channel, reduced range",
         "dimensions": 384,
-        "max_tokens": 256,
+        "max_tokens": MAX_TOKENS,
         "heads": {},
         "licence": "Apache-2.0 (weights of the base and of the heads)",
         "data": {

@@ -1,14 +1,14 @@
 """Train the judge of mails (`models.spam`): linear head, two kernel machines, and how they are mixed.
 
-All parts learn from the older texts, and what their sum means from the newest slice of train, which none of them saw; then
-the parts learn once more from all of train. The test part is never read here. Needs scikit-learn (`train` extra).
+How the parts are weighed, and what their sum means, is learned from scores of mails that they had not seen, half of the weight
+on mails newer than all that was learned; thresholds are chosen on that newest slice of train. Then the parts learn once more from all of it. The test part is never read here. Needs scikit-learn (`train` extra).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,18 +45,20 @@ def train_spam(folder: Path, samples: Sequence[Sample], vectors: npt.NDArray[np.
     clues = matrix_of([clue_columns(one.clues) for one in known])
     mails = np.array([bool(one.clues) for one in known])
     costs = np.array([_HARD if one.source == "hard-ham" else 1.0 for one in known])
+    unseen = _unseen(known, lambda rows: _Parts(text, clues, vectors, truth, mails, costs, rows), text, clues, vectors)
     early = _Parts(text, clues, vectors, truth, mails, costs, old)
-    recent, seen = truth[~old], {"with_clues": mails[~old], "without": np.ones(int((~old).sum()), dtype=bool)}
+    seen = {"with_clues": mails, "without": np.ones(len(known), dtype=bool)}
     mixes: dict[str, Any] = {"words": {}, "encoder": {}}
     chosen: dict[str, Any] = {}
     for name, rows in seen.items():
-        cheap = early.cheap(text[~old], clues[~old] * _SIGHTS[name])
-        every = np.concatenate([cheap, early.meaning.decision_function(vectors[~old])[:, None]], axis=1)
-        mixes["words"][name], mixes["encoder"][name] = _mix(cheap[rows], recent[rows]), _mix(every[rows], recent[rows])
-        first = Mix.of(mixes["words"][name]).probabilities(cheap[rows])
-        whole = Mix.of(mixes["encoder"][name]).probabilities(every[rows])
-        threshold = _threshold(whole, recent[rows])
-        sure = sure_between(first, recent[rows], whole > threshold, at_least=_SURE[name])
+        newest = rows & ~old
+        late = early.scores(text[newest], clues[newest] * _SIGHTS[name], vectors[newest])
+        for stage, columns in (("words", 2), ("encoder", 3)):
+            mixes[stage][name] = _mix(unseen[name][rows, :columns], truth[rows], late[:, :columns], truth[newest])
+        first = Mix.of(mixes["words"][name]).probabilities(late[:, :2])
+        whole = Mix.of(mixes["encoder"][name]).probabilities(late)
+        threshold = _threshold(whole, truth[newest])
+        sure = sure_between(first, truth[newest], whole > threshold, at_least=_SURE[name])
         chosen[name] = {"sure": sure, "threshold": threshold}
     final = _Parts(text, clues, vectors, truth, mails, costs, np.ones(len(known), dtype=bool))
     folder.mkdir(parents=True, exist_ok=True)
@@ -71,7 +73,7 @@ def train_spam(folder: Path, samples: Sequence[Sample], vectors: npt.NDArray[np.
         },
         "texts": {"spam": int(truth.sum()), "ham": int((~truth).sum())},
         "mix": mixes,
-        "mixed_on": int((~old).sum()),
+        "mixed_on": len(known),
         "sure": {name: found["sure"] for name, found in chosen.items()},
         "threshold": {name: found["threshold"] for name, found in chosen.items()},
         "chosen_on": f"the newest slice of train, at {_FALSE_POSITIVES:.1%} false positives",
@@ -109,6 +111,11 @@ class _Parts:
         built = np.where(np.asarray(clues.sum(axis=1)).ravel() > 0, self.envelope.decision_function(clues), 0)
         return np.stack([linear, built], axis=1).astype(np.float32)
 
+    def scores(self, text: Any, clues: Any, vectors: Any) -> npt.NDArray[np.float32]:
+        """Of words, envelope and meaning: shape `(mails, 3)`."""
+        meaning = self.meaning.decision_function(vectors).astype(np.float32)
+        return np.concatenate([self.cheap(text, clues), meaning[:, None]], axis=1)
+
     def arrays(self) -> dict[str, Any]:
         support = self.envelope.support_vectors_
         vocabulary = np.unique(support.indices)
@@ -122,14 +129,46 @@ class _Parts:
         }
 
 
-def _mix(scores: npt.NDArray[np.float32], truth: npt.NDArray[np.bool_]) -> dict[str, Any]:
-    """The weighed sum of the parts, and the slope and intercept that make it a probability."""
+def _unseen(
+    known: Sequence[Sample], learn: Callable[[npt.NDArray[np.bool_]], _Parts], text: Any, clues: Any, vectors: Any
+) -> dict[str, npt.NDArray[np.float32]]:
+    """The three scores of each mail by parts that learned from the others, whole groups only: shape `(mails, 3)`.
+
+    Scores spread further with every mail that is learned from: what half of them gave says little of the judge that has
+    learned from all, neither how its parts weigh nor what their sum means.
+    """
+    from sklearn.model_selection import GroupKFold
+
+    scores = {name: np.zeros((len(known), 3), dtype=np.float32) for name in _SIGHTS}
+    for learned, other in GroupKFold(5).split(known, groups=[one.group for one in known]):
+        rows = np.zeros(len(known), dtype=bool)
+        rows[learned] = True
+        parts = learn(rows)
+        for name, sight in _SIGHTS.items():
+            scores[name][other] = parts.scores(text[other], clues[other] * sight, vectors[other])
+    return scores
+
+
+def _mix(
+    unseen: npt.NDArray[np.float32],
+    truth: npt.NDArray[np.bool_],
+    late: npt.NDArray[np.float32],
+    late_truth: npt.NDArray[np.bool_],
+) -> dict[str, Any]:
+    """The weighed sum of the parts, and the slope and intercept that make it a probability.
+
+    These come half from mails like those that were learned from (`unseen`), half from newer ones than any that was (`late`):
+    a judge meets both, and on newer mail it is less sure of spam than it should be.
+    """
     from sklearn.linear_model import LogisticRegression
 
-    center, scale = scores.mean(axis=0), scores.std(axis=0)
+    center, scale = unseen.mean(axis=0), unseen.std(axis=0)
     scale[scale == 0] = 1  # bare text has no envelope
-    shares = np.array(_SHARES[: scores.shape[1]])
-    fitted = LogisticRegression(C=1.0, random_state=_SEED).fit(((scores - center) / scale @ shares)[:, None], truth)
+    shares = np.array(_SHARES[: unseen.shape[1]])
+    sums = (np.concatenate([unseen, late]) - center) / scale @ shares
+    weights = np.repeat([1.0, len(unseen) / len(late)], [len(unseen), len(late)])
+    fitted = LogisticRegression(C=1.0, random_state=_SEED)
+    fitted.fit(sums[:, None], np.concatenate([truth, late_truth]), sample_weight=weights)
     return {
         "center": [round(float(one), 6) for one in center],
         "scale": [round(float(one), 6) for one in scale],
