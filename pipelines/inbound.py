@@ -33,7 +33,7 @@ _REASONS = {"5.2.2": "mailbox-full", "5.7": "policy", "5.4": "network", "5.1": "
 
 
 class Parser(Protocol):
-    """Bytes to a message, never raising (`channels.support.mime`)."""
+    """Bytes to a message, whatever they are; `StorageError` when it was not the bytes (`channels.support.child`)."""
 
     def parse(self, raw: bytes, *, received_at: datetime | None = None) -> InboundMessage: ...
 

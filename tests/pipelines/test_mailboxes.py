@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import re
 import signal
 import smtplib
@@ -525,6 +526,25 @@ def test_a_failure_while_storing_is_temporary_and_the_second_try_makes_one_messa
         wire.begin()
         assert wire.say(mail() + b".").startswith("250")
     assert listener.count() == 1
+
+
+def test_a_mail_for_which_no_parser_can_be_started_is_temporary(
+    listen: Callable[..., Listening], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: a machine without a free process or descriptor said 250 and quarantined a good mail."""
+
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    listener = listen()
+    with listener.connect() as wire:
+        with monkeypatch.context() as patch:
+            patch.setattr(subprocess, "Popen", refused)
+            wire.begin()
+            assert wire.say(mail() + b".").startswith("451")
+        wire.begin()
+        assert wire.say(mail() + b".").startswith("250")
+    assert listener.only().text == "Hello"
 
 
 def test_a_database_that_is_gone_is_temporary_and_told_to_nobody(
