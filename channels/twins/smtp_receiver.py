@@ -16,7 +16,7 @@ import socket
 import ssl
 import threading
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from pathlib import Path
@@ -61,9 +61,14 @@ class ReceivedMail:
 class _Controller(Controller):
     """Ends every connection when it stops; aiosmtpd would leave them, and half-made TLS, to the garbage collector."""
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
+    def __init__(self, *arguments: Any, listener: socket.socket, **options: Any) -> None:
         self._servers: list[SMTP] = []
+        self._listener = listener
         super().__init__(*arguments, **options)
+
+    def _create_server(self) -> Awaitable[asyncio.AbstractServer]:
+        # The port was taken with this socket and never let go: between a look and a bind another process could have it.
+        return self.loop.create_server(self._factory_invoker, sock=self._listener, ssl=self.ssl_context)
 
     def factory(self) -> SMTP:
         server: SMTP = super().factory()  # type: ignore[no-untyped-call]  # aiosmtpd annotates half
@@ -114,9 +119,8 @@ class SmtpReceiver:
         return f"{'smtps' if self.implicit_tls else 'smtp'}://{self.host}:{self.port}"
 
     def start(self) -> SmtpReceiver:
-        if not self.port:
-            with socket.create_server((self.host, 0)) as probe:
-                self.port = probe.getsockname()[1]
+        listener = socket.create_server((self.host, self.port))
+        self.port = listener.getsockname()[1]
         options: dict[str, Any] = {"data_size_limit": 64_000_000, "decode_data": False, "enable_SMTPUTF8": True}
         if self.tls is not None and not self.implicit_tls:
             options["tls_context"] = self.tls
@@ -126,6 +130,7 @@ class SmtpReceiver:
             options["auth_require_tls"] = self.tls is not None and not self.implicit_tls
         self._controller = _Controller(
             self,
+            listener=listener,
             hostname=self.host,
             port=self.port,
             ready_timeout=10,

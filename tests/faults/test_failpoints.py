@@ -30,6 +30,7 @@ from tests.faults.paths import Receive, Review, Suggest, TriageRun
 from tests.faults.reconciler import reconcile
 from tests.support.figures import Tell
 from tests.support.outboxes import add_thread
+from tests.support.servers import free_port
 from tests.support.stores import in_memory
 
 ROUNDS = int(os.environ.get("TEST_CRASH_ROUNDS", "800"))
@@ -58,7 +59,7 @@ class Send:
 
     def prepare(self, rounds: int) -> None:
         if self.relay:
-            self.receiver = SmtpReceiver(journal=self.journal).start()
+            self.receiver = SmtpReceiver(port=free_port(), journal=self.journal).start()
             self.port = self.receiver.port
         metadata.create_all(self.database.engine)
         for start in range(0, rounds + 1, self.PER_THREAD):

@@ -1,9 +1,11 @@
-"""A test run that is killed leaves no server behind."""
+"""A test run that is killed leaves no server behind, and no two tests are given one port."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +14,7 @@ import psutil
 import pytest
 
 from assistant.settings import ROOT
+from tests.support import servers
 from tests.support.servers import bound, wait_until
 
 SERVERS = ("postgres_server", "redis_server", "valkey_server", "rabbitmq_server", "s3_server")
@@ -52,3 +55,16 @@ def test_a_killed_run_takes_its_servers_with_it(server: str, tmp_path: Path) -> 
     psutil.wait_procs(started, timeout=20)
     wait_until(lambda: not any(one.is_running() for one in started), seconds=5, what=f"the end of {started}")
     wait_until(lambda: not alive(str(tmp_path)), seconds=20, what="nothing of the run left")
+
+
+def test_workers_share_no_port_and_none_comes_twice() -> None:
+    shares = [list(itertools.islice(servers._own_ports(f"gw{number}", 3), 7_000)) for number in range(3)]
+    assert all(len(set(share)) == 7_000 for share in shares)
+    assert not set(shares[0]) & set(shares[1]) and not set(shares[1]) & set(shares[2])
+
+
+def test_a_port_that_somebody_listens_on_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken, free = servers.free_port(), servers.free_port()
+    monkeypatch.setattr(servers, "_ports", iter([taken, free]))
+    with socket.create_server(("127.0.0.1", taken)):
+        assert servers.free_port() == free

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import pwd
+import random
 import shutil
 import signal
 import socket
@@ -42,12 +44,28 @@ def find_binary(name: str, package: str, *folders: str) -> str:
     return found
 
 
+# Below the ports that the kernel gives to outgoing connections (from 32768): one of those may be taken by a client, even by the
+# one that looks for the server, while a killed server is down or a started one has not come to listen.
+_FIRST_PORT, _LAST_PORT = 10_000, 32_000
+
+
+def _own_ports(worker: str, workers: int) -> Iterator[int]:
+    """This process' share of the ports in an order of its own, each of them again only after all the others."""
+    share = range(_FIRST_PORT + int(worker.removeprefix("gw") or 0), _LAST_PORT, workers)
+    return itertools.cycle(random.SystemRandom().sample(share, len(share)))
+
+
+_ports = _own_ports(os.environ.get("PYTEST_XDIST_WORKER", ""), int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
+
+
 def free_port() -> int:
-    """A port on loopback that nothing listens on right now."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port on loopback that nothing listens on, and that no other test of this run is given."""
+    for port in _ports:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError
 
 
 def wait_until(condition: Callable[[], Any], *, seconds: float = 10.0, what: str = "the condition") -> Any:
