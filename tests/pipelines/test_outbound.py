@@ -6,7 +6,6 @@ import email
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import threading
 import time
@@ -18,7 +17,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from assistant.clock import monotonic, utcnow
+from assistant.clock import utcnow
 from assistant.db.contacts import Suppression
 from assistant.db.messages import Attachment, Message
 from assistant.db.profiles import Profile
@@ -29,10 +28,12 @@ from assistant.settings import Settings
 from assistant.states import Delivery, ProfileState
 from assistant.values import Address, MessageClass
 from channels.twins.smtp_receiver import Act, SmtpReceiver
+from pipelines import outbound
 from pipelines.outbound import Deliverer, Portal, open_channels
 from tests.faults.proxy import FaultProxy, Toxic
 from tests.faults.reconciler import reconcile
 from tests.support.outboxes import add_thread, queue, status_of
+from tests.support.servers import answers, find_binary, free_port, wait_until
 
 MakeDeliverer = Callable[..., Deliverer]
 
@@ -71,7 +72,7 @@ def deliverer(
 @pytest.fixture
 def sink(monkeypatch: pytest.MonkeyPatch) -> Iterator[SmtpReceiver]:
     monkeypatch.setattr("channels.support.smtp._FINAL_SECONDS", 1.0)
-    with SmtpReceiver() as receiver:
+    with SmtpReceiver(port=free_port()) as receiver:
         yield receiver
 
 
@@ -310,18 +311,17 @@ def test_a_worker_that_sleeps_past_its_lease_does_not_send_when_it_wakes_up(
     if not child:
         try:
             sqlite_database.engine.dispose(close=False)
-            arm("send.before_carrier=delay")
+            # It stops itself: a signal from outside would have to come within the moment between claim and carrier.
+            stop = {"send.before_carrier": lambda: os.kill(os.getpid(), signal.SIGSTOP)}
+            outbound.failpoint = lambda name: stop.get(name, lambda: None)()
             portal = Portal()
             settings = second._settings
             Deliverer(sqlite_database, open_channels(settings), portal, Files(), settings=settings).deliver(message_id)
         finally:
             os._exit(0)
-    until = monotonic() + 10
-    while status_of(sqlite_database, message_id) is not Delivery.SENDING:
-        assert monotonic() < until
-        time.sleep(0.005)
-    os.kill(child, signal.SIGSTOP)
-    time.sleep(3.0)
+    assert os.WIFSTOPPED(os.waitpid(child, os.WUNTRACED)[1])
+    assert status_of(sqlite_database, message_id) is Delivery.SENDING
+    time.sleep(3.0)  # more than half of the lease, after which a claim no longer begins to send
     with sqlite_database.transaction() as session:
         assert sweeper.sweep(session, now=utcnow() + timedelta(seconds=10)).unknown == 1
         outbox.resolve_unknown(session, message_id, outcome="resend", agent_id=None)
@@ -338,11 +338,8 @@ def test_a_worker_that_sleeps_past_its_lease_does_not_send_when_it_wakes_up(
 @pytest.fixture
 def smtp_sink_of_postfix(tmp_path: Path) -> Iterator[tuple[int, Path]]:
     """Debian's smtp-sink: Postfix's own idea of a receiving server, writing every mail into a file."""
-    program = shutil.which("smtp-sink") or "/usr/sbin/smtp-sink"
-    if not Path(program).exists():
-        pytest.skip("smtp-sink is not installed: apt-get install postfix")
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    program = find_binary("smtp-sink", "postfix")
+    port = free_port()
     folder = Path("/tmp") / f"sink-{os.getpid()}-{port}"  # it must be reachable for the user nobody
     folder.mkdir(mode=0o777)
     folder.chmod(0o777)
@@ -350,15 +347,11 @@ def smtp_sink_of_postfix(tmp_path: Path) -> Iterator[tuple[int, Path]]:
     with subprocess.Popen(
         [program, *user, "-d", "%M.", f"127.0.0.1:{port}", "100"], cwd=folder, stderr=subprocess.DEVNULL
     ) as process:
-        until = monotonic() + 10
-        while monotonic() < until:
-            try:
-                socket.create_connection(("127.0.0.1", port), 1).close()
-                break
-            except OSError:
-                time.sleep(0.05)
-        yield port, folder
-        process.terminate()
+        try:
+            wait_until(lambda: answers(port), what="smtp-sink's answer")
+            yield port, folder
+        finally:
+            process.terminate()
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -370,9 +363,10 @@ def test_postfix_takes_our_mail_as_it_is(
     ids = [queue(sqlite_database, add_thread(sqlite_database), text=f"Grüße {number}\n.\n") for number in range(20)]
     for message_id in ids:
         working.deliver(message_id)
-    until = monotonic() + 5
-    while len(found := [file.read_bytes() for file in folder.iterdir()]) < 20 and monotonic() < until:
-        time.sleep(0.05)
-    parsed = [email.message_from_bytes(content) for content in found]
-    assert {mail["Message-ID"] for mail in parsed} == {f"<{message_id}@example.org>" for message_id in ids}
+    sent = {f"<{message_id}@example.org>" for message_id in ids}
+
+    def written() -> bool:
+        return {email.message_from_bytes(file.read_bytes())["Message-ID"] for file in folder.iterdir()} == sent
+
+    wait_until(written, what="a file for each mail")
     assert all(status_of(sqlite_database, message_id) is Delivery.SENT for message_id in ids)
