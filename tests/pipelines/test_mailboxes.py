@@ -309,18 +309,18 @@ def test_more_mail_than_can_be_stored_is_for_later_and_what_is_taken_is_stored(
 ) -> None:
     monkeypatch.setattr(mailboxes, "PENDING", 6)
     monkeypatch.setattr(mailboxes, "WORKERS", 2)
-    real, inside, most = Receiver.receive, [0], [0]
+    real, inside, most, full = Receiver.receive, [0], [0], threading.Event()
 
-    def slow(self: Receiver, raw: bytes, **values: Any) -> Any:
+    def held(self: Receiver, raw: bytes, **values: Any) -> Any:
         inside[0] += 1
         most[0] = max(most[0], inside[0])
-        time.sleep(0.05)
+        full.wait(30)
         try:
             return real(self, raw, **values)
         finally:
             inside[0] -= 1
 
-    monkeypatch.setattr(Receiver, "receive", slow)
+    monkeypatch.setattr(Receiver, "receive", held)
     listener = listen()
     taken: list[int] = []
     refused: list[int] = []
@@ -333,6 +333,7 @@ def test_more_mail_than_can_be_stored_is_for_later_and_what_is_taken_is_stored(
             except smtplib.SMTPDataError as answer:
                 assert answer.smtp_code == 451 and "try again later" in str(answer.smtp_error)
                 refused.append(number)
+                full.set()
                 time.sleep(0.05)
 
     senders = [threading.Thread(target=send, args=(number,)) for number in range(30)]
@@ -341,8 +342,8 @@ def test_more_mail_than_can_be_stored_is_for_later_and_what_is_taken_is_stored(
     for one in senders:
         one.join(60)
     assert sorted(taken) == list(range(30)) and listener.count() == 30
-    assert refused, "ten times what fits did not all find room at once"
-    assert most[0] <= 2
+    assert refused, "five times what fits did not all find room at once"
+    assert most[0] == 2
 
 
 def _accepts(listener: Listening) -> bool:
@@ -352,7 +353,7 @@ def _accepts(listener: Listening) -> bool:
 
 @pytest.mark.checklist(39)
 def test_a_silent_client_is_hung_up_on(listen: Callable[..., Listening], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mailboxes, "IDLE_SECONDS", 0.3)
+    monkeypatch.setattr(mailboxes, "IDLE_SECONDS", 1.5)  # longer than the envelope takes on a busy machine
     listener = listen()
     with listener.connect() as wire:
         assert wire.answer() == ""
@@ -381,17 +382,17 @@ def test_a_slow_client_may_take_longer_than_one_pause(
 def test_a_drip_of_bytes_does_not_hold_a_place_for_ever(
     listen: Callable[..., Listening], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mailboxes, "IDLE_SECONDS", 0.3)
+    monkeypatch.setattr(mailboxes, "IDLE_SECONDS", 1.5)
     monkeypatch.setattr(mailboxes, "MAIL_SECONDS", 0.6)
     listener = listen()
     with listener.connect() as wire:
         wire.begin()
         started = time.monotonic()
         with contextlib.suppress(OSError):
-            while time.monotonic() - started < 5:
+            while time.monotonic() - started < 20:
                 wire.socket.sendall(b"x\r\n")
                 time.sleep(0.1)
-        assert time.monotonic() - started < 3
+        assert time.monotonic() - started < 15
 
 
 @pytest.mark.parametrize("step", ["greeting", "envelope", "data", "text"])
@@ -572,16 +573,30 @@ def _rename(listener: Listening, old: str, new: str) -> None:
         session.connection().exec_driver_sql(f"ALTER TABLE {old} RENAME TO {new}")
 
 
-def test_a_stop_waits_for_the_mail_that_is_being_stored(listen: Callable[..., Listening]) -> None:
+def test_a_stop_waits_for_the_mail_that_is_being_stored(
+    listen: Callable[..., Listening], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, reached, go_on = Receiver.receive, threading.Event(), threading.Event()
+
+    def held(self: Receiver, raw: bytes, **values: Any) -> Any:
+        reached.set()
+        assert go_on.wait(30)
+        return real(self, raw, **values)
+
+    monkeypatch.setattr(Receiver, "receive", held)
     listener = listen()
-    failpoints.arm("receive.before_commit=delay")
     with listener.connect() as wire:
         wire.begin()
         wire.socket.sendall(mail() + b".\r\n")
-        time.sleep(0.1)
-        listener.stop()
+        assert reached.wait(30)
+        stopping = threading.Thread(target=listener.stop)
+        stopping.start()
+        servers.wait_until(lambda: not servers.answers(listener.port), what="the end of listening")
+        assert stopping.is_alive() and listener.count() == 0
+        go_on.set()
         assert wire.answer().startswith("250")
         assert wire.answer() == ""
+        stopping.join(30)
     assert listener.count() == 1
     with pytest.raises(ConnectionRefusedError):
         listener.connect()
