@@ -191,9 +191,14 @@ class Relay:
             _log.warning("relay_without_tls", host=self._address.host, port=self._address.port)
 
     def _tls(self) -> ssl.SSLContext:
+        """Raises our errors: nothing was said to the relay yet."""
         if self._context is None:
-            self._context = ssl.create_default_context(cafile=str(self._ca_file) if self._ca_file else None)
-            self._context.minimum_version = ssl.TLSVersion.TLSv1_2
+            try:
+                context = ssl.create_default_context(cafile=str(self._ca_file) if self._ca_file else None)
+            except OSError as error:
+                raise _from_ca_file(error) from error
+            context.minimum_version = ssl.TLSVersion.TLSv1_2
+            self._context = context
         return self._context
 
     # -- one transaction
@@ -303,6 +308,13 @@ def _from_authentication(error: aiosmtplib.SMTPResponseException) -> ChannelErro
 def _from_certificate(error: Exception) -> ChannelError:
     reason = getattr(error, "verify_message", "") or str(error)
     return CredentialsRefused(f"the relay's certificate is not the right one, so nothing was sent: {reason}")
+
+
+def _from_ca_file(error: OSError) -> ChannelError:
+    """A file that is not there, not readable or no certificate waits for a person; a full table of files does not."""
+    if isinstance(error, ssl.SSLError | FileNotFoundError | PermissionError | IsADirectoryError | NotADirectoryError):
+        return CredentialsRefused(f"the relay's CA file cannot be used, so nothing was sent: {error.strerror or error}")
+    return _from_network(error)
 
 
 def _from_network(error: Exception) -> ChannelError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import socket
 import ssl
@@ -348,6 +349,32 @@ def test_a_certificate_of_an_unknown_authority_is_refused(tls_sink: TlsSink) -> 
     sink = tls_sink()
     with pytest.raises(CredentialsRefused, match="certificate"):
         submit(f"smtp://bo:s3cret@127.0.0.1:{sink.port}")
+
+
+@pytest.mark.parametrize("how", ["missing", "a folder", "no certificate"])
+@pytest.mark.parametrize("scheme", ["smtp", "smtps"])
+def test_a_ca_file_that_cannot_be_used_is_known_to_have_sent_nothing(
+    scheme: str, how: str, sink: SmtpReceiver, tmp_path: Path
+) -> None:
+    """Regression: it ended as `unknown`, as if the relay might have the mail."""
+    path = tmp_path if how == "a folder" else tmp_path / "ca.pem"
+    if how == "no certificate":
+        path.write_text("nothing")
+    with pytest.raises(CredentialsRefused, match="CA file"):
+        submit(f"{scheme}://127.0.0.1:{sink.port}", ca=path)
+    assert not sink.mails
+
+
+def test_a_ca_file_that_cannot_be_opened_just_now_is_for_later(
+    sink: SmtpReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(**_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(ssl, "create_default_context", refused)
+    with pytest.raises(TemporaryChannelError):
+        submit(f"smtp://127.0.0.1:{sink.port}")
+    assert not sink.mails
 
 
 def test_a_password_never_crosses_a_line_from_which_starttls_was_stripped() -> None:
