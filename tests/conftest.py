@@ -45,6 +45,7 @@ _WHOLE_PROGRAM = (
     "tests/faults/test_grid",
     "tests/faults/test_rabbitmq",
     "tests/faults/test_model_child",
+    "tests/api/test_run.py",
 )
 _FORKING = ("tests/faults/test_failpoints", "tests/faults/test_interleavings")
 

@@ -16,6 +16,7 @@ from websockets.sync.client import ClientConnection, connect
 from api.inbox import live
 from assistant.services import access
 from tests.api.conftest import PASSWORD, World
+from tests.support.promises import kept_within
 
 
 @contextlib.contextmanager
@@ -142,12 +143,23 @@ def _role(world: World, browser: httpx.Client) -> None:
 def test_pages_sockets_and_tokens_are_dead_within_a_second(
     world: World, end: Callable[[World, httpx.Client], None], all_of_them: bool
 ) -> None:
-    here, there = world.browser("agent@example.org"), world.browser("agent@example.org")
+    attempts = iter(range(3))
+    kept_within(1.0, lambda: _seconds_until_dead(world, end, all_of_them, f"agent{next(attempts)}@example.org"))
+
+
+def _seconds_until_dead(
+    world: World, end: Callable[[World, httpx.Client], None], all_of_them: bool, email: str
+) -> float:
+    """From the end of a new agent's session to the end of the last of its sockets."""
+    with world.container.database.transaction() as session:
+        world.ids["agent"] = access.create_agent(session, email, name="Agent", role="agent").id
+        access.set_password(session, world.ids["agent"], password=PASSWORD, actor="test")
+    here, there = world.browser(email), world.browser(email)
     program = world.program("threads:read", agent="agent")
     closed: dict[str, float] = {}
 
     def watch(name: str, opened: ClientConnection) -> None:
-        if close_code(opened, 4) == 1008:
+        if close_code(opened, 20) == 1008:
             closed[name] = time.monotonic()
 
     with socket(world, here) as one, socket(world, there) as two:
@@ -160,14 +172,15 @@ def test_pages_sockets_and_tokens_are_dead_within_a_second(
         assert here.get("/api/v1/threads").status_code == 401
         assert (there.get("/api/v1/threads").status_code == 401) is all_of_them
         assert (program.get("/api/v1/threads").status_code == 401) is (end is _disable)
-        watchers[0].join(10)
-        assert "here" in closed and closed["here"] - began < 1.0, closed
+        watchers[0].join(30)
+        assert "here" in closed
         if all_of_them:
-            watchers[1].join(10)
-            assert "there" in closed and closed["there"] - began < 1.0, closed
+            watchers[1].join(30)
+            assert "there" in closed
         else:
             two.send('{"kind": "ping"}')
             assert "there" not in closed
             two.close()
         for watcher in watchers:
-            watcher.join(10)
+            watcher.join(30)
+    return max(closed.values()) - began

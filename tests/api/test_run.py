@@ -22,6 +22,7 @@ import psutil
 import pytest
 
 from assistant.settings import ROOT
+from tests.support.promises import kept_within
 from tests.support.servers import answers, clean_environment, free_port, notifyr, wait_until
 
 pytestmark = pytest.mark.timeout(180)
@@ -111,14 +112,17 @@ def test_a_taken_port_is_replaced_by_the_next_free_one_and_it_is_said(environmen
 def test_a_second_start_shows_the_first_page_within_five_seconds(environment: dict[str, str]) -> None:
     with started(environment):
         pass
-    began = time.monotonic()
-    with started(environment) as (_, facts):
-        with urllib.request.urlopen(f"{facts['url']}/link", timeout=5) as page:
-            assert page.status == 200
-        took = time.monotonic() - began
-    # Other tests and builds share the machine: processor time decides, wall time only bounds it.
-    load = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
-    assert took < 5 * load, f"{took:.1f} s at load {load:.1f}"
+
+    def attempt() -> float:
+        began = time.monotonic()
+        with started(environment) as (_, facts):
+            with urllib.request.urlopen(f"{facts['url']}/link", timeout=20) as page:
+                assert page.status == 200
+            took = time.monotonic() - began
+        # Other tests and builds share the machine: a start that gets half of a processor may take twice as long.
+        return took / max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+    kept_within(5.0, attempt)
 
 
 def test_an_installation_runs_once(environment: dict[str, str]) -> None:

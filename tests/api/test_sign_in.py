@@ -9,6 +9,7 @@ import pytest
 
 from assistant.services import access
 from tests.api.conftest import PASSWORD, World
+from tests.support.promises import kept_within
 
 REAL_PASSWORDS = True
 
@@ -95,17 +96,26 @@ def test_signing_out_ends_the_session(world: World) -> None:
 
 @pytest.mark.checklist(10, 16)
 def test_a_password_change_signs_every_browser_out_within_a_second(world: World) -> None:
-    here, there = world.browser(), world.browser()
-    with world.container.database.transaction() as session:
-        link = access.create_link(session, world.ids["admin"], purpose="reset")
-    changed = here.post("/api/v1/auth/password", json={"current": PASSWORD, "new": "another long password"})
-    started = time.monotonic()
-    assert changed.status_code == 204
-    assert there.get("/api/v1/threads").status_code == 401
-    assert here.get("/api/v1/threads").status_code == 401
-    assert time.monotonic() - started < 1
-    assert world.client().post("/api/v1/auth/link", json={"token": link}).status_code == 401
-    world.browser(password="another long password")
+    passwords = [PASSWORD]
+
+    def attempt() -> float:
+        current, new = passwords[-1], f"another long password {len(passwords)}"
+        here, there = world.browser(password=current), world.browser(password=current)
+        with world.container.database.transaction() as session:
+            link = access.create_link(session, world.ids["admin"], purpose="reset")
+        changed = here.post("/api/v1/auth/password", json={"current": current, "new": new})
+        started = time.monotonic()
+        assert changed.status_code == 204
+        assert there.get("/api/v1/threads").status_code == 401
+        assert here.get("/api/v1/threads").status_code == 401
+        took = time.monotonic() - started
+        assert world.client().post("/api/v1/auth/link", json={"token": link}).status_code == 401
+        world.browser(password=new)
+        passwords.append(new)
+        world.clear_limits()
+        return took
+
+    kept_within(1.0, attempt)
 
 
 def test_a_password_change_needs_the_current_password(world: World) -> None:

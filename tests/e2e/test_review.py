@@ -22,6 +22,7 @@ from assistant.db.messages import Message, Suggestion, Thread
 from assistant.db.session import Event
 from assistant.states import Direction, SuggestionState
 from tests.api.conftest import World
+from tests.support.promises import kept_within
 
 MANY = int(os.environ.get("TEST_REVIEW_SUGGESTIONS", "100"))
 TEXT = (
@@ -263,9 +264,6 @@ def test_who_looks_and_who_types_is_seen_within_a_second_and_gone_when_the_tab_d
 
 
 def test_a_page_that_falls_silent_is_gone_within_ten_seconds(world: World, desk: Callable[..., Page]) -> None:
-    _, thread = proposal(world)
-    mine, theirs = desk(), desk("agent@example.org")
-
     def swallowed(socket: WebSocketRoute) -> None:
         server = socket.connect_to_server()
         said = 0
@@ -278,13 +276,18 @@ def test_a_page_that_falls_silent_is_gone_within_ten_seconds(world: World, desk:
 
         socket.on_message(pass_on)
 
-    theirs.route_web_socket("**/live?*", swallowed)
-    opened(mine, thread)
-    opened(theirs, thread)
-    expect(mine.locator("#presence .present")).to_have_count(1)
-    began = time.monotonic()
-    expect(mine.locator("#presence .present")).to_have_count(0, timeout=12_000)
-    assert time.monotonic() - began < 10.5
+    def attempt() -> float:
+        _, thread = proposal(world)
+        mine, theirs = desk(), desk("agent@example.org")
+        theirs.route_web_socket("**/live?*", swallowed)
+        opened(mine, thread)
+        opened(theirs, thread)
+        expect(mine.locator("#presence .present")).to_have_count(1)
+        began = time.monotonic()
+        expect(mine.locator("#presence .present")).to_have_count(0, timeout=30_000)
+        return time.monotonic() - began
+
+    kept_within(10.5, attempt)
 
 
 def test_sending_over_another_takes_one_deliberate_key_and_the_second_is_told(
@@ -415,15 +418,22 @@ def test_nothing_is_missed_while_the_socket_is_cut(world: World, desk: Callable[
 
 
 def test_an_ended_session_closes_the_page_within_a_second_and_says_so(world: World, desk: Callable[..., Page]) -> None:
-    page = desk()
-    page.goto("/inbox")
-    ready(page)
-    page.wait_for_timeout(300)
-    began = time.monotonic()
-    with world.container.database.transaction() as session:
-        session.query(AgentSession).delete()
-    expect(page.locator("#offline")).to_contain_text("You are signed out")
-    assert time.monotonic() - began < 1.5
+    pages = []
+
+    def attempt() -> float:
+        page = desk()
+        pages.append(page)
+        page.goto("/inbox")
+        ready(page)
+        page.wait_for_timeout(300)
+        began = time.monotonic()
+        with world.container.database.transaction() as session:
+            session.query(AgentSession).delete()
+        expect(page.locator("#offline")).to_contain_text("You are signed out", timeout=20_000)
+        return time.monotonic() - began
+
+    kept_within(1.5, attempt)
+    page = pages[-1]
     page.get_by_role("link", name="Sign in again").click()
     expect(page).to_have_url(re.compile(r"/sign-in\?next=%2Finbox"))
 
