@@ -175,11 +175,11 @@ def test_a_server_that_is_gone_slow_or_broken_is_a_storage_error_and_heals(tmp_p
                 nearest(vectors, "text 7")
             with pytest.raises(StorageError):
                 sync(vectors, version=broken)
-        first.broken, first.slow = "", 3.0
+        first.broken, first.slow = "", 10.0
         began = time.monotonic()
         with pytest.raises(StorageError):
             nearest(vectors, "text 7")
-        assert time.monotonic() - began < 3.0, "it did not wait for it"
+        assert time.monotonic() - began < 10.0, "it did not wait for it"
         first.slow = 0.0
         sync(vectors)
         assert nearest(vectors, "text 7") == 7
