@@ -107,7 +107,8 @@ def restore(settings: Settings, source: Path) -> Restored:
     except OSError as error:
         raise StorageError(f"the backup could not be restored: {error.strerror or error}") from error
     taken_at = datetime.fromisoformat(manifest["taken_at"])
-    with closing(Database(settings.sql_url, pool_size=1)) as database, database.transaction() as session:
+    database = Database(settings.sql_url, pool_size=1, patient=True)
+    with closing(database), database.transaction() as session:
         # One transaction: whoever starts on this database finds the fence, or no revision and refuses.
         revision = adopt(session.connection(), manifest["revision"])
         fenced = fence(session, taken_at=taken_at)

@@ -37,7 +37,7 @@ def migrate(target: str | Engine) -> str:
     """
     if isinstance(target, Engine):
         return _migrate(target)
-    with closing(Database(target, pool_size=1)) as database:
+    with closing(Database(target, pool_size=1, patient=True)) as database:
         try:
             return _migrate(database.engine)
         except OperationalError as error:

@@ -30,6 +30,8 @@ _BUSY_SECONDS = 30
 """How long a writer waits for the others on SQLite."""
 _READ_ONLY = "25006"
 """PostgreSQL's read_only_sql_transaction, as after a failover to a standby."""
+_STOOD_STILL = "25P03"
+"""Its idle_in_transaction_session_timeout: we were stopped for so long that our transaction was ended."""
 _UNWRITABLE = {
     _READ_ONLY: "the database takes no changes, it is read-only",
     "53100": "the disk of the database is full",
@@ -88,7 +90,8 @@ class Database:
 
     On SQLite a writer takes the write lock at once (`BEGIN IMMEDIATE`), so that two writers queue instead of failing at
     commit. `url` is an SQLAlchemy URL. `dispatch` and `announce` are called after a commit and may fail: the failure is
-    logged and the rows are found again by the sweeper.
+    logged and the rows are found again by the sweeper. `patient` is for changes of whole tables: on PostgreSQL, any other
+    statement that waits ten seconds for a lock, or hears nothing for thirty, is refused.
     """
 
     def __init__(
@@ -98,11 +101,12 @@ class Database:
         dispatch: Callable[[Job], None] = _drop,
         announce: Callable[[Event], None] = _drop,
         pool_size: int = 10,
+        patient: bool = False,
     ) -> None:
         self.dispatch = dispatch
         self.announce = announce
         self._refusal = ("", 0.0)
-        self.engine = _engine(url, pool_size)
+        self.engine = _engine(url, pool_size, patient=patient)
         self._reader = self.engine.execution_options(notifyr_reading=True)
 
     @contextmanager
@@ -155,10 +159,10 @@ class Database:
 
 
 def _refused(error: OperationalError | InternalError | PoolTimeout) -> StorageError | None:
-    """Ours for what the database cannot do just now. None for an `InternalError` that says anything but read-only."""
+    """Ours for what the database cannot do just now. None for an `InternalError` that says anything else."""
     if isinstance(error, PoolTimeout):
         return StorageError("the database refused: every connection is in use")
-    if isinstance(error, InternalError) and getattr(error.orig, "sqlstate", "") != _READ_ONLY:
+    if isinstance(error, InternalError) and getattr(error.orig, "sqlstate", "") not in (_READ_ONLY, _STOOD_STILL):
         return None
     return StorageError(f"the database refused: {type(error.orig).__name__}: {error.orig}")
 
@@ -169,10 +173,12 @@ def _unwritable(error: OperationalError | InternalError | PoolTimeout) -> str:
     return _UNWRITABLE.get(code) or _UNWRITABLE.get(getattr(original, "sqlstate", "") or "", "")
 
 
-def _engine(url: str, pool_size: int) -> Engine:
+def _engine(url: str, pool_size: int, *, patient: bool) -> Engine:
     parsed = make_url(url)
     if parsed.get_backend_name() != "sqlite":
-        return create_engine(parsed, pool_size=pool_size, max_overflow=10, pool_pre_ping=True, pool_timeout=10)
+        from assistant.db.postgresql import engine_of
+
+        return engine_of(parsed, pool_size, patient=patient)
     if parsed.database:
         Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
     engine = create_engine(

@@ -6,6 +6,7 @@ import os
 import statistics
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -94,7 +95,8 @@ def fill(database: Database, rows: int) -> None:
     """That many threads, written by the database itself."""
     engine = database.engine.dialect.name
     contacts = max(1, rows // 10)
-    with database.transaction() as session:
+    patient = Database(database.engine.url.render_as_string(hide_password=False), patient=True)
+    with closing(patient), patient.transaction() as session:
         profile = Profile(id=new_id(), channel="email", name="Support", address="support@example.org")
         session.add(profile)
         session.flush()
