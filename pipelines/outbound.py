@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from datetime import timedelta
 from threading import Lock
+from time import sleep
 from typing import Protocol, TypeVar
 
 import structlog
 from anyio.from_thread import BlockingPortal, start_blocking_portal
+from sqlalchemy.orm import Session
 
-from assistant.clock import monotonic
+from assistant.clock import monotonic, utcnow
 from assistant.db.session import Database
 from assistant.errors import (
     ConfigurationError,
     NotifyrError,
     PermanentChannelError,
+    StorageError,
     TemporaryChannelError,
     UncertainDelivery,
 )
@@ -23,6 +27,7 @@ from assistant.failpoints import failpoint
 from assistant.services import attempts
 from assistant.services.attempts import Claim
 from assistant.settings import Settings
+from assistant.states import Delivery
 from assistant.telemetry import METRICS
 from assistant.values import Attachment, OutboundMessage, Receipt, ThreadHeaders
 from channels.base import Capability, Channel
@@ -32,6 +37,8 @@ __all__ = ["Deliverer", "Portal", "open_channels"]
 
 _log = structlog.get_logger(__name__)
 Answer = TypeVar("Answer")
+_PAUSE_FIRST, _PAUSE_MOST = 0.1, 5.0
+"""Seconds between tries to record an outcome."""
 
 
 class Files(Protocol):
@@ -125,8 +132,8 @@ class Deliverer:
         channel = self._channels.get(claim.channel)
         if channel is None:
             raise PermanentChannelError(f"there is no channel named {claim.channel} here")
-        message = self._build(claim, deadline=deadline)
-        with _known_unsent():
+        with _known_unsent(claim.message_id):
+            message = self._build(claim, deadline=deadline)
             failpoint("send.before_carrier")
         try:
             with METRICS.delivery_seconds.labels(channel=claim.channel).time():
@@ -165,21 +172,37 @@ class Deliverer:
         )
 
     def _record_sent(self, claim: Claim, receipt: Receipt) -> None:
-        with self._database.transaction() as session:
-            recorded = attempts.record_sent(session, claim, receipt, max_attempts=self._settings.max_attempts)
-            failpoint("send.before_record_commit")
-        failpoint("send.after_record")
-        self._count(claim, str(recorded) if recorded is not None else "fenced")
+        most = self._settings.max_attempts
+        status = self._record(claim, lambda session: attempts.record_sent(session, claim, receipt, max_attempts=most))
+        self._count(claim, str(status) if status is not None else "fenced")
 
     def _record_failure(self, claim: Claim, error: NotifyrError) -> None:
-        with self._database.transaction() as session:
-            status = attempts.record_failure(session, claim, error, max_attempts=self._settings.max_attempts)
-            failpoint("send.before_record_commit")
-        failpoint("send.after_record")
+        most = self._settings.max_attempts
+        status = self._record(claim, lambda session: attempts.record_failure(session, claim, error, max_attempts=most))
         self._count(claim, str(status) if status is not None else "fenced")
         _log.warning(
             "delivery_failed", message_id=claim.message_id, attempt=claim.attempt, code=error.code, status=str(status)
         )
+
+    def _record(self, claim: Claim, write: Callable[[Session], Delivery | None]) -> Delivery | None:
+        """Write an outcome that is known: while the claim holds, a database that is away does not make it `unknown`.
+
+        What was committed without our hearing of it is not written twice: its token is gone.
+        """
+        pause = _PAUSE_FIRST
+        while True:
+            try:
+                with self._database.transaction() as session:
+                    status = write(session)
+                    failpoint("send.before_record_commit")
+            except StorageError:
+                if utcnow() + timedelta(seconds=pause) >= claim.lease_until:
+                    raise
+                sleep(pause)
+                pause = min(2 * pause, _PAUSE_MOST)
+            else:
+                failpoint("send.after_record")
+                return status
 
     def _count(self, claim: Claim, outcome: str) -> None:
         METRICS.deliveries.labels(channel=claim.channel, outcome=outcome).inc()
@@ -188,12 +211,15 @@ class Deliverer:
 
 
 @contextmanager
-def _known_unsent() -> Iterator[None]:
+def _known_unsent(message_id: str) -> Iterator[None]:
     """What breaks in here breaks before anything was said to the carrier."""
     try:
         yield
-    except OSError as error:
-        raise TemporaryChannelError(f"nothing was handed over: {error}") from error
+    except NotifyrError:
+        raise
+    except Exception as error:
+        _log.exception("message_not_built", message_id=message_id)
+        raise TemporaryChannelError(f"nothing was handed over: {type(error).__name__}: {error}") from error
 
 
 def _is_repeatable(channel: Channel) -> bool:

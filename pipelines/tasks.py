@@ -31,7 +31,12 @@ def deliver(container: Container, message_id: str) -> None:
 def sweep(container: Container) -> None:
     """Take up what the broker lost: waiting, held and queued rows, and claims whose holder died."""
     with container.database.transaction() as session:
-        sweeper.sweep(session, now=utcnow(), repeatable=container.deliverer.repeatable)
+        sweeper.sweep(
+            session,
+            now=utcnow(),
+            repeatable=container.deliverer.repeatable,
+            max_attempts=container.settings.max_attempts,
+        )
         answers.purge(session)
 
 

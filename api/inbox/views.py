@@ -236,7 +236,7 @@ def _blocked(session: Session, thread: Thread) -> str:
         (one.address for one in thread.contact.identities if one.channel == thread.channel),
         "",
     )
-    return contacts.may_write(session, contact_id=thread.contact_id, channel=thread.channel, address=address) or ""
+    return contacts.may_write(session, channel=thread.channel, address=address, thread_id=thread.id) or ""
 
 
 def _did(session: Session, page: Page) -> dict[str, str]:

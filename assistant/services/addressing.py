@@ -50,9 +50,7 @@ def check_recipients(
     if len(recipients) > _MAX_RECIPIENTS:
         raise InvalidInput(f"a message has at most {_MAX_RECIPIENTS} recipients")
     for address in recipients:
-        reason = contacts.may_write(
-            session, contact_id=thread.contact_id, channel=thread.channel, address=address.value
-        )
+        reason = contacts.may_write(session, channel=thread.channel, address=address.value, thread_id=thread.id)
         if reason is not None:
             raise NotAllowed(reason, detail={"address": address.value})
     if message_class is not MessageClass.PERSONAL:

@@ -12,7 +12,7 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from assistant.clock import new_id, utcnow
-from assistant.db.messages import Attachment, Message, Thread
+from assistant.db.messages import Attachment, Message
 from assistant.db.profiles import Profile
 from assistant.db.session import enqueue
 from assistant.errors import (
@@ -33,6 +33,7 @@ from assistant.services.outbox_rows import (
     changed,
     derive,
     due,
+    may_have_left,
     note,
     profile_active,
 )
@@ -128,10 +129,11 @@ def claim(session: Session, message_id: str, *, lease_seconds: float) -> Claim |
     )
     if not won:
         return None
-    message, profile, channel, contact_id = _claimed(session, message_id)
+    message, profile, channel = _claimed(session, message_id)
     if message.author == Author.ASSISTANT and not policies.holds(session, message.suggestion_id):
-        _end(session, message, Delivery.CANCELLED, "policy-revoked", "the policy it was sent under is revoked")
-        policies.give_back(session, message.suggestion_id)
+        ended = _stop(session, message, "policy-revoked", "the policy it was sent under is revoked")
+        if ended is Delivery.CANCELLED:
+            policies.give_back(session, message.suggestion_id)
         return None
     to, cc, bcc = (
         addresses(channel, stored) for stored in (message.to_addresses, message.cc_addresses, message.bcc_addresses)
@@ -139,11 +141,9 @@ def claim(session: Session, message_id: str, *, lease_seconds: float) -> Claim |
     for address in (*to, *cc, *bcc):
         if address.value in message.settled:
             continue
-        if reason := contacts.may_write(session, contact_id=contact_id, channel=channel, address=address.value):
-            if message.settled:
-                _end(session, message, Delivery.SENT, PARTLY, f"{address.value}: {reason}")
-            else:
-                _end(session, message, Delivery.CANCELLED, "not-allowed", reason)
+        reason = contacts.may_write(session, channel=channel, address=address.value, thread_id=message.thread_id)
+        if reason is not None:
+            _stop(session, message, "not-allowed", f"{address.value}: {reason}" if message.settled else reason)
             return None
     note(session, message.id, f"claimed:{message.attempts}", actor="worker")
     announce(session, message)
@@ -269,8 +269,12 @@ def record_failure(session: Session, claim: Claim, error: NotifyrError, *, max_a
 
 def apply_event(session: Session, event: DeliveryEvent) -> bool:
     """Take in a carrier's report about one of our messages. False when it is known already or about nothing of ours."""
+    # Locked: an attempt that is recorded at this moment comes before or after it, and neither is lost.
     message = session.scalars(
-        select(Message).where(Message.external_id == event.external_id, Message.direction == Direction.OUTBOUND)
+        select(Message)
+        .where(Message.external_id == event.external_id, Message.direction == Direction.OUTBOUND)
+        .with_for_update()
+        .execution_options(populate_existing=True)
     ).first()
     if message is None or not note(
         session,
@@ -322,6 +326,18 @@ def _settle(session: Session, claim: Claim, status: Delivery, code: str, detail:
     return status
 
 
+def _stop(session: Session, message: Message, code: str, reason: str) -> Delivery:
+    """End a message that may not be sent any more. What may have left is never called taken back."""
+    if message.settled:
+        status, code = Delivery.SENT, PARTLY
+    elif session.scalar(select(Message.id).where(Message.id == message.id, may_have_left())):
+        status, reason = Delivery.UNKNOWN, f"an earlier attempt may have reached them; not sent again: {reason}"
+    else:
+        status = Delivery.CANCELLED
+    _end(session, message, status, code, reason)
+    return status
+
+
 def _end(session: Session, message: Message, status: Delivery, code: str, detail: str) -> None:
     """Close a message that was claimed in this very transaction."""
     message.status, message.error_code, message.error_detail = status, code, detail[:1000]
@@ -350,15 +366,14 @@ def _suppress(session: Session, claim: Claim, address: str, detail: str) -> None
     )
 
 
-def _claimed(session: Session, message_id: str) -> tuple[Message, Profile, str, str]:
+def _claimed(session: Session, message_id: str) -> tuple[Message, Profile, str]:
     row = session.execute(
-        select(Message, Profile, Thread.contact_id)
+        select(Message, Profile)
         .join(Profile, Profile.id == Message.profile_id)
-        .join(Thread, Thread.id == Message.thread_id)
         .where(Message.id == message_id)
         .execution_options(populate_existing=True)
     ).one()
-    return row[0], row[1], row[1].channel, row[2]
+    return row[0], row[1], row[1].channel
 
 
 def _attachments(session: Session, message_id: str) -> tuple[AttachmentRef, ...]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from assistant.clock import utcnow
 from assistant.db.contacts import Consent, Contact, Identity, Suppression
+from assistant.db.messages import Message
 from assistant.values import Address
 
 __all__ = ["Standing", "may_write", "record_consent", "resolve", "standing", "suppress", "suppression"]
@@ -46,11 +48,10 @@ def standing(session: Session, contact: Contact) -> list[Standing]:
     found = []
     for channel in sorted({one.channel for one in contact.identities} | set(newest)):
         addresses = [one.address for one in contact.identities if one.channel == channel] or [""]
-        reasons = [
-            may_write(session, contact_id=contact.id, channel=channel, address=address) or "" for address in addresses
-        ]
-        refused = "" if "" in reasons else reasons[0]
         one = newest.get(channel)
+        withdrawn = _WORDS["opt-out"] if one is not None and one.kind == "withdrawn" else ""
+        reasons = [withdrawn or may_write(session, channel=channel, address=address) or "" for address in addresses]
+        refused = "" if "" in reasons else reasons[0]
         found.append(
             Standing(channel, refused, one.kind, one.source, one.created_at) if one else Standing(channel, refused)
         )
@@ -131,19 +132,43 @@ def record_consent(
         )
         if known is not None:
             return
-    session.add(Consent(contact_id=contact_id, channel=channel, kind=kind, source=source[:200], message_id=message_id))
+    newest = session.scalar(
+        select(func.max(Consent.created_at)).where(Consent.contact_id == contact_id, Consent.channel == channel)
+    )
+    now = utcnow()
+    at = now if newest is None else max(now, newest + timedelta(microseconds=1))  # a clock set back changes no order
+    session.add(
+        Consent(
+            contact_id=contact_id,
+            channel=channel,
+            kind=kind,
+            source=source[:200],
+            message_id=message_id,
+            created_at=at,
+        )
+    )
     session.flush()
 
 
-def may_write(session: Session, *, contact_id: str, channel: str, address: str) -> str | None:
-    """None when this address may be written to, else the reason in words. A withdrawal beats everything."""
-    newest = session.scalar(
-        select(Consent.kind)
-        .where(Consent.contact_id == contact_id, Consent.channel == channel)
-        .order_by(Consent.created_at.desc(), Consent.id.desc())
-        .limit(1)
+def may_write(session: Session, *, channel: str, address: str, thread_id: str = "") -> str | None:
+    """None when this address may be written to, else the reason in words. A withdrawal beats everything.
+
+    It is the withdrawal of whoever the address belongs to, in whatever thread they said it; in `thread_id` also of who asked
+    for answers at this address (Reply-To).
+    """
+    owner = select(Identity.contact_id).where(Identity.channel == channel, Identity.address == address)
+    asked = (
+        select(Identity.contact_id)
+        .join(Message, Message.from_address == Identity.address)
+        .where(Identity.channel == channel, Message.thread_id == thread_id, Message.reply_to_address == address)
     )
-    if newest == "withdrawn":
+    ledger = session.execute(
+        select(Consent.contact_id, Consent.kind)
+        .where(Consent.contact_id.in_(owner.union(asked) if thread_id else owner), Consent.channel == channel)
+        .order_by(Consent.created_at, Consent.id)
+    ).all()
+    newest = {contact_id: kind for contact_id, kind in ledger}  # noqa: C416  # rows are no pairs to the type checker
+    if "withdrawn" in newest.values():
         return _WORDS["opt-out"]
     found = suppression(session, channel, address)
     return _WORDS.get(found.cause, found.cause) if found is not None else None

@@ -17,7 +17,7 @@ from collections.abc import Collection, Sequence
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -44,6 +44,7 @@ from assistant.services.outbox_rows import (
     announce,
     changed,
     derive,
+    may_have_left,
     note,
 )
 from assistant.states import Author, Delivery, Direction
@@ -167,14 +168,15 @@ def _attach(session: Session, message_id: str, attachments: Sequence[StoredAttac
 
 
 def cancel(session: Session, message_id: str, *, agent_id: str | None) -> Message:
-    """Take a message back (undo send). Raises `Conflict` once a worker has claimed it, `NotFound`."""
+    """Take a message back (undo send). Raises `Conflict` once a worker has claimed it or it may have left, `NotFound`."""
     message = _move(
         session,
         message_id,
         (Delivery.HELD, Delivery.QUEUED),
         "cancelled",
         actor=actor_name(Author.AGENT, agent_id),
-        refusal="it is too late to take this message back: it is {status}",
+        refusal="it is too late to take this message back: it is {status}, or somebody may have it already",
+        unless=may_have_left(),
         status=Delivery.CANCELLED,
         release_at=None,
         lease_until=None,
@@ -257,13 +259,13 @@ def _move(
     *,
     actor: str,
     refusal: str,
+    unless: ColumnElement[bool] | None = None,
     **values: Any,
 ) -> Message:
+    of_these = [Message.id == message_id, Message.direction == Direction.OUTBOUND, Message.status.in_(from_)]
     won = changed(
         session,
-        update(Message)
-        .where(Message.id == message_id, Message.direction == Direction.OUTBOUND, Message.status.in_(from_))
-        .values(**values),
+        update(Message).where(*of_these, *([] if unless is None else [~unless])).values(**values),
     )
     message = session.get(Message, message_id, populate_existing=True)
     if message is None or Direction(message.direction) is not Direction.OUTBOUND:

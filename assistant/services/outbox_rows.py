@@ -6,7 +6,7 @@ import re
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, CursorResult, and_, func, or_, select, update
+from sqlalchemy import ColumnElement, CursorResult, and_, exists, func, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -23,6 +23,7 @@ __all__ = [
     "changed",
     "derive",
     "due",
+    "may_have_left",
     "note",
     "one_line",
     "profile_active",
@@ -46,6 +47,12 @@ def changed(session: Session, statement: Any) -> bool:
     result = session.execute(statement.execution_options(synchronize_session=False))
     assert isinstance(result, CursorResult)
     return result.rowcount == 1
+
+
+def may_have_left() -> ColumnElement[bool]:
+    """Of a row that waits: some recipients have it already, or nobody knows how far an earlier attempt came."""
+    traces = or_(*[MessageEvent.kind.startswith(f"{kind}:") for kind in ("unknown", "partly", "requeued")])
+    return exists().where(MessageEvent.message_id == Message.id, traces)
 
 
 def derive(session: Session, thread_id: str) -> None:

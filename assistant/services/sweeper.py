@@ -53,13 +53,14 @@ class Swept:
     woken: int = 0
 
 
-def sweep(session: Session, *, now: datetime, repeatable: Collection[str] = ()) -> Swept:
+def sweep(session: Session, *, now: datetime, repeatable: Collection[str] = (), max_attempts: int = 8) -> Swept:
     """Take up what the broker or a dead worker left behind. Running it twice, or in two processes, changes nothing more.
 
     A claim past its lease becomes `unknown`: its mail may have been accepted. Only on channels in `repeatable`, which refuse a
-    second message with the same key, is it queued again.
+    second message with the same key, is it queued again, and no more than `max_attempts` times: what kills its worker each time
+    is for a person.
     """
-    unknown, retried = _expire_claims(session, now, repeatable)
+    unknown, retried = _expire_claims(session, now, repeatable, max_attempts)
     triage = _hint(
         session,
         "triage",
@@ -86,7 +87,7 @@ def sweep(session: Session, *, now: datetime, repeatable: Collection[str] = ()) 
     return swept
 
 
-def _expire_claims(session: Session, now: datetime, repeatable: Collection[str]) -> tuple[int, int]:
+def _expire_claims(session: Session, now: datetime, repeatable: Collection[str], max_attempts: int) -> tuple[int, int]:
     expired = session.execute(
         select(Message.id, Message.attempts, Profile.channel)
         .join(Profile, Profile.id == Message.profile_id)
@@ -95,7 +96,7 @@ def _expire_claims(session: Session, now: datetime, repeatable: Collection[str])
     ).all()
     unknown = retried = 0
     for message_id, attempt, channel in expired:
-        again = channel in repeatable
+        again = channel in repeatable and attempt < max_attempts
         # The token stays: should the holder still be alive, it knows the truth and may record it (`_record`).
         values: dict[str, Any] = (
             {"status": Delivery.QUEUED, "lease_until": None, "claim_token": None, "release_at": None}

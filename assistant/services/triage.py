@@ -115,7 +115,7 @@ def save(session: Session, turn: Turn, *, state: TriageState) -> bool:
     if _opted_out(turn.trace) and not (again and _opted_out([TraceStep(**step) for step in steps])):
         contacts.record_consent(
             session,
-            thread.contact_id,
+            contacts.resolve(session, Address(thread.channel, message.from_address, message.from_name)).id,
             channel=thread.channel,
             kind="withdrawn",
             source="message",

@@ -16,6 +16,7 @@ from assistant.errors import InvalidInput, NotFound
 from assistant.services import contacts, corrections
 from assistant.services.rules import Rules
 from assistant.states import Direction
+from assistant.values import Address
 
 __all__ = ["HEADS", "Verdict", "correct", "of_message", "take_back"]
 
@@ -97,7 +98,7 @@ def _apply(session: Session, message_id: str, head: str, label: str) -> None:
     if thread is None:
         raise NotFound("there is no such thread")
     if head == "optout":
-        _opt_out(session, thread, message_id, wants_out=label == "yes")
+        _opt_out(session, message, thread.channel, wants_out=label == "yes")
     newest = session.scalar(
         select(Message.id)
         .where(Message.thread_id == thread.id, Message.direction == Direction.INBOUND)
@@ -108,20 +109,21 @@ def _apply(session: Session, message_id: str, head: str, label: str) -> None:
         setattr(thread, head, "" if label == "other" else label)
 
 
-def _opt_out(session: Session, thread: Thread, message_id: str, *, wants_out: bool) -> None:
-    """Only a withdrawal that stands on this message is given back: another one is not ours to undo."""
+def _opt_out(session: Session, message: Message, channel: str, *, wants_out: bool) -> None:
+    """Of who wrote the message. Only a withdrawal that stands on it is given back: another one is not ours to undo."""
+    writer = contacts.resolve(session, Address(channel, message.from_address, message.from_name))
     newest = session.scalar(
         select(Consent)
-        .where(Consent.contact_id == thread.contact_id, Consent.channel == thread.channel)
+        .where(Consent.contact_id == writer.id, Consent.channel == channel)
         .order_by(Consent.created_at.desc(), Consent.id.desc())
         .limit(1)
     )
-    source = f"agent about {message_id}"
-    ours = newest is not None and (newest.message_id == message_id or newest.source == source)
+    source = f"agent about {message.id}"
+    ours = newest is not None and (newest.message_id == message.id or newest.source == source)
     out = newest is not None and newest.kind == "withdrawn"
     if wants_out != out and (wants_out or ours):
         kind = "withdrawn" if wants_out else "granted"
-        contacts.record_consent(session, thread.contact_id, channel=thread.channel, kind=kind, source=source)
+        contacts.record_consent(session, writer.id, channel=channel, kind=kind, source=source)
 
 
 def _claims(message: Message) -> dict[str, str]:

@@ -116,9 +116,9 @@ def test_a_run_that_is_killed_in_the_middle_is_gone_on_with(tmp_path: Path, blow
         except StorageError:  # the tables are still being made
             return False
 
-    servers.wait_until(some, seconds=30, what="the first mails")
+    servers.wait_until(some, seconds=90, what="the first mails")
     process.send_signal(blow)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=120)
     assert process.returncode == (130 if blow is signal.SIGINT else -9), errors
     with database.reading() as session:
         before = session.scalar(select(func.count()).select_from(Message)) or 0

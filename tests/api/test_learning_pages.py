@@ -100,7 +100,7 @@ def test_a_label_is_set_right_on_the_thread_and_taken_back(world: World) -> None
 def test_an_unsure_opt_out_is_settled_by_one_click(world: World) -> None:
     agent = world.browser("agent@example.org")
     _, message_id = labelled(world, "enough for now")
-    facts = {"contact_id": world.ids["contact"], "channel": "email", "address": "ana@example.net"}
+    facts = {"channel": "email", "address": "ana@example.net"}
     assert post(agent, f"/messages/{message_id}/verdict", head="optout", label="yes").status_code == 303
     with world.container.database.reading() as session:
         assert contacts.may_write(session, **facts) is not None

@@ -17,9 +17,9 @@ from sqlalchemy import and_, func, or_, select
 from sqlalchemy.orm import Session
 
 from assistant.clock import utcnow
-from assistant.db.contacts import Consent, Suppression
+from assistant.db.contacts import Consent, Identity, Suppression
 from assistant.db.inbox import MessageImage, Upload
-from assistant.db.messages import Attachment, Message, MessageEvent, Thread
+from assistant.db.messages import Attachment, Message, MessageEvent
 from assistant.db.session import Database
 from assistant.states import Delivery, Direction, TriageState
 
@@ -114,37 +114,26 @@ def _leases(session: Session, now: datetime, found: Reconciliation) -> None:
 
 def _consent(session: Session, found: Reconciliation) -> None:
     """No attempt was claimed after the STOP, the suppression or the withdrawal was committed."""
-    withdrawn = (
-        select(Consent.contact_id, func.max(Consent.created_at).label("at"))
-        .where(Consent.kind == "withdrawn")
-        .group_by(Consent.contact_id)
-        .subquery()
-    )
-    again = select(Consent.id).where(
-        Consent.contact_id == withdrawn.c.contact_id, Consent.kind == "granted", Consent.created_at >= withdrawn.c.at
-    )
-    late = session.scalars(
-        select(Message.id)
-        .join(MessageEvent, and_(MessageEvent.message_id == Message.id, MessageEvent.kind.startswith("claimed:")))
-        .join(Thread, Thread.id == Message.thread_id)
-        .join(withdrawn, withdrawn.c.contact_id == Thread.contact_id)
-        .where(MessageEvent.occurred_at > withdrawn.c.at, ~again.exists())
-    ).all()
-    found.problems += [f"{message_id} was claimed after its contact withdrew consent" for message_id in late]
     stopped = {row.address: row.created_at for row in session.scalars(select(Suppression))}
-    claims = (
-        session.execute(
-            select(Message.id, Message.to_addresses, MessageEvent.occurred_at)
-            .join(MessageEvent, and_(MessageEvent.message_id == Message.id, MessageEvent.kind.startswith("claimed:")))
-            .where(Message.direction == Direction.OUTBOUND)
-        ).all()
-        if stopped
-        else []
+    ledger = (
+        select(Identity.address, Consent.kind, Consent.created_at)
+        .join(Identity, and_(Identity.contact_id == Consent.contact_id, Identity.channel == Consent.channel))
+        .order_by(Consent.created_at, Consent.id)
     )
-    for message_id, addresses, occurred_at in claims:
-        for one in addresses:
-            if (since := stopped.get(one["address"])) is not None and occurred_at > since:
-                found.problems.append(f"{message_id} was claimed after its address was suppressed")
+    newest = {address: (kind, at) for address, kind, at in session.execute(ledger)}
+    withdrawn = {address: at for address, (kind, at) in newest.items() if kind == "withdrawn"}
+    if not stopped and not withdrawn:
+        return
+    claims = session.execute(
+        select(Message.id, Message.to_addresses, Message.cc_addresses, Message.bcc_addresses, MessageEvent.occurred_at)
+        .join(MessageEvent, and_(MessageEvent.message_id == Message.id, MessageEvent.kind.startswith("claimed:")))
+        .where(Message.direction == Direction.OUTBOUND)
+    ).all()
+    for message_id, to, cc, bcc, occurred_at in claims:
+        for address in {one["address"] for one in (*to, *cc, *bcc)}:
+            for said, since in (("was suppressed", stopped.get(address)), ("withdrew consent", withdrawn.get(address))):
+                if since is not None and occurred_at > since:
+                    found.problems.append(f"{message_id} was claimed after one of its recipients {said}")
 
 
 def _inbox(session: Session, source: Collection[str], found: Reconciliation) -> None:

@@ -41,7 +41,7 @@ class ConsentMachine(RuleBasedStateMachine):
         self.suppressed: dict[str, str] = {}
         self.ledger: dict[str, list[tuple[str, str | None]]] = defaultdict(list)
         self.claimed: set[str] = set()
-        self.sent_to: dict[str, str] = {}
+        self.sent_to: dict[str, list[str]] = {}
         self.made = self.statements = 0
 
     def allowed(self, address: str) -> bool:
@@ -73,26 +73,32 @@ class ConsentMachine(RuleBasedStateMachine):
             self.ledger[address].append((kind, source))
 
     @precondition(lambda self: self.made < 4)
-    @rule(target=messages, address=st.sampled_from(ADDRESSES))
-    def queue(self, address: str) -> str:
+    @rule(target=messages, address=st.sampled_from(ADDRESSES), copied=st.booleans())
+    def queue(self, address: str, copied: bool) -> str:
+        """An answer in the thread of `address`; `copied`: the other one, who has said what they said elsewhere, gets it too."""
+        everybody = [address, *[other for other in ADDRESSES if copied and other != address]]
         with self.database.transaction() as session:
             try:
                 message = outbox.queue_message(
-                    session, thread_id=self.threads[address][0], author=Author.AGENT, text="x"
+                    session,
+                    thread_id=self.threads[address][0],
+                    author=Author.AGENT,
+                    text="x",
+                    cc=[Address("email", other) for other in everybody[1:]],
                 )
             except NotAllowed:
-                assert not self.allowed(address)
+                assert not all(map(self.allowed, everybody))
                 return ""
-        assert self.allowed(address), "queued to somebody who must not be written to"
+        assert all(map(self.allowed, everybody)), "queued to somebody who must not be written to"
         self.made += 1
-        self.sent_to[message.id] = address
+        self.sent_to[message.id] = everybody
         return message.id
 
     @rule(message_id=messages)
     def claim(self, message_id: str) -> None:
         if not message_id:
             return
-        allowed = self.allowed(self.sent_to[message_id])
+        allowed = all(map(self.allowed, self.sent_to[message_id]))
         with self.database.transaction() as session:
             before = Delivery(session.get_one(Message, message_id).status)
             found = attempts.claim(session, message_id, lease_seconds=60)
@@ -110,8 +116,8 @@ class ConsentMachine(RuleBasedStateMachine):
     @invariant()
     def the_answer_is_the_ledgers(self) -> None:
         with self.database.reading() as session:
-            for address, (_, contact_id) in self.threads.items():
-                reason = contacts.may_write(session, contact_id=contact_id, channel="email", address=address)
+            for address, (thread_id, _) in self.threads.items():
+                reason = contacts.may_write(session, channel="email", address=address, thread_id=thread_id)
                 assert (reason is None) == self.allowed(address), (address, reason)
 
     @invariant()

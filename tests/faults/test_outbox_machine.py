@@ -108,6 +108,7 @@ class OutboxMachine(RuleBasedStateMachine):
                     outbox.cancel(session, message_id, agent_id=None)
                 except Conflict:
                     return
+            assert not self.facts.arrived[message_id], "called taken back, and it had left"
             self.facts.taken_back.add(message_id)
 
     @rule(message_id=messages)
@@ -223,6 +224,8 @@ class OutboxMachine(RuleBasedStateMachine):
         for message_id, status in rows:
             if status == Delivery.SENT and message_id not in self._settled:
                 assert self.facts.arrived[message_id] >= 1
+            if status == Delivery.CANCELLED:
+                assert not self.facts.arrived[message_id]
             if status in (Delivery.HELD, Delivery.REJECTED):
                 assert self.facts.arrived[message_id] <= self.facts.allowed_repeats[message_id]
 

@@ -38,7 +38,7 @@ def triaged(wired: Container, text: str, *, address: str = "ana@mail.example") -
     wired.triage.triage(message_id)
     with wired.database.reading() as session:
         found, read = session.get_one(Thread, thread_id), session.get_one(Message, message_id)
-        reason = contacts.may_write(session, contact_id=found.contact_id, channel="email", address=address)
+        reason = contacts.may_write(session, channel="email", address=address)
     return found, read, reason
 
 
