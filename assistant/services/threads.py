@@ -9,9 +9,7 @@ from functools import partial
 from typing import Any
 
 from sqlalchemy import (
-    CTE,
     ColumnElement,
-    CompoundSelect,
     CursorResult,
     Float,
     Integer,
@@ -25,7 +23,6 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.orm import InstrumentedAttribute, Session, joinedload, selectinload
-from sqlalchemy.sql.util import ClauseAdapter
 
 from assistant.clock import utcnow
 from assistant.db.access import Agent
@@ -36,12 +33,12 @@ from assistant.db.messages import Attachment, Message, Suggestion, Thread
 from assistant.db.session import publish
 from assistant.errors import InvalidInput, NotFound, PreconditionFailed
 from assistant.services import suggestions, timeline
+from assistant.services.mentions import mentioning
 from assistant.services.paging import Key, Page, after, bounded, order_by, read_cursor, words, write_cursor
 from assistant.states import Delivery, Direction, ThreadState, transition
 
 __all__ = [
     "FARTHEST",
-    "SEARCHED",
     "SORTS",
     "VIEWS",
     "Change",
@@ -78,12 +75,8 @@ _IN_OUTBOX = (
 
 
 _LABEL = "label:"
-SEARCHED = 20_000
-"""Threads of each state, and contacts, newest first, in which words are looked for; with fewer than that, all of them."""
 FARTHEST = 500
 """Threads that one page shows at most when it is read again as far down as it was."""
-_CALLED = 500
-"""Contacts of a name whose threads are all looked into; a word that fits more of them says little about who."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,68 +304,7 @@ def _parts(
     if not looked_for:
         few = filters.contact_id or filters.label
         return [some.where(whatever_state)] if few else [some.where(Thread.state == one) for one in states]
-    people = select(Contact.id, func.lower(Contact.display_name).label("called")).order_by(Contact.id.desc())
-    known = select(Identity.contact_id, func.lower(Identity.address).label("called")).order_by(Identity.id.desc())
-    lately = people.limit(SEARCHED).cte("people"), known.limit(SEARCHED).cte("known")  # read once for all words
-    called = [_called(word, *lately).cte(f"called_{number}") for number, word in enumerate(looked_for)]
-    # One set, so that the database goes from the contacts to their threads and not through all threads.
-    anybody = union(*[select(one.c.id) for one in called])
-    theirs = [
-        _has(Thread.subject, word) | _has(Thread.snippet, word) | Thread.contact_id.in_(select(known.c.id))
-        for word, known in zip(looked_for, called, strict=True)
-    ]
-    return [_lately(one, keys, conditions, looked_for, called) for one in states] + [
-        some.where(whatever_state, Thread.contact_id.in_(anybody), *theirs)
-    ]
-
-
-def _lately(
-    state: ThreadState,
-    keys: Sequence[Key],
-    conditions: Sequence[ColumnElement[bool]],
-    looked_for: Sequence[str],
-    called: Sequence[CTE],
-) -> Select[Any]:
-    """Ids and sort values of the newest threads of one state with all the words.
-
-    Those threads stand in a subquery with a limit, which no planner looks through: PostgreSQL else reads the words of every
-    thread there is before it asks which are new. Their text is put in small letters once, however many words there are.
-    """
-    table = Thread.__table__
-    said = func.lower(table.c.subject + "\n" + table.c.snippet).label("said")
-    newest = select(table, said).where(table.c.state == state).order_by(*order_by(SORTS["newest"])).limit(SEARCHED)
-    # Named as the table: expressions that are literal text find their columns here.
-    recent = newest.subquery("threads")
-    adapted = ClauseAdapter(recent).traverse
-    columns = [adapted(key.column()).label(f"sort_{number}") for number, key in enumerate(keys)]
-    mentioned = [
-        recent.c.said.like(func.lower(_pattern(word)), escape="/") | recent.c.contact_id.in_(select(known.c.id))
-        for word, known in zip(looked_for, called, strict=True)
-    ]
-    return select(recent.c.id, *columns).where(*[adapted(one) for one in conditions], *mentioned)
-
-
-def _called(word: str, people: CTE, known: CTE) -> CompoundSelect[Any]:
-    """Contacts with `word` in name or address, of the newest ones; whoever has exactly that address, whenever they came."""
-    pattern = func.lower(_pattern(word))
-    found = (
-        select(people.c.id).where(people.c.called.like(pattern, escape="/")).limit(_CALLED),
-        select(known.c.contact_id).where(known.c.called.like(pattern, escape="/")).limit(_CALLED),
-        select(Identity.contact_id).where(Identity.channel == "email", Identity.address == word.lower()),
-    )
-    return union(*[select(one.subquery()) for one in found])
-
-
-def _has(column: ColumnElement[str] | InstrumentedAttribute[str], word: str) -> ColumnElement[bool]:
-    """`word` as it stands, in any case. Not by ILIKE, which takes four times as long."""
-    return func.lower(column).like(func.lower(_pattern(word)), escape="/")
-
-
-def _pattern(word: str) -> str:
-    """LIKE's pattern for `word` anywhere, with the meaning taken from `%` and `_`."""
-    for sign in "/%_":
-        word = word.replace(sign, f"/{sign}")
-    return f"%{word}%"
+    return mentioning(looked_for, states, whatever_state, keys, conditions, newest=SORTS["newest"])
 
 
 # -- one thread
