@@ -95,10 +95,10 @@ def test_mail_that_flows_while_the_broker_fails_is_kept_and_answered_once(
     worker = threading.Thread(target=review)
     worker.start()
     try:
-        assert house.mail(MAILS // 3) == MAILS // 3
+        assert house.mail(MAILS // 3, seconds=20) == MAILS // 3
         with contextlib.contextmanager(FAULTS[fault])(rabbit):
-            assert house.mail(2) == 2, "a mail is kept whatever the broker does"
-        assert house.mail(MAILS // 3) == MAILS // 3
+            assert house.mail(2, seconds=20) == 2, "a mail is kept whatever the broker does"
+        assert house.mail(MAILS // 3, seconds=20) == MAILS // 3
     finally:
         stop.set()
         worker.join(60)

@@ -1,6 +1,6 @@
 """The `notifyr` command under a clock that a test sets while it runs. Usage: CLOCK_FILE ARGUMENTS...
 
-The file holds seconds to add. libfaketime would do it from outside, but an absolute `clock_nanosleep`, which Python 3.11's
+The file holds seconds to add; what the process goes by is in `CLOCK_FILE.seen`. libfaketime would do it from outside, but an absolute `clock_nanosleep`, which Python 3.11's
 `sleep` is, fails under it with EINVAL.
 """
 
@@ -20,6 +20,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 def follow(clock: Path) -> None:
     """Let the process' time be as far off as the file says, whatever it says next."""
     offset, travel = 0.0, None
+    seen = Path(f"{clock}.seen")
+    seen.write_text(str(offset))
     while True:
         wanted = float(clock.read_text().strip() or offset)
         if wanted != offset:
@@ -27,6 +29,7 @@ def follow(clock: Path) -> None:
                 travel.stop()
             travel, offset = time_machine.travel(timedelta(seconds=wanted)), wanted
             travel.start()
+            seen.write_text(str(offset))
         time.sleep(0.1)
 
 
