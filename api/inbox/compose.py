@@ -105,10 +105,13 @@ def _keep_file(page: Page, content: bytes, part: UploadFile, thread_id: str | No
         size=len(content),
         blob_key=key,
     )
+    blobs = page.container.blobs
+    if stored.size <= uploads.LARGEST:  # a larger one is refused below
+        # Before the transaction: on SQLite everybody else would wait for the disk.
+        blobs.keep(key, content)
     with page.container.database.transaction() as session:
         uploads.add(session, stored, agent_id=page.agent.id, thread_id=thread_id, kind=kind)
-        page.container.blobs.keep(key, content)
-    page.container.blobs.ensure(key, content)
+    blobs.ensure(key, content)
 
 
 @router.post("/inbox/{thread_id}/files")

@@ -12,6 +12,7 @@ import httpx
 import pytest
 from sqlalchemy import select
 
+from assistant.backends.blobs import Blobs
 from assistant.clock import utcnow
 from assistant.db.inbox import Note, Upload
 from assistant.db.messages import Message, Thread
@@ -396,6 +397,23 @@ def test_too_much_is_refused_with_words_and_what_was_there_stays(world: World) -
         "at most 20 files"
         in post(client, f"/inbox/{thread_id}/files", files=[("files", ("d", b"1", ""))], kind="reply").text
     )
+
+
+def test_nobody_waits_for_the_database_while_a_file_is_written(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Regression: 20 MB were written and synced under SQLite's one write lock."""
+    client, thread_id, held = world.browser("agent@example.org"), world.thread(), list[int]()
+    real = Blobs.keep
+
+    def keep(self: Blobs, key: str, content: bytes) -> None:
+        held.append(world.container.database.engine.pool.checkedout())  # type: ignore[attr-defined]  # of a queue pool
+        real(self, key, content)
+
+    monkeypatch.setattr(Blobs, "keep", keep)
+    post(client, f"/inbox/{thread_id}/files", files=[("files", ("a.txt", b"hello", "text/plain"))], kind="reply")
+    assert held == [0]
+    large = [("files", ("b.bin", b"x" * 20_000_001, "x/y"))]
+    assert post(client, f"/inbox/{thread_id}/files", files=large, kind="reply").status_code == 413
+    assert held == [0], "and what is too large is not written at all"
 
 
 def test_nobody_takes_away_a_colleagues_file(world: World) -> None:
