@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 from collections.abc import Iterable
+from datetime import timedelta
 from email.headerregistry import Address as HeaderAddress
 from email.message import EmailMessage
 from email.policy import EmailPolicy
@@ -36,6 +38,9 @@ _MARKS: dict[MessageClass, dict[str, str]] = {
 """RFC 3834, section 5: what tells other robots not to answer."""
 _NULL_SENDER = frozenset({MessageClass.AUTO_REPLY})
 """RFC 3834, section 3.3: a bounce of an automatic answer must come back to nobody."""
+
+
+_LEFTOVER = timedelta(days=1)
 
 
 class EmailConfig(BaseModel):
@@ -134,6 +139,7 @@ class _Folder:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._opened = False
 
     async def submit(
         self, sender: str, recipients: list[str], content: bytes, *, deadline: float | None = None
@@ -149,20 +155,45 @@ class _Folder:
         return None
 
     def _write(self, data: bytes, content: bytes) -> str:
-        for part in ("tmp", "new", "cur"):
-            (self._folder / part).mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._open()
         name = _file_name(content)
         final = self._folder / "new" / name
-        if final.exists() or any((self._folder / "cur").glob(f"{name}:*")):
+        if any((self._folder / "cur").glob(f"{name}:*")):
             return name
-        temporary = self._folder / "tmp" / f"{name}.{os.getpid()}"
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(final)
+        if not final.exists():
+            temporary = self._folder / "tmp" / f"{name}.{os.getpid()}"
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.rename(final)
+        # One that was there already, too: whoever wrote it may have died before its name was on the disk.
+        _sync(final.parent)
         return name
+
+    def _open(self) -> None:
+        for part in ("tmp", "new", "cur"):
+            (self._folder / part).mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self._opened:
+            return
+        for folder in (self._folder, self._folder.parent):
+            _sync(folder)
+        # What a killed process left there, as Maildir's rules have it. No write takes a day.
+        old = (utcnow() - _LEFTOVER).timestamp()
+        for one in (self._folder / "tmp").iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                if one.stat().st_mtime < old:
+                    one.unlink()
+        self._opened = True
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _file_name(content: bytes) -> str:

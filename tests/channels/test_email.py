@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import email
 import email.policy
+import os
 import re
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from assistant.clock import utcnow
 from assistant.errors import InvalidInput, NotAllowed, UnsupportedFeature
 from assistant.values import Address, Attachment, MessageClass, OutboundMessage, ThreadHeaders, Webhook
 from channels.email import Email, EmailConfig, compose
@@ -179,6 +182,33 @@ def test_a_mail_program_that_read_the_folder_does_not_make_it_write_again(tmp_pa
     file.rename(tmp_path / "cur" / f"{file.name}:2,S")
     anyio.run(channel.send, MESSAGE)
     assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_the_name_of_a_mail_in_the_folder_is_on_the_disk_before_it_counts_as_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, synced = os.fsync, list[str]()
+
+    def fsync(descriptor: int) -> None:
+        where = Path(f"/proc/self/fd/{descriptor}").readlink()
+        synced.append(f"new {len(list(where.iterdir()))}" if where.name == "new" else where.name)
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    for _ in range(2):  # one that died between the name and the disk is tried again, and finds its file
+        anyio.run(folder_channel(tmp_path).send, MESSAGE)
+        assert synced[-1] == "new 1"
+    assert tmp_path.name in synced
+
+
+def test_what_killed_processes_left_in_the_folder_is_gone_after_a_day(tmp_path: Path) -> None:
+    (tmp_path / "tmp").mkdir()
+    for name, hours in (("old", 25), ("fresh", 1)):
+        (tmp_path / "tmp" / name).write_bytes(b"half a mail")
+        then = (utcnow() - timedelta(hours=hours)).timestamp()
+        os.utime(tmp_path / "tmp" / name, (then, then))
+    anyio.run(folder_channel(tmp_path).send, MESSAGE)
+    assert [one.name for one in (tmp_path / "tmp").iterdir()] == ["fresh"]
 
 
 @pytest.mark.checklist(38)
