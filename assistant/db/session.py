@@ -217,31 +217,34 @@ def _write_ahead(connection: Any) -> None:
 
 
 def _sqlite_begin(connection: Connection) -> None:
-    reading = connection.get_execution_options().get("notifyr_reading", False)
-    if reading or not _begin_writing(connection):
-        connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
-
-
-def _begin_writing(connection: Connection) -> bool:
-    """Take the write lock as soon as it is free. SQLite's own waiting sleeps up to a tenth of a second between two looks, in
-    which the others write twenty transactions. False when it was not to be had, so that SQLAlchemy meets the error itself.
-    """
+    if connection.get_execution_options().get("notifyr_reading", False):
+        connection.exec_driver_sql("BEGIN")
+        return
     driver: Any = connection.connection.driver_connection
     driver.execute("PRAGMA busy_timeout=0")
-    end, pause = monotonic() + _BUSY_SECONDS, 0.0005
     try:
-        while monotonic() < end:
-            try:
-                driver.execute("BEGIN IMMEDIATE")
-                return True
-            except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
-                    return False
-            time.sleep(pause * uniform(0.5, 1))  # noqa: S311  # no secret: two who wait must not look in step
-            pause = min(pause * 1.5, 0.003)
-        return False
+        if not _begin_writing(driver):
+            # SQLAlchemy meets the error itself, and does not wait a second time for it.
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
     finally:
         driver.execute(f"PRAGMA busy_timeout={_BUSY_SECONDS * 1000}")
+
+
+def _begin_writing(driver: Any) -> bool:
+    """Take the write lock as soon as it is free. SQLite's own waiting sleeps up to a tenth of a second between two looks, in
+    which the others write twenty transactions. False when it was not to be had.
+    """
+    end, pause = monotonic() + _BUSY_SECONDS, 0.0005
+    while monotonic() < end:
+        try:
+            driver.execute("BEGIN IMMEDIATE")
+            return True
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                return False
+        time.sleep(pause * uniform(0.5, 1))  # noqa: S311  # no secret: two who wait must not look in step
+        pause = min(pause * 1.5, 0.003)
+    return False
 
 
 def committing(name: str, session: Session) -> None:
