@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ __all__ = ["Blobs", "key_of"]
 
 _DIGEST = re.compile(r"/([0-9a-f]{64})(?:\.[a-z]+)?$")
 """A key that is made from its content ends in this."""
+_STAGED = re.compile(r"#\d+$")
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,250}")
 
 
@@ -159,6 +161,38 @@ class Blobs:
             return
         except (OSError, obstore.exceptions.BaseError) as error:
             raise StorageError(f"the blob store refused: {type(error).__name__}") from error
+
+    def move(self, key: str, target: str) -> None:
+        """Put bytes under another key. Raises `NotFound` too. On S3 they are copied first, so a killed one leaves both."""
+        import obstore
+
+        _check(key)
+        _check(target)
+        try:
+            obstore.rename(self._store, key, target)
+        except (FileNotFoundError, obstore.exceptions.NotFoundError):
+            raise NotFound("these bytes are not in the blob store") from None
+        except (OSError, obstore.exceptions.BaseError) as error:
+            raise StorageError(f"the blob store refused: {type(error).__name__}") from error
+
+    def clear(self, before: datetime) -> int:
+        """Remove what writes that were killed before that moment left in the folder. Returns how many.
+
+        obstore writes into `NAME#1` and renames; it lists and deletes no such name. S3 shows nothing of such a write. Folders
+        that are empty for so long go, too.
+        """
+        gone, moment = 0, before.timestamp()
+        for folder, _, names in os.walk(self._folder, topdown=False) if self._folder is not None else ():
+            where = Path(folder)
+            for path in [where / name for name in names if _STAGED.search(name)]:
+                with suppress(FileNotFoundError):
+                    if path.stat().st_mtime < moment:
+                        path.unlink()
+                        gone += 1
+            with suppress(OSError):  # it is not empty, most often
+                if where != self._folder and where.stat().st_mtime < moment:
+                    where.rmdir()
+        return gone
 
     def list(self, prefix: str = "") -> Iterator[str]:
         """Every key below a prefix (whole path parts)."""

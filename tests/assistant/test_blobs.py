@@ -103,6 +103,17 @@ def test_a_key_that_could_leave_the_store_is_refused(store: Blobs, key: str) -> 
             act(key)
 
 
+def test_bytes_move_whole_and_over_what_was_there(store: Blobs) -> None:
+    store.put("a/b", b"new")
+    store.put("c/d", b"old")
+    store.move("a/b", "c/d")
+    assert (list(store.list()), store.get("c/d")) == (["c/d"], b"new")
+    with pytest.raises(NotFound):
+        store.move("a/b", "c/d")
+    with pytest.raises(InvalidInput):
+        store.move("c/d", "../d")
+
+
 def test_many_writers_of_one_key_leave_one_whole_content(store: Blobs) -> None:
     contents = [bytes([number]) * 200_000 for number in range(8)]
     with ThreadPoolExecutor(8) as pool:

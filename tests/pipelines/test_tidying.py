@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -14,8 +17,10 @@ from assistant.errors import StorageError
 from assistant.services import profiles
 from assistant.settings import Settings
 from channels.support import mime
+from pipelines import tidying
 from pipelines.inbound import Receiver
 from pipelines.tidying import AGE, tidy
+from tests.support.servers import wait_until
 
 MAIL = b"From: a@example.com\r\nTo: support@example.org\r\nMessage-ID: <t1@example.com>\r\n\r\nHello\r\n"
 
@@ -71,24 +76,90 @@ def test_what_a_row_names_stays(house: House, monkeypatch: pytest.MonkeyPatch) -
     assert len(list(house.blobs.list())) == 1
 
 
-@pytest.mark.parametrize("moment", ["read", "delete"])
+@pytest.mark.parametrize(("moment", "gone"), [("move", 0), ("delete", 1)])
 def test_a_mail_that_comes_again_while_its_old_bytes_are_tidied_up_keeps_them(
-    house: House, monkeypatch: pytest.MonkeyPatch, moment: str
+    house: House, monkeypatch: pytest.MonkeyPatch, moment: str, gone: int
 ) -> None:
     refuse(monkeypatch, house)
-    real: Callable[[str], bytes | None] = getattr(house.blobs, moment)
-    raced = []
+    raced = comes_at(monkeypatch, house, moment)
+    (key,) = house.blobs.list()
+    assert house.tidy(seconds=AGE.total_seconds() + 60) == gone
+    assert raced
+    assert list(house.blobs.list()) == [key]
+    assert house.blobs.get(key) == MAIL
 
-    def meanwhile(key: str) -> bytes | None:
+
+def comes_at(monkeypatch: pytest.MonkeyPatch, house: House, moment: str) -> list[str]:
+    """The mail comes right before the first call of a method of the blob store."""
+    real: Callable[..., None] = getattr(house.blobs, moment)
+    raced = list[str]()
+
+    def meanwhile(*keys: str) -> None:
         if not raced:
-            raced.append(key)
+            raced.extend(keys)
             house.receive()
-        return real(key)
+        real(*keys)
 
     monkeypatch.setattr(house.blobs, moment, meanwhile)
-    assert house.tidy(seconds=AGE.total_seconds() + 60) == 0
+    return raced
+
+
+def test_a_tidying_that_is_killed_in_the_middle_loses_no_accepted_mail(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: the bytes were deleted, and only in the memory of the process that died."""
+    refuse(monkeypatch, house)
     (key,) = house.blobs.list()
-    assert (raced, house.blobs.get(key)) == ([key], MAIL)
+    comes_at(monkeypatch, house, "move")
+    real, calls = tidying.named, list[int]()
+
+    def killed(database: Database, keys: Iterable[str]) -> set[str]:
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(database, keys)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tidying, "named", killed)
+        with pytest.raises(KeyboardInterrupt):
+            house.tidy(hours=25)
+    assert house.tidy(hours=0) == 0
+    assert list(house.blobs.list()) == [key]
+    assert house.blobs.get(key) == MAIL
+
+
+def test_what_a_killed_tidying_put_aside_is_deleted_by_the_next(house: House) -> None:
+    house.blobs.put("aside/019a/raw/aa/x", b"x")
+    assert house.tidy() == 1
+    assert list(house.blobs.list()) == []
+
+
+def test_what_a_killed_write_left_in_the_folder_goes_after_a_day(house: House, settings: Settings) -> None:
+    house.receive()
+    (key,) = house.blobs.list()
+    left = settings.path("blobs") / f"{key}#1"
+    left.write_bytes(b"half")
+    assert list(house.blobs.list()) == [key], "obstore hides it"
+    house.tidy(hours=23)
+    assert left.exists()
+    assert house.tidy(hours=25) == 0
+    assert not left.exists()
+    assert house.blobs.get(key) == MAIL
+
+
+def test_a_write_that_is_killed_leaves_such_a_name(tmp_path: Path) -> None:
+    """What obstore calls it is no promise of obstore's."""
+    code = (
+        "import sys; from pathlib import Path; from assistant.backends.blobs import Blobs\n"
+        "Blobs._folder_at(Path(sys.argv[1])).put('a/b', bytes(300_000_000))"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, tmp_path]) as writer:
+        wait_until(lambda: [*tmp_path.glob("a/*")], seconds=30, what="the write")
+        writer.kill()
+    blobs = Blobs._folder_at(tmp_path)
+    assert list(blobs.list()) == []
+    assert blobs.clear(utcnow() + timedelta(seconds=5)) == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_mail_whose_bytes_were_tidied_up_before_its_row_was_there_puts_them_back(
