@@ -25,6 +25,10 @@ from tests.support.figures import Tell
 PEOPLE = ("ann@example.com", "bo@example.com", "eve@example.net")
 SUBJECTS = ("Parcel", "Re: Parcel", "AW: Parcel", "Fwd: Parcel", "Invoice")
 IDS = tuple(f"<m{number}@example.com>" for number in range(8))
+# Made once: after every step they are asked again, and making them costs more than the answers.
+_MESSAGES = select(Message.id, Message.thread_id)
+_COUNTS = select(Thread.id, Thread.message_count)
+_PER_ADDRESS = select(Identity.address, func.count()).group_by(Identity.address)
 
 
 class ThreadsMachine(RuleBasedStateMachine):
@@ -93,9 +97,9 @@ class ThreadsMachine(RuleBasedStateMachine):
     @invariant()
     def every_mail_is_there_once_and_counted(self) -> None:
         with self.database.reading() as session:
-            rows = session.execute(select(Message.id, Message.thread_id)).all()
-            counts = {row.id: row.message_count for row in session.execute(select(Thread.id, Thread.message_count))}
-            per_address = session.execute(select(Identity.address, func.count()).group_by(Identity.address)).all()
+            rows = session.execute(_MESSAGES).all()
+            counts = {row.id: row.message_count for row in session.execute(_COUNTS)}
+            per_address = session.execute(_PER_ADDRESS).all()
         assert sorted((row[0], row[1]) for row in rows) == sorted(self.stored.values())
         assert counts == Counter(thread for _, thread in self.stored.values())
         assert all(count == 1 for _, count in per_address), "one identity a person"
