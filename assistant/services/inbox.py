@@ -113,9 +113,11 @@ def _identity(session: Session, profile_id: str, message: InboundMessage) -> tup
     """The id to store under, and where this very message is when it is there already."""
     suffix = f"#{message.content_hash[:16]}"
     base = message.external_id[: 1000 - len(suffix)]
+    # Where the same bytes are that could not be read the first time: their id was made from the hash.
+    unread = f"<{message.content_hash}@synthetic.invalid>"
     rows = session.execute(
         select(Message.id, Message.thread_id, Message.external_id, Message.content_hash).where(
-            Message.profile_id == profile_id, Message.external_id.in_((base, base + suffix))
+            Message.profile_id == profile_id, Message.external_id.in_((base, base + suffix, unread))
         )
     ).all()
     for row in rows:

@@ -20,6 +20,7 @@ from assistant.errors import StorageError
 from assistant.services import contacts, outbox, profiles
 from assistant.settings import Settings
 from assistant.states import Author, Delivery, Direction
+from channels.support import child
 from channels.support.child import ParserChild
 from pipelines.inbound import Receiver
 
@@ -49,6 +50,21 @@ def receiver(database: Database, blobs: Blobs, parser: ParserChild) -> Receiver:
 def count(database: Database) -> int:
     with database.reading() as session:
         return session.scalar(select(func.count()).select_from(Message)) or 0
+
+
+def test_a_mail_that_broke_its_parser_once_is_the_same_mail_when_it_is_read(
+    database: Database, blobs: Blobs, parser: ParserChild, profile: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: its sender's second try was stored beside the quarantined first one."""
+    receiver = Receiver(database, blobs, parser)
+    with monkeypatch.context() as patch:
+        patch.setattr(child._Child, "parse", lambda *_: None)
+        first = receiver.receive(RAW, profile_id=profile)
+    again = receiver.receive(RAW, profile_id=profile)
+    assert (again.message_id, again.created) == (first.message_id, False)
+    assert count(database) == 1
+    receiver.receive(RAW.replace(b"Hello", b"Other"), profile_id=profile)
+    assert count(database) == 2
 
 
 def test_the_raw_mail_and_its_row_belong_together(
