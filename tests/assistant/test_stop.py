@@ -35,7 +35,6 @@ def in_thread_of_ann(database: Database, **values: Any) -> str:
         return outbox.queue_message(session, thread_id=thread_id, author=Author.AGENT, text="x", **values).id
 
 
-@pytest.mark.checklist(43)
 @pytest.mark.parametrize("place", ["to", "cc", "bcc"])
 def test_who_said_stop_in_their_own_thread_gets_no_copy_of_another_one(database: Database, place: str) -> None:
     add_thread(database, address=BO.value)
@@ -49,7 +48,6 @@ def test_who_said_stop_in_their_own_thread_gets_no_copy_of_another_one(database:
     assert status_of(database, message_id) is Delivery.CANCELLED
 
 
-@pytest.mark.checklist(43)
 def test_the_stop_of_somebody_who_takes_part_is_theirs_and_not_the_threads(database: Database) -> None:
     thread_id = add_thread(database, address=ANN.value)
     add_thread(database, address=BO.value)
