@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -232,11 +233,22 @@ def _many(session: Session, profile_id: str, rows: int) -> None:
         )  # fmt: skip
 
 
+def _spent(session: Session) -> Callable[[], float]:
+    """Seconds of processor time of this thread and of the server's process behind the session."""
+    if session.get_bind().dialect.name == "sqlite":
+        return time.thread_time
+    # A query that is shared out to other processes would hide what they spend.
+    session.execute(text("SET LOCAL max_parallel_workers_per_gather = 0"))
+    server = Path(f"/proc/{session.scalar(text('SELECT pg_backend_pid()'))}/schedstat")
+    return lambda: time.thread_time() + int(server.read_text().split()[0]) / 1e9
+
+
 @pytest.mark.timeout(1800)
 @pytest.mark.checklist(26)
 def test_the_worst_allowed_query_is_quick(world: World) -> None:
     """Every view in every order, its second page, a search without a match, the counts. One second at a million rows,
-    and its share (at least a fifth of a second) at fewer.
+    and its share (at least a fifth of a second) at fewer: of processor time, ours and the database server's, because a
+    machine that is shared makes any query slow.
     """
     database = world.container.database
     with database.transaction() as session:
@@ -248,13 +260,14 @@ def test_the_worst_allowed_query_is_quick(world: World) -> None:
 
     def timed(name: str, ask: Callable[[Session], Any]) -> Any:
         best, answer = 9.0, None
-        for tries in range(8):  # other work on the machine makes a try slow, never quick
+        for tries in range(8):  # other work on the machine makes a try dear, never cheap
             if tries >= 2 and best <= bound:
                 break
             with database.reading() as session:
-                began = time.perf_counter()
+                spent = _spent(session)
+                began = spent()
                 answer = ask(session)
-                best = min(best, time.perf_counter() - began)
+                best = min(best, spent() - began)
         took[name] = best
         return answer
 
