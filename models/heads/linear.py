@@ -1,29 +1,29 @@
-"""Multinomial logistic regression on sentence vectors, and the nearest examples beside it, in plain numpy: well under a
-second for what a page can define.
+"""Multinomial logistic regression on sentence vectors, and the likeness to its examples beside it, in plain numpy: well under
+a second for what a page can define.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cache
-from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Blend", "Linear", "Near", "blend", "calibrated", "fit", "one_thread", "temperature_of"]
+__all__ = ["Alike", "Blend", "Linear", "blend", "calibrated", "fit", "one_thread", "temperature_of"]
 
 Floats = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.int64]
 _ITERATIONS = 60
 _FOLDS = 4
 _SEED = 7
-_NEAREST = 3
-_STEEP = 20.0
-_SAY = 0.4
-"""How much the nearest examples of a class count beside the linear score. Between the 0.25 that suits ten examples a class
-(0.841 to 0.843 of the rest) and the 0.5 that suits full training; on two fifths of BANKING77's train part, left out, 0.918 becomes 0.925.
+_RIDGE = 0.3
+_SAY = 32.0
+"""How much likeness counts beside the linear score. On two fifths of BANKING77's train part, left out, 0.918 of the linear score
+alone becomes 0.932. Likeness alone has 0.933 there, and says less well how sure it is (calibration error 0.024, not 0.018).
 """
+_MOST = 8_192
+"""Examples that likeness is measured against: the system of equations has their square."""
 _STRENGTH = 10.0
 _ROWS = 512
 
@@ -47,44 +47,47 @@ class Linear:
 
 
 @dataclass(frozen=True)
-class Near:
-    """How near the nearest examples of each class are, as a score: the logarithm of the mean of exp(20 * (cosine - 1))."""
+class Alike:
+    """How like a text is to the examples of each class: kernel ridge regression on unit vectors, near 1 for the class it is of
+    and near 0 for the others, and 0 for all of them far from every example.
+    """
 
     examples: Floats
-    """Unit vectors, those of one class together."""
-    starts: Indices
-    """Where each class begins, and the end."""
+    weights: Floats
+    """Shape `(examples, classes)`."""
 
     @classmethod
-    def of(cls, vectors: Floats, truth: Indices, classes: int) -> Near:
-        order = np.argsort(truth, kind="stable")
-        starts = np.searchsorted(truth[order], np.arange(classes + 1))
-        return cls(vectors[order], starts.astype(np.int64))
+    def of(cls, vectors: Floats, truth: Indices, classes: int) -> Alike:
+        """In closed form: least squares with classes weighted alike. Of more examples than `_MOST` a choice stands for all."""
+        one_thread()
+        if len(vectors) > _MOST:
+            kept = np.sort(np.random.default_rng(_SEED).permutation(len(vectors))[:_MOST])
+            vectors, truth = vectors[kept], truth[kept]
+        counts = np.bincount(truth, minlength=classes)
+        share = (len(truth) / (np.count_nonzero(counts) * np.maximum(counts, 1)))[truth]
+        system = _likeness(vectors, vectors)
+        system[np.diag_indices_from(system)] += (_RIDGE / share).astype(np.float32)
+        wanted = np.eye(classes, dtype=np.float32)[truth]
+        return cls(vectors, np.linalg.solve(system, wanted).astype(np.float32))
 
     def scores(self, vectors: Floats) -> Floats:
-        """Shape `(texts, classes)`. A class without examples is as far as can be."""
-        parts = [self._scores(vectors[row : row + _ROWS]) for row in range(0, len(vectors), _ROWS)]
-        return np.concatenate(parts) if parts else np.zeros((0, len(self.starts) - 1), np.float32)
-
-    def _scores(self, vectors: Floats) -> Floats:
-        alike = np.exp(_STEEP * (vectors @ self.examples.T - 1))
-        found = np.zeros((len(vectors), len(self.starts) - 1), np.float32)
-        for place, (start, end) in enumerate(pairwise(self.starts.tolist())):
-            if count := min(_NEAREST, end - start):
-                found[:, place] = np.partition(alike[:, start:end], -count, axis=1)[:, -count:].mean(axis=1)
-        return np.asarray(np.log(found + 1e-9), dtype=np.float32)
+        """Shape `(texts, classes)`."""
+        parts = [
+            _likeness(vectors[row : row + _ROWS], self.examples) @ self.weights for row in range(0, len(vectors), _ROWS)
+        ]
+        return np.concatenate(parts) if parts else np.zeros((0, self.weights.shape[1]), np.float32)
 
 
 @dataclass(frozen=True)
 class Blend:
-    """A linear head with the nearest examples beside it; one temperature for both."""
+    """A linear head with the likeness to its examples beside it; one temperature for both."""
 
     linear: Linear
-    near: Near
+    alike: Alike
     temperature: float = 1.0
 
     def scores(self, vectors: Floats) -> Floats:
-        return np.asarray(self.linear.scores(vectors) + _SAY * self.near.scores(vectors), dtype=np.float32)
+        return np.asarray(self.linear.scores(vectors) + _SAY * self.alike.scores(vectors), dtype=np.float32)
 
     def probabilities(self, vectors: Floats) -> Floats:
         """Shape `(texts, classes)`; each row sums to 1."""
@@ -137,7 +140,7 @@ def calibrated(vectors: Floats, truth: Indices, classes: int, *, strength: float
 
 def blend(vectors: Floats, truth: Indices, classes: int, *, strength: float = _STRENGTH) -> Blend:
     """A head that is not calibrated: it ranks as the calibrated one does."""
-    return Blend(fit(vectors, truth, classes, strength=strength), Near.of(vectors, truth, classes))
+    return Blend(fit(vectors, truth, classes, strength=strength), Alike.of(vectors, truth, classes))
 
 
 @cache
@@ -172,6 +175,11 @@ def _folds(truth: Indices) -> Indices:
         fold[row] = (seen[truth[row]] + truth[row]) % _FOLDS
         seen[truth[row]] += 1
     return fold
+
+
+def _likeness(vectors: Floats, examples: Floats) -> Floats:
+    """exp(-|v - e|^2) of unit vectors: shape `(vectors, examples)`."""
+    return np.asarray(np.exp(2 * (vectors @ examples.T - 1)), dtype=np.float32)
 
 
 def _softmax(scores: Floats) -> Floats:
