@@ -9,7 +9,10 @@ from pydantic import BaseModel
 
 from assistant.values import InboundMessage, OutboundMessage, Receipt, Webhook
 
-__all__ = ["Capability", "Channel"]
+__all__ = ["KEPT_HERE", "Capability", "Channel"]
+
+KEPT_HERE = "kept in the outbox folder"
+"""In the receipt of a message that left for nowhere: there is no relay, so it lies in a folder of this machine."""
 
 
 class Capability(Flag):

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, SecretStr
 from assistant.clock import utcnow
 from assistant.errors import InvalidInput, NotAllowed, PermanentChannelError, TemporaryChannelError, UnsupportedFeature
 from assistant.values import Address, InboundMessage, MessageClass, OutboundMessage, Receipt, Webhook
-from channels.base import Capability
+from channels.base import KEPT_HERE, Capability
 from channels.support.smtp import Accepted, Relay, RelayAddress
 
 __all__ = ["Email", "EmailConfig", "compose"]
@@ -149,7 +149,7 @@ class _Folder:
             name = await asyncio.to_thread(self._write, envelope + content, content)
         except OSError as error:
             raise TemporaryChannelError(f"the outbox folder cannot be written: {error.strerror}") from error
-        return Accepted(f"250 kept in the outbox folder as {name}")
+        return Accepted(f"250 {KEPT_HERE} as {name}")
 
     async def close(self) -> None:
         return None

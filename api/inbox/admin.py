@@ -20,7 +20,7 @@ from api.deps import Id
 from api.inbox.shell import Page, SignedIn, go, render
 from assistant.clock import utcnow
 from assistant.errors import InvalidInput, NotAllowed, NotifyrError
-from assistant.services import access, audit
+from assistant.services import access, audit, profiles
 
 __all__ = ["Admin", "router", "settle", "text_of"]
 
@@ -58,6 +58,23 @@ async def settle(
                 raise
             return show(page, problem=error)
         return go(back) if back else show(page, **once)
+
+    return await run_sync(run)
+
+
+# -- profiles
+
+
+@router.post("/settings/profiles/{profile_id}/unblock")
+async def unblock_profile(page: Admin, profile_id: Id) -> Response:
+    """Send through a profile again, and what it held with it. The next refusal blocks it anew."""
+    await page.form()
+
+    def run() -> Response:
+        with page.container.database.transaction() as session:
+            profiles.unblock(session, profile_id)
+            access.audit(session, page.agent.id, action="profile.unblocked", subject=profile_id)
+        return go("/settings?did=saved")
 
     return await run_sync(run)
 

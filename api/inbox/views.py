@@ -80,6 +80,7 @@ def show(
             "did": _did(session, page),
             "open": _thread(session, page, thread_id, compose) if thread_id else None,
             "all_labels": labels.every(session),
+            "blocked_profiles": profiles.blocked(session),
             "filters": saved_filters.counted(session, page.agent.id, zone=page.zone),
             "row_labels": labels.of_threads(session, [row.id for row in listed.items]),
             "crowds": container.bus.crowds([row.id for row in listed.items]),

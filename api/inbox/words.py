@@ -11,6 +11,7 @@ from assistant.clock import utcnow
 from assistant.db.messages import Message
 from assistant.services.attempts import PARTLY
 from assistant.states import Delivery
+from channels.base import KEPT_HERE
 
 __all__ = [
     "CHANNEL_WORDS",
@@ -234,7 +235,9 @@ def delivery(message: Message) -> str:
         Delivery.HELD: f"held for undo, leaves {leaves}" if soon(message) else f"will be sent {leaves}",
         Delivery.QUEUED: f"failed: {why}{again}" if why else "queued",
         Delivery.SENDING: "sending",
-        Delivery.SENT: f"sent {at} to {_host(message)}{partly}",
+        Delivery.SENT: f"{KEPT_HERE} {at}, not sent on: no relay is set"
+        if KEPT_HERE in message.receipt
+        else f"sent {at} to {_host(message)}{partly}",
         Delivery.DELIVERED: f"delivered {_when(arrived)} to {_host(message)}{partly}",
         Delivery.DEFERRED: f"delayed by the other side: {why}",
         Delivery.BOUNCED: f"bounced: {why}",

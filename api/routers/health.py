@@ -9,12 +9,12 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Depends, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
-from sqlalchemy import text
 
 from api.deps import Access, ApiRoute, Caller, Parts, caller_of
 from api.routers.common import FAILS
 from api.schemas import Ready
 from assistant.errors import NotifyrError
+from assistant.services import profiles
 
 __all__ = ["router"]
 
@@ -29,10 +29,11 @@ def livez() -> dict[str, str]:
 
 @router.get("/readyz", operation_id="readyz", responses={503: {"model": Ready}})
 def readyz(parts: Parts, response: Response) -> Ready:
-    """Ready for work. Degraded, and still answering: without Redis (mail is kept, rows are swept up later), or with a model
-    that failed or lacks a part (triage goes on with its other stages).
+    """Ready for work. Degraded, and still answering: without Redis (mail is kept, rows are swept up later), with a model
+    that failed or lacks a part (triage goes on with its other stages), or with a profile that is blocked (it holds its mail).
     """
-    checks = {"database": _database(parts), "redis": "up" if parts.limiter.ping() else "down"}
+    database, sending = _database(parts)
+    checks = {"database": database, "redis": "up" if parts.limiter.ping() else "down", "sending": sending}
     models = parts.bus.models()
     lacking = "down" in checks.values() or any(fact["state"] in {"failed", "partial"} for fact in models.values())
     status: Literal["ready", "degraded", "down"] = (
@@ -66,13 +67,13 @@ def metrics(caller: Annotated[Caller | None, Depends(may_read_metrics)]) -> Resp
     return Response(generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
-def _database(parts: Parts) -> str:
+def _database(parts: Parts) -> tuple[str, str]:
+    """Whether the database answers, and whether every profile may send."""
     try:
         with parts.database.reading() as session:
-            session.execute(text("SELECT 1"))
+            return "up", "down" if profiles.blocked(session) else "up"
     except NotifyrError:
-        return "down"
-    return "up"
+        return "down", "down"
 
 
 def _loopback(request: Request) -> bool:

@@ -13,10 +13,21 @@ from assistant.db.messages import Message
 from assistant.db.profiles import Profile, ProfileError
 from assistant.db.session import enqueue, publish
 from assistant.errors import NotFound
+from assistant.services import access
 from assistant.settings import Settings
 from assistant.states import Delivery, ProfileState, transition
 
-__all__ = ["block", "by_address", "ensure_default", "get", "is_own_address", "list_profiles", "unblock"]
+__all__ = [
+    "block",
+    "blocked",
+    "by_address",
+    "ensure_default",
+    "get",
+    "is_own_address",
+    "list_profiles",
+    "try_again",
+    "unblock",
+]
 
 _ERRORS_SHOWN = 1000
 
@@ -101,6 +112,22 @@ def unblock(session: Session, profile_id: str) -> None:
     for message_id in held:
         enqueue(session, "deliver", message_id)
     publish(session, "profile.changed", profile_id=profile_id, state=str(profile.state))
+
+
+def blocked(session: Session) -> Sequence[Profile]:
+    """Profiles that hold their messages: sending was refused, and nobody has said that it may be tried again."""
+    return session.scalars(
+        select(Profile).where(Profile.state == ProfileState.BLOCKED).order_by(Profile.created_at)
+    ).all()
+
+
+def try_again(session: Session, *, actor: str) -> int:
+    """Unblock every blocked profile, once: whoever starts the program anew has changed something. Returns how many."""
+    found = blocked(session)
+    for profile in found:
+        unblock(session, profile.id)
+        access.audit(session, actor, action="profile.unblocked", subject=profile.id)
+    return len(found)
 
 
 def _note_error(session: Session, profile_id: str, *, code: str, text: str) -> None:

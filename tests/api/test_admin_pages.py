@@ -9,11 +9,13 @@ from html import unescape
 
 import httpx
 import pytest
+from sqlalchemy import select
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
+from assistant.db.access import AuditEntry
 from assistant.errors import Conflict
-from assistant.services import access, audit
+from assistant.services import access, audit, profiles
 from tests.api.conftest import BOTH, World
 
 ENGINES = BOTH
@@ -193,3 +195,31 @@ def test_the_trail_is_in_order_and_complete(database) -> None:  # type: ignore[n
         ("One", "agent.created", "Two"),
         ("system", "agent.created", "One"),
     ]
+
+
+def test_a_blocked_profile_is_said_everywhere_and_an_admin_lets_it_send_again(world: World) -> None:
+    with world.container.database.transaction() as session:
+        profile = profiles.list_profiles(session)[0]
+        profiles.block(session, profile.id, code="credentials", text="535 wrong password")
+        path, address = f"/settings/profiles/{profile.id}/unblock", profile.address
+    admin, agent = world.browser(), world.browser("agent@example.org")
+    ready = admin.get("/readyz").json()
+    assert (ready["status"], ready["checks"]["sending"]) == ("degraded", "down")
+    assert f"Nothing leaves through {address}: credentials: 535 wrong password" in agent.get("/inbox").text
+    assert path in admin.get("/settings").text and path not in agent.get("/settings").text
+    assert post(agent, path).status_code == 403
+    assert post(admin, path).status_code == 303
+    assert admin.get("/readyz").json()["checks"]["sending"] == "up"
+    assert "Nothing leaves through" not in agent.get("/inbox").text
+    assert post(admin, path).status_code == 409, "it sends already"
+    with world.container.database.reading() as session:
+        assert "profile.unblocked" in [row.action for row in session.scalars(select(AuditEntry))]
+
+
+def test_a_new_start_tries_a_blocked_profile_again(world: World) -> None:
+    with world.container.database.transaction() as session:
+        profile = profiles.list_profiles(session)[0]
+        profiles.block(session, profile.id, code="credentials", text="535 wrong password")
+        assert profiles.try_again(session, actor="start") == 1
+        assert profiles.try_again(session, actor="start") == 0
+        assert profiles.blocked(session) == []

@@ -575,6 +575,18 @@ def test_an_outgoing_message_says_what_became_of_it_and_opens_its_trail(world: W
             {"error_code": "partly-delivered", "error_detail": "dora@partner.example: mailbox full"},
             "; not to dora@partner.example: mailbox full",
         ),
+        (
+            {"receipt": "250 kept in the outbox folder as 1.eml", "error_code": "", "error_detail": ""},
+            "not sent on: no relay is set",
+        ),
+        (
+            {
+                "receipt": "250 OK",
+                "error_code": "partly-delivered",
+                "error_detail": "dora@partner.example: mailbox full",
+            },
+            f"sent {utcnow():%H}:",
+        ),
         ({"status": Delivery.QUEUED, "release_at": utcnow()}, f"mailbox full, retry at {utcnow():%H}:"),
         ({"status": Delivery.HELD, "release_at": utcnow() + timedelta(days=3)}, "will be sent "),
     ]

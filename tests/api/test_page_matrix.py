@@ -87,6 +87,7 @@ PAGES: dict[str, str] = {
     "POST /settings/replies": "agent",
     "POST /settings/replies/{reply_id}": "agent",
     "POST /settings/replies/{reply_id}/remove": "agent",
+    "POST /settings/profiles/{profile_id}/unblock": "admin",
     "GET /settings/agents": "admin",
     "POST /settings/agents": "admin",
     "POST /settings/agents/{agent_id}/link": "admin",
