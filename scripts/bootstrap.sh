@@ -37,10 +37,18 @@ install() { # a lock file; nothing that is not in it with its hash gets in
   .venv/bin/pip install -q --require-hashes "$@" 2> >(grep -v '^WARNING: Location' >&2)
 }
 
-if [ ! -x .venv/bin/python ]; then
+# `.ready-run` stands in a .venv whose packages were all installed once; one that was broken off half way is made anew.
+if [ -d .venv ] && [ ! -e .venv/.ready-run ]; then
+  say "an earlier try was broken off: .venv is made anew"
+  rm -rf .venv
+fi
+if [ ! -d .venv ]; then
   python=$(find_python)
   say "making .venv with $("$python" --version)"
-  "$python" -m venv .venv || fail "the venv module is incomplete; on Debian: apt-get install python3-venv"
+  "$python" -m venv .venv || {
+    rm -rf .venv
+    fail "the venv module is incomplete; on Debian: apt-get install python3-venv"
+  }
 fi
 
 if [ "$mode" = dev ]; then

@@ -14,14 +14,14 @@ from api.cli import COMMANDS, create_app
 from assistant.settings import PREFIX, ROOT, load_settings
 
 DEPLOY = ROOT / "deploy"
-FILES = ("docker-compose.yml", "docker-compose.gpu.yml")
+FILES = ("deploy/docker-compose.yml", "docker-compose.gpu.yml")
 IMAGES = ("Dockerfile", "gpu.Dockerfile")
 STORES = {"valkey", "postgres"}
 
 
 @pytest.fixture(params=FILES)
 def file(request: pytest.FixtureRequest) -> Path:
-    return DEPLOY / str(request.param)
+    return ROOT / str(request.param)
 
 
 @pytest.fixture
@@ -62,9 +62,9 @@ def test_every_command_in_it_is_one_of_ours_with_its_options(compose: dict[str, 
 
 
 def test_the_workers_with_models_get_the_gpu_and_nothing_else_does() -> None:
-    compose = yaml.safe_load((DEPLOY / "docker-compose.gpu.yml").read_text())
+    compose = yaml.safe_load((ROOT / "docker-compose.gpu.yml").read_text())
     with_gpu = {name for name, service in compose["services"].items() if "deploy" in service}
-    assert with_gpu == {"worker", "models"}
+    assert with_gpu == {"inbound", "models"}
     for name in with_gpu:
         (device,) = compose["services"][name]["deploy"]["resources"]["reservations"]["devices"]
         assert (device["driver"], device["capabilities"]) == ("nvidia", ["gpu"])
@@ -75,10 +75,10 @@ def test_nothing_is_published_beyond_this_machine(compose: dict[str, Any]) -> No
     assert len(ports) == 2 and all(port.startswith("127.0.0.1:") for port in ports)
 
 
-def test_the_image_of_each_service_is_built_here_or_pinned(compose: dict[str, Any]) -> None:
+def test_the_image_of_each_service_is_built_here_or_pinned(file: Path, compose: dict[str, Any]) -> None:
     for service in compose["services"].values():
         if "build" in service:
-            assert (DEPLOY / service["build"]["context"] / service["build"]["dockerfile"]).is_file()
+            assert (file.parent / service["build"]["context"] / service["build"]["dockerfile"]).is_file()
         else:
             assert re.fullmatch(r"[a-z/]+:\d[\w.-]*", service["image"]), "a version, never latest"
 
