@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from assistant.errors import ConfigurationError
@@ -20,6 +22,29 @@ LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 ROOT = Path(__file__).resolve().parent.parent
 
 Port = Annotated[int, Field(ge=1, le=65535)]
+
+_URLS: dict[str, tuple[tuple[str, ...], str]] = {
+    "redis_url": (("redis", "rediss"), "redis://:password@host:6379/0 or rediss://..."),
+    "broker_url": (("amqp", "amqps", "pyamqp", "redis", "rediss"), "amqp://user:password@host:5672// or redis://..."),
+    "qdrant_url": (("http", "https"), "http://host:6333 or https://:KEY@host"),
+    "blobs_url": (("s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "file"), "s3://bucket/prefix"),
+    "relay_url": (("smtp", "smtps"), "smtp://user:password@host:587 or smtps://host:465"),
+    "public_url": (("http", "https"), "https://inbox.example.org"),
+}
+"""Setting -> the schemes it takes, and what one looks like."""
+_END_AT_THE_PORT = frozenset({"relay_url", "public_url"})
+_MODELS: dict[str, tuple[tuple[str, ...], str]] = {
+    "encoder": (("onnx", "torch"), "onnx:FOLDER, torch:BASE or off"),
+    "generator": (("llama",), "llama:PACKAGE, llama:PATH.gguf or off"),
+}
+
+
+class _Conflicts(ValueError):
+    """Settings that are right each, and wrong together: the one to change, and why."""
+
+    def __init__(self, rows: Sequence[tuple[str, str]]) -> None:
+        super().__init__("; ".join(words for _, words in rows))
+        self.rows = rows
 
 
 class Settings(BaseSettings):
@@ -148,6 +173,24 @@ class Settings(BaseSettings):
             raise ValueError("takes postgresql+psycopg://user:password@host/name; unset it for SQLite")
         return value
 
+    @field_validator(*_URLS)
+    @classmethod
+    def _url(cls, value: SecretStr | str | None, info: ValidationInfo) -> SecretStr | str | None:
+        url = value.get_secret_value() if isinstance(value, SecretStr) else value
+        schemes, example = _URLS[str(info.field_name)]
+        if url and not _is_url(url, schemes, bare=info.field_name in _END_AT_THE_PORT):
+            raise ValueError(f"takes a URL like {example}")
+        return value
+
+    @field_validator(*_MODELS)
+    @classmethod
+    def _model_name(cls, value: str, info: ValidationInfo) -> str:
+        kinds, example = _MODELS[str(info.field_name)]
+        kind, _, name = value.partition(":")
+        if value != "off" and (kind not in kinds or not name):
+            raise ValueError(f"takes {example}")
+        return value
+
     @field_validator("trusted_proxies")
     @classmethod
     def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -167,17 +210,15 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
-        problems = []
+        rows = []
         if self.uncertain_band >= self.spam_threshold:
-            problems.append("uncertain_band must be below spam_threshold")
+            rows.append(("uncertain_band", "uncertain_band must be below spam_threshold"))
         exposed = [name for name, host in (("host", self.host), ("smtp_host", self.smtp_host)) if host not in LOOPBACK]
         if exposed and self.secret_key is None:
-            problems.append(
-                f"{' and '.join(exposed)} would listen beyond this machine while secret_key is a default: "
-                "set NOTIFYR_SECRET_KEY (openssl rand -hex 32)"
-            )
-        if problems:
-            raise ValueError("; ".join(problems))
+            words = f"{' and '.join(exposed)} would listen beyond this machine while secret_key is a default: "
+            rows.append(("secret_key", words + "set NOTIFYR_SECRET_KEY (openssl rand -hex 32)"))
+        if rows:
+            raise _Conflicts(rows)
         return self
 
     def path(self, *parts: str) -> Path:
@@ -196,36 +237,64 @@ class Settings(BaseSettings):
         return self.public_url.rstrip("/") or f"http://{self.host}:{self.port}"
 
 
+def _is_url(url: str, schemes: Sequence[str], *, bare: bool) -> bool:
+    """Whether it has one of these schemes, a host (a file: a path) and a port that is one. `bare`: and nothing after that."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return False
+    if parts.scheme not in schemes or port == 0 or any(letter.isspace() for letter in url):
+        return False
+    if bare and (parts.path not in ("", "/") or parts.query or parts.fragment):
+        return False
+    return bool(parts.path if parts.scheme == "file" else parts.hostname)
+
+
 def _unknown_keys(environ: Mapping[str, str]) -> list[str]:
-    known = {PREFIX + name.upper() for name in Settings.model_fields}
-    return sorted(
-        f"{key}: unknown setting" for key in environ if key.upper().startswith(PREFIX) and key.upper() not in known
-    )
+    names = [name.upper() for name in Settings.model_fields]
+    problems = []
+    for key in sorted(environ):
+        name = key.upper().removeprefix(PREFIX)
+        if name != key.upper() and (key != PREFIX + name or name not in names):
+            near = get_close_matches(name, names, n=1)
+            problems.append(f"{key}: unknown setting" + (f"; did you mean {PREFIX}{near[0]}?" if near else ""))
+    return problems
 
 
 def load_settings(environ: Mapping[str, str] | None = None, **overrides: object) -> Settings:
     """Read and check everything once. Raises `ConfigurationError` that lists every problem.
 
-    Precedence: `overrides` (command line), then the environment, then the defaults. A value in an error message is never
-    repeated: it may be a secret.
+    Precedence: `overrides` (command line), then the environment, then the defaults. An empty variable is one that is not set. A
+    value in an error message is never repeated: it may be a secret.
     """
     environ = os.environ if environ is None else environ
-    problems = _unknown_keys(environ)
-    values: dict[str, object] = {
-        name: environ[PREFIX + name.upper()] for name in Settings.model_fields if PREFIX + name.upper() in environ
-    }
+    given = {name: environ.get(PREFIX + name.upper(), "") for name in Settings.model_fields}
+    values: dict[str, object] = {name: value for name, value in given.items() if value.strip()}
     for name in ("allowed_hosts", "trusted_proxies"):
         if isinstance(listed := values.get(name), str):
             values[name] = tuple(part.strip() for part in listed.split(",") if part.strip())
     values.update(overrides)
-    try:
-        settings = Settings(**values)  # type: ignore[arg-type]  # pydantic checks the types
-    except ValidationError as error:
-        problems += [
-            f"{PREFIX}{str(item['loc'][0]).upper() if item['loc'] else '*'}: {item['msg'].removeprefix('Value error, ')}"
-            for item in error.errors(include_input=False, include_url=False)
-        ]
-        raise ConfigurationError(problems) from None
-    if problems:
+    settings, wrong = _checked(values)
+    if wrong:  # what does not fit together is only looked for among values that are right by themselves
+        _, apart = _checked({name: value for name, value in values.items() if name not in wrong})
+        wrong = apart | wrong
+    problems = [*_unknown_keys(environ), *(f"{PREFIX}{name.upper()}: {words}" for name, words in sorted(wrong.items()))]
+    if settings is None or problems:
         raise ConfigurationError(problems)
     return settings
+
+
+def _checked(values: Mapping[str, object]) -> tuple[Settings | None, dict[str, str]]:
+    """The settings, or what is wrong by setting."""
+    try:
+        return Settings(**values), {}  # type: ignore[arg-type]  # pydantic checks the types
+    except ValidationError as error:
+        wrong: dict[str, str] = {}
+        for item in error.errors(include_input=False, include_url=False):
+            cause = item.get("ctx", {}).get("error")
+            if isinstance(cause, _Conflicts):
+                wrong |= dict(cause.rows)
+            else:
+                wrong.setdefault(str(item["loc"][0]), item["msg"].removeprefix("Value error, "))
+        return None, wrong

@@ -17,8 +17,8 @@ PAGE = ROOT / "docs" / "settings.md"
 HEAD = """# Settings
 
 Every setting is an environment variable. None has to be set: the defaults make an installation on a laptop. Unknown
-`NOTIFYR_` variables are refused, and all problems are listed at once. `notifyr config check` checks them, `notifyr
-config show` prints each value and where it comes from, with secrets masked.
+`NOTIFYR_` variables are refused, an empty one counts as not set, and all problems are listed at once. `notifyr config check`
+checks them, `notifyr config show` prints each value and where it comes from, with secrets masked.
 
 This page is written by `make docs` from `assistant/settings.py`.
 """
