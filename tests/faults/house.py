@@ -398,6 +398,11 @@ def fill(filler: Path) -> None:
                     file.write(bytes(size))
 
 
+def as_root(*command: str) -> list[str]:
+    """The command as root runs it; anybody else needs a `sudo` that asks for no password."""
+    return list(command) if os.geteuid() == 0 else ["sudo", "-n", *command]
+
+
 @contextlib.contextmanager
 def sync_fails(*processes: psutil.Process) -> Iterator[None]:
     """Every fsync and fdatasync of these processes fails with EIO, as a dying disk answers."""
@@ -408,14 +413,23 @@ def sync_fails(*processes: psutil.Process) -> Iterator[None]:
         "inject=fsync,fdatasync:error=EIO",
         *(x for one in processes for x in ("-p", str(one.pid))),
     ]
-    if os.geteuid() != 0 and Path("/proc/sys/kernel/yama/ptrace_scope").read_text().strip() != "0":
-        command = ["sudo", "-n", *command]
-    tracer = subprocess.Popen([*bound(), *command], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    scope = Path("/proc/sys/kernel/yama/ptrace_scope")  # without it anybody may trace what is their own
+    roots = os.geteuid() != 0 and scope.exists() and scope.read_text().strip() != "0"
+    # A session of its own: sudo hands on no signal that comes from its own group.
+    tracer = subprocess.Popen(
+        [*bound(), *(as_root(*command) if roots else command)],
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
     try:
         wait_until(lambda: all(_traced(one.pid) for one in processes), seconds=10, what="strace at the process")
         yield
     finally:
-        tracer.terminate()
+        if roots:  # another user's process: a signal of ours would be refused
+            subprocess.run(as_root("kill", str(tracer.pid)), check=False)
+        else:
+            tracer.terminate()
         tracer.communicate(timeout=10)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import random
 import subprocess
 from collections.abc import Callable, Iterator
@@ -21,7 +20,7 @@ from assistant.services import profiles
 from assistant.settings import Settings
 from channels.support import mime
 from pipelines.inbound import Receiver
-from tests.faults.house import fill
+from tests.faults.house import as_root, fill
 from tests.support.figures import Tell
 from tests.support.servers import temporary_folder, wait_until
 from tests.support.stores import PostgresStore
@@ -37,16 +36,20 @@ class _Parser:
 
 @contextlib.contextmanager
 def small_disk(folder: Path, size: str) -> Iterator[Path]:
-    """A file system of its own. Needs root (or run the tests with `sudo`, or in `unshare -rm`)."""
+    """A file system of its own. Needs root, a `sudo` that asks for no password, or `unshare -rm`."""
     disk = folder / "disk"
     disk.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={size},mode=777", "notifyr-tests", str(disk)]
-    if os.geteuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode != 0:
-        pytest.fail("a small file system cannot be mounted: run this test as root, outside an unprivileged container")
+    command = as_root("mount", "-t", "tmpfs", "-o", f"size={size},mode=777", "notifyr-tests", str(disk))
+    try:
+        subprocess.run(command, capture_output=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.fail(
+            "a small file system cannot be mounted: run this test as root or with sudo, outside an unprivileged container"
+        )
     try:
         yield disk
     finally:
-        subprocess.run(["umount", "-l", str(disk)], check=False)
+        subprocess.run(as_root("umount", "-l", str(disk)), check=False)
 
 
 def mail(number: int, size: int = 10) -> bytes:
