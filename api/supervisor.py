@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -27,6 +28,8 @@ _STEADY_SECONDS = 5.0
 _HOPELESS = 4
 """Ends in a row, before the first page was ever served, after which the start is given up."""
 _LOG_BYTES = 20_000_000
+_LOG_SECONDS = 10.0
+"""How often the logs of running processes are looked at."""
 _TICK = 0.1
 OURS = [sys.executable, "-m", "api.cli"]
 """How `notifyr` is run by the interpreter that reads this."""
@@ -92,6 +95,7 @@ class Supervisor:
     """Our own commands are forks of this process, which has imported what they need (`api.forks.preload`)."""
     children: list[Child] = field(default_factory=list)
     stopping: bool = False
+    logs_due: float = 0.0
 
     def start(self, name: str, command: Sequence[str]) -> Child:
         child = Child(name, command)
@@ -128,13 +132,16 @@ class Supervisor:
     def _open_log(self, name: str) -> int:
         path = self.log_of(name)
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if path.exists() and path.stat().st_size > _LOG_BYTES:
-            path.replace(path.with_suffix(".log.1"))
+        _put_aside(path)
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
     def tick(self, *, hopeful: bool) -> Child | None:
         """Look after every child once, then rest a moment. Returns one that will not start, unless `hopeful`."""
         now = monotonic()
+        if not self.stream and now >= self.logs_due:
+            self.logs_due = now + _LOG_SECONDS
+            for child in self.children:
+                _put_aside(self.log_of(child.name))
         for child in self.children:
             if child.process is None:
                 if now >= child.due:
@@ -170,6 +177,21 @@ class Supervisor:
                         child.process.send_signal(signal.SIGTERM)
             for child in group:
                 _wait(child, until)
+
+
+def _put_aside(log: Path) -> None:
+    """Keep a log that has grown large as `NAME.log.1`, and go on with an empty one.
+
+    It is copied and emptied, not renamed: whoever writes holds it open, to append. What is written between the last read and
+    the emptying is lost. Without room for the copy it stays as it is until the next look.
+    """
+    with contextlib.suppress(OSError):
+        if log.stat().st_size <= _LOG_BYTES:
+            return
+        kept = os.open(log.with_suffix(".log.1"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(kept, "wb") as old, log.open("rb+") as full:
+            shutil.copyfileobj(full, old, 1 << 20)
+            full.truncate(0)
 
 
 def _wait(child: Child, until: float) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from api import supervisor as module
 from api.supervisor import Supervisor, free_port, procfile
 from assistant.settings import ROOT
 from tests.support.servers import free_port as any_port
@@ -86,6 +87,22 @@ def test_one_that_never_starts_is_tried_less_and_less_often_then_given_up(
     assert hopeless is child
     assert [text.split(" in ")[1].split(" s")[0] for text in said] == ["0.5", "1", "2", "5"]
     assert "no such thing" in supervisor.log_of("api").read_text()
+
+
+def test_the_log_of_a_process_that_never_ends_is_put_aside_when_it_is_large(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_LOG_BYTES", 20_000)
+    monkeypatch.setattr(module, "_LOG_SECONDS", 0.0)
+    talks = "import itertools, time\nfor n in itertools.count():\n    print(f'{n:07}' + '.' * 92, flush=True)\n    time.sleep(0.001)"
+    child = supervisor.start("worker", [sys.executable, "-c", talks])
+    log, aside = supervisor.log_of("worker"), supervisor.log_of("worker").with_suffix(".log.1")
+    tick_until(supervisor, lambda: aside.exists() and log.stat().st_size > 500, seconds=30)
+    assert child.process is not None and child.process.poll() is None, "it runs on"
+    kept, now = aside.read_text().splitlines(), log.read_text().splitlines()
+    assert kept[0].startswith("0000000.") and [len(line) for line in kept] == [99] * len(kept)
+    assert now[0][:1] == "0" and 0 <= int(now[0][:7]) - int(kept[-1][:7]) - 1 < 10, "it appends to what was emptied"
+    assert aside.stat().st_mode & 0o077 == 0
 
 
 def test_stopping_lets_a_process_finish_and_kills_it_after_its_time(tmp_path: Path) -> None:
