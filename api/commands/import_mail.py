@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 __all__ = ["count_mails", "mails_by_file", "mails_in", "register"]
 
 _BATCH = 50
+_LARGEST = 256_000_000
+"""Bytes of one mail; no server lets a larger one pass. It is not read: it would fill the memory."""
+_LINE = 1_000_000
+Skip = Callable[[Path, str], None]
+"""Told which file cannot be read, or has a mail in it that cannot, and why."""
 _SUFFIXES = {"", ".eml", ".mbox", ".mbx", ".txt"}
 """What counts as mail inside a folder; a file that is named on the command line is taken whatever it is called."""
 
@@ -56,7 +61,7 @@ def import_mail(
         try:
             with console.progress(quiet=as_json) as progress:
                 bar = progress.add_task("importing", total=count_mails(paths))
-                for batch in _batches(mails_in(paths)):
+                for batch in _batches(mails_in(paths, job.skip)):
                     job.take(batch)
                     progress.advance(bar, len(batch))
         except KeyboardInterrupt:
@@ -79,6 +84,11 @@ class _Import:
         self._threads: set[str] = set()
         self._began = monotonic()
         self.added = self.known = self.failed = 0
+
+    def skip(self, file: Path, words: str) -> None:
+        """Leave out what cannot be read, and go on."""
+        self.failed += 1
+        console.error(f"{file} is left out: {words}")
 
     def take(self, batch: list[bytes]) -> None:
         """Store a batch, then label its threads: also of mail that was there, should an earlier run have ended between."""
@@ -138,25 +148,43 @@ def _batches(mails: Iterator[bytes]) -> Iterator[list[bytes]]:
         yield batch
 
 
-def _files(path: Path) -> Iterator[Path]:
-    if path.is_file():
-        yield path
+def _refuse(file: Path, words: str) -> None:
+    from assistant.errors import InvalidInput
+
+    raise InvalidInput(f"{file}: {words}")
+
+
+def _silent(file: Path, words: str) -> None:
+    """It is told when it is read, not when it is counted."""
+
+
+def _files(path: Path, skip: Skip) -> Iterator[Path]:
+    try:
+        if path.is_file():
+            yield path
+            return
+        found = _listed(path)
+    except OSError as error:
+        skip(path, error.strerror or type(error).__name__)
         return
-    if (path / "cur").is_dir():
-        for part in ("cur", "new"):
-            if (path / part).is_dir():  # some programs make a part when they need it
-                yield from sorted(one for one in (path / part).iterdir() if one.is_file())
-        # Maildir++: folders beside it start with a dot.
-        for folder in sorted(one for one in path.iterdir() if one.is_dir() and (one / "cur").is_dir()):
-            yield from _files(folder)
-        return
-    for one in sorted(path.iterdir()):
-        if one.name.startswith(".") or one.is_symlink():
-            continue
-        if one.is_dir():
-            yield from _files(one)
-        elif one.is_file() and one.suffix.lower() in _SUFFIXES:
+    for one, folder in found:
+        if folder:
+            yield from _files(one, skip)
+        else:
             yield one
+
+
+def _listed(path: Path) -> list[tuple[Path, bool]]:
+    """What a folder has for us, in order: each path, and whether it is a folder itself."""
+    if (path / "cur").is_dir():
+        parts = [path / part for part in ("cur", "new") if (path / part).is_dir()]  # some make a part when they need it
+        mails = [(one, False) for part in parts for one in sorted(part.iterdir()) if one.is_file()]
+        # Maildir++: folders beside it start with a dot.
+        return mails + [(one, True) for one in sorted(path.iterdir()) if one.is_dir() and (one / "cur").is_dir()]
+    inside = [one for one in sorted(path.iterdir()) if not one.name.startswith(".") and not one.is_symlink()]
+    return [
+        (one, one.is_dir()) for one in inside if one.is_dir() or (one.is_file() and one.suffix.lower() in _SUFFIXES)
+    ]
 
 
 def _is_mbox(path: Path) -> bool:
@@ -166,49 +194,77 @@ def _is_mbox(path: Path) -> bool:
 
 def count_mails(paths: list[Path]) -> int:
     """How many mails there are, for the bar."""
-    total = 0
-    for path in paths:
-        for file in _files(path):
-            if _is_mbox(file):
-                with file.open("rb") as lines:
-                    total += sum(line.startswith(b"From ") for line in lines)
-            else:
-                total += 1
-    return total
+    return sum(_count(file) for path in paths for file in _files(path, _silent))
 
 
-def mails_in(paths: list[Path]) -> Iterator[bytes]:
+def _count(file: Path) -> int:
+    try:
+        if not _is_mbox(file):
+            return 1
+        return sum(line.startswith(b"From ") for line, fresh in _lines(file) if fresh)
+    except OSError:
+        return 1
+
+
+def mails_in(paths: list[Path], skip: Skip = _refuse) -> Iterator[bytes]:
     """The raw bytes of each mail, one at a time."""
     for path in paths:
-        for _, _, raw in mails_by_file(path):
+        for _, _, raw in mails_by_file(path, skip):
             yield raw
 
 
-def mails_by_file(path: Path) -> Iterator[tuple[Path, int, bytes]]:
-    """(file, number in it, bytes) of each mail; the number is 0 in a file that holds one mail only."""
-    for file in _files(path):
-        if _is_mbox(file):
-            for number, raw in enumerate(_mbox(file), 1):
-                yield file, number, raw
-        else:
-            yield file, 0, file.read_bytes()
+def mails_by_file(path: Path, skip: Skip = _refuse) -> Iterator[tuple[Path, int, bytes]]:
+    """(file, number in it, bytes) of each mail; the number is 0 in a file that holds one mail only.
 
-
-def _mbox(path: Path) -> Iterator[bytes]:
-    """Mails of an mbox file (mboxrd: `>From ` in a body loses one mark)."""
-    lines: list[bytes] = []
-    blank = True
-    with path.open("rb") as file:
-        for line in file:
-            if line.startswith(b"From ") and blank:
-                if lines:
-                    yield _joined(lines)
-                lines = []
+    What cannot be read is told to `skip`; without one it raises `InvalidInput`.
+    """
+    for file in _files(path, skip):
+        try:
+            if _is_mbox(file):
+                for number, raw in enumerate(_mbox(file), 1):
+                    if raw is None:
+                        skip(file, f"its mail {number} is {_TOO_LARGE}")
+                    else:
+                        yield file, number, raw
+            elif file.stat().st_size > _LARGEST:
+                skip(file, f"it is {_TOO_LARGE}")
             else:
-                lines.append(line[1:] if line.lstrip(b">").startswith(b"From ") and line.startswith(b">") else line)
-            blank = not line.strip()
-    if lines:
-        yield _joined(lines)
+                yield file, 0, file.read_bytes()
+        except OSError as error:
+            skip(file, error.strerror or type(error).__name__)
+
+
+_TOO_LARGE = f"larger than any mail ({_LARGEST // 1_000_000} MB)"
+
+
+def _lines(path: Path) -> Iterator[tuple[bytes, bool]]:
+    """Lines, and whether each begins one: an endless line comes in pieces."""
+    fresh = True
+    with path.open("rb") as file:
+        while line := file.readline(_LINE):
+            yield line, fresh
+            fresh = line.endswith(b"\n")
+
+
+def _mbox(path: Path) -> Iterator[bytes | None]:
+    """Mails of an mbox file (mboxrd: `>From ` in a body loses one mark); None for one that is too large."""
+    lines: list[bytes] = []
+    size, blank = 0, True
+    for line, fresh in _lines(path):
+        if fresh and blank and line.startswith(b"From "):
+            if size:
+                yield _joined(lines) if size <= _LARGEST else None
+            lines, size = [], 0
+        else:
+            marked = fresh and line.startswith(b">") and line.lstrip(b">").startswith(b"From ")
+            size += len(line)
+            if size <= _LARGEST:
+                lines.append(line[1:] if marked else line)
+            else:
+                lines = []
+        blank = fresh and not line.strip()
+    if size:
+        yield _joined(lines) if size <= _LARGEST else None
 
 
 def _joined(lines: list[bytes]) -> bytes:

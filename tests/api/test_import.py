@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import mailbox
+import os
 import shutil
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select
 
+from api.commands import import_mail
 from api.commands.import_mail import count_mails, mails_in
 from assistant.db.messages import Message, Thread
 from assistant.db.profiles import Profile
@@ -189,6 +191,50 @@ def test_links_out_of_the_folder_are_not_followed(tmp_path: Path) -> None:
     (folder / "1.eml").symlink_to(tmp_path / "secret.eml")
     (folder / "loop").symlink_to(tmp_path)
     assert list(mails_in([folder])) == [mail(2)]
+
+
+def test_what_cannot_be_read_is_one_line_each_and_the_rest_goes_on(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    (folder / "locked").mkdir(parents=True)
+    for name, number in (("1.eml", 1), ("2.eml", 2), ("4.eml", 4), ("locked/5.eml", 5)):
+        (folder / name).write_bytes(mail(number))
+    with (folder / "3.eml").open("wb") as huge:
+        huge.truncate(5 << 30)  # a hole: it takes no room
+    (folder / "2.eml").chmod(0)
+    (folder / "locked").chmod(0)
+    # Root reads everything; without these two rights it is a user like any other.
+    limits = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+    done = subprocess.run(
+        [*limits, sys.executable, "-m", "api.cli", "import", "--json", str(folder)],
+        cwd=ROOT,
+        env=servers.clean_environment(NOTIFYR_DATA_DIR=str(tmp_path / "var")),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    (folder / "locked").chmod(0o700)
+    assert done.returncode == 3, done.stderr
+    counts = json.loads(done.stdout)
+    assert (counts["added"], counts["failed"]) == (2, 3)
+    assert done.stderr.splitlines() == [
+        f"{folder}/2.eml is left out: Permission denied",
+        f"{folder}/3.eml is left out: it is larger than any mail (256 MB)",
+        f"{folder}/locked is left out: Permission denied",
+    ]
+
+
+def test_a_mail_that_is_too_large_costs_no_other_mail_of_its_mbox(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(import_mail, "_LARGEST", 5000)
+    monkeypatch.setattr(import_mail, "_LINE", 1000)
+    # The large one is a single line, in whose middle a piece begins with what separates mails.
+    path = make_mbox(tmp_path / "box", [mail(1), mail(2, "x" * 1000 + "From " * 2000), mail(3, "y" * 3000)])
+    told: list[str] = []
+    found = list(mails_in([path], lambda file, words: told.append(f"{file.name}: {words}")))
+    assert found == [mail(1), mail(3, "y" * 3000)]
+    assert [words.partition(" is ")[0] for words in told] == ["box: its mail 2"]
+    assert count_mails([path]) == 3
 
 
 def test_a_blob_store_that_refuses_is_told_and_the_rest_goes_on(tmp_path: Path) -> None:
