@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from assistant.db.session import Database
@@ -27,7 +28,8 @@ class IntentLessons:
             if version and intents.generation(session) == version:
                 return None
             own = intents.examples(session)
-            taught = corrections.lessons(session, "intent")
+            off = {one.name for one in intents.listed(session) if one.disabled_at is not None}
+            taught = [one for one in corrections.lessons(session, "intent") if one.label not in off]
         return Lessons(
             version=own.version,
             texts=(*own.texts, *[windows(one.subject, one.text)[0] for one in taught]),
@@ -46,7 +48,7 @@ class SpamLessons:
             now = corrections.generation(session, "spam")
             if version == now:
                 return None
-            taught = corrections.lessons(session, "spam")
+            taught = corrections.lessons(session, "spam", held_out=None)  # known again, nothing is trained on them
         texts = tuple(f"{one.subject}\n{one.text}" for one in taught)
         return Lessons(now, texts, tuple(one.label for one in taught))
 
@@ -63,10 +65,14 @@ class HeadsLessons:
             if version == now:
                 return None
             taught = {head: corrections.lessons(session, head, limit=_MOST) for head in HEADS}
-        by_head = {
-            head: Lessons(
-                now, tuple(windows(one.subject, one.text)[0] for one in found), tuple(one.label for one in found)
-            )
-            for head, found in taught.items()
-        }
-        return HeadLessons(now, by_head)
+            held = {head: corrections.lessons(session, head, held_out=True, limit=_MOST) for head in HEADS}
+        return HeadLessons(
+            now,
+            {head: _lessons(now, found) for head, found in taught.items()},
+            {head: _lessons(now, [one for one in found if not one.over_cap]) for head, found in held.items()},
+        )
+
+
+def _lessons(version: str, found: Sequence[corrections.Lesson]) -> Lessons:
+    texts = tuple(windows(one.subject, one.text)[0] for one in found)
+    return Lessons(version, texts, tuple(one.label for one in found))

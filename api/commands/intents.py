@@ -149,6 +149,7 @@ def _define(container: Container, found: dict[str, list[str]], description: str 
                 if old is None
                 else intents.update(session, old.id, examples=texts, description=description or old.description)
             )
+            intents.enable(session, made.id)  # one that was switched off is wanted again
             access.audit(session, "command line", action="intent.defined", subject=made.name)
             facts.append({"name": made.name, "version": made.version, "examples": len(made.examples)})
     return facts

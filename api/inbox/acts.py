@@ -24,7 +24,7 @@ from api.inbox.shell import Page, SignedIn, go
 from api.inbox.times import moment
 from assistant.clock import utcnow
 from assistant.errors import InvalidInput, StorageError
-from assistant.services import access, drafts, labels, outbox, suggestions, threads
+from assistant.services import access, drafts, labels, outbox, suggestions, threads, verdicts
 from assistant.states import SuggestionState, ThreadState
 
 __all__ = ["router"]
@@ -79,7 +79,11 @@ async def act(page: SignedIn, thread_id: Id) -> Response:
 def _change(session: Session, page: Page, form: FormData, thread_id: str, name: str) -> threads.Change:
     by = page.agent.id
     if name in _STATES:
-        return threads.change_state(session, thread_id, state=_STATES[name], agent_id=by)
+        before = threads.get_thread(session, thread_id).state
+        change = threads.change_state(session, thread_id, state=_STATES[name], agent_id=by)
+        if change.undo and (name == "spam" or (name == "not-spam" and before == ThreadState.SPAM)):
+            verdicts.call_spam(session, thread_id, spam=name == "spam", agent_id=by)
+        return change
     simple: dict[str, Callable[[], threads.Change]] = {
         "star": lambda: threads.star(session, thread_id, starred=True, agent_id=by),
         "unstar": lambda: threads.star(session, thread_id, starred=False, agent_id=by),
@@ -125,6 +129,9 @@ def _put_back(session: Session, page: Page, thread_id: str, state: str, slept: s
         until = _moment(slept)
         if until is None or until <= utcnow():
             back, until = ThreadState.OPEN, None
+    held = threads.get_thread(session, thread_id).state == ThreadState.SPAM
+    if held != (back is ThreadState.SPAM):
+        verdicts.take_back_spam(session, thread_id, spam=held, agent_id=page.agent.id)
     threads.change(session, thread_id, agent_id=page.agent.id, state=back, snoozed_until=until)
 
 

@@ -97,7 +97,7 @@ async def undo(page: SignedIn, correction_id: Id) -> Response:
 
     def run() -> Response:
         with page.container.database.transaction() as session:
-            made = verdicts.take_back(session, correction_id)
+            made = verdicts.take_back(session, correction_id, agent_id=page.agent.id)
             thread_id = threads.get_message(session, made.message_id).thread_id
         if _text(form, "from") == "learning":
             return go("/learning?did=undone")

@@ -1,8 +1,10 @@
-"""What agents say a label should have been: one table for all heads, with a cap, undo, and a slice nothing learns from."""
+"""What agents say a label should have been: one table for all heads, with a cap, undo, and a slice no trained head learns from."""
 
 from __future__ import annotations
 
 import hashlib
+import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -33,7 +35,8 @@ __all__ = [
 CAP = 5
 """Corrections of one head that the mail of one sender may teach in a day: a flood from one address is no evidence."""
 HELD_OUT_IN = 5
-"""One message in so many is only measured with."""
+"""One text in so many is only measured with by the heads that are trained; what is merely known again is known of it, too."""
+_READ = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,7 @@ class Lesson:
     label: str
     sender: str
     at: datetime
+    over_cap: bool = False
 
 
 def record(session: Session, message_id: str, *, head: str, label: str, agent_id: str | None = None) -> Correction:
@@ -61,8 +65,9 @@ def record(session: Session, message_id: str, *, head: str, label: str, agent_id
     before = newest(session, message_id, head)
     if before is not None and before.new_label == label:
         return before
+    now = utcnow()
     if before is not None:
-        before.undone_at = utcnow()
+        before.undone_at = now
     said = max(
         (one for one in message.labels if str(one["name"]).partition(":")[0] == head),
         key=lambda one: float(one["score"]),
@@ -77,8 +82,9 @@ def record(session: Session, message_id: str, *, head: str, label: str, agent_id
         new_label=label[:80],
         sender=sender,
         agent_id=agent_id,
-        held_out=is_held_out(message_id),
+        held_out=is_held_out(f"{message.subject}\n{message.new_text}"),
         over_cap=_taught_today(session, head, sender) >= CAP,
+        created_at=now,
     )
     session.add(made)
     session.flush()
@@ -86,14 +92,28 @@ def record(session: Session, message_id: str, *, head: str, label: str, agent_id
     return made
 
 
-def undo(session: Session, correction_id: str) -> Correction:
-    """Take a correction back: the next lesson is learned without it. Raises `NotFound`, `Conflict` when it is undone."""
+def undo(session: Session, correction_id: str, *, restore: bool = False) -> Correction:
+    """Take a correction back: the next lesson is learned without it. Raises `NotFound`, `Conflict` when it is undone.
+
+    `restore`: the correction that it replaced counts again.
+    """
     found = session.get(Correction, correction_id)
     if found is None:
         raise NotFound("there is no such correction")
     if found.undone_at is not None:
         raise Conflict("this correction is undone already")
     found.undone_at = utcnow()
+    if restore:
+        session.execute(
+            update(Correction)
+            .where(
+                Correction.message_id == found.message_id,
+                Correction.head == found.head,
+                Correction.undone_at == found.created_at,
+                Correction.id != found.id,
+            )
+            .values(undone_at=None)
+        )
     message = session.get_one(Message, found.message_id)
     publish(session, "thread.changed", thread_id=message.thread_id, reason="corrected")
     return found
@@ -122,22 +142,28 @@ def newest(session: Session, message_id: str, head: str) -> Correction | None:
     )
 
 
-def lessons(session: Session, head: str, *, held_out: bool = False, limit: int = 2000) -> Sequence[Lesson]:
-    """Corrected texts of a head, newest first: those to learn from, or only those held out for measuring."""
+def lessons(session: Session, head: str, *, held_out: bool | None = False, limit: int = 2000) -> Sequence[Lesson]:
+    """Corrected texts of a head, newest first: those to train with, only those held out for measuring, or (None) both.
+
+    Both are for a memory, which knows the same text again and generalises to no other. What one sender taught beyond the cap
+    is in neither.
+    """
+    asked = [] if held_out is None else [Correction.held_out.is_(held_out)]
     rows = session.execute(
         select(Correction, Message.subject, Message.new_text)
         .join(Message, Message.id == Correction.message_id)
         .where(
             Correction.head == head,
             Correction.undone_at.is_(None),
-            Correction.held_out.is_(held_out),
+            *asked,
             *([] if held_out else [Correction.over_cap.is_(False)]),
         )
         .order_by(Correction.created_at.desc(), Correction.id.desc())
         .limit(limit)
     )
     return [
-        Lesson(one.message_id, subject, text, one.new_label, one.sender, one.created_at) for one, subject, text in rows
+        Lesson(one.message_id, subject, text, one.new_label, one.sender, one.created_at, one.over_cap)
+        for one, subject, text in rows
     ]
 
 
@@ -154,9 +180,11 @@ def generation(session: Session, *heads: str) -> str:
     return f"{made}.{undone}.{newest_at}.{undone_at}"
 
 
-def is_held_out(message_id: str) -> bool:
-    """Decided by the message alone, so that a second opinion never moves it into what is learned."""
-    return int.from_bytes(hashlib.sha256(message_id.encode()).digest()[:4]) % HELD_OUT_IN == 0
+def is_held_out(text: str) -> bool:
+    """Decided by the words alone, whatever the numbers: twins of a mail, and a second opinion on it, fall on one side."""
+    letters = unicodedata.normalize("NFKC", text).casefold()[:_READ]
+    words = " ".join(re.findall(r"[^\W\d_]+", letters))
+    return int.from_bytes(hashlib.sha256(words.encode("utf-8", "replace")).digest()[:4]) % HELD_OUT_IN == 0
 
 
 def _taught_today(session: Session, head: str, sender: str) -> int:

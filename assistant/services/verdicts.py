@@ -13,12 +13,12 @@ from assistant.db.contacts import Consent
 from assistant.db.learning import Correction
 from assistant.db.messages import Message, Thread
 from assistant.errors import InvalidInput, NotFound
-from assistant.services import contacts, corrections
+from assistant.services import contacts, corrections, threads
 from assistant.services.rules import Rules
-from assistant.states import Direction
+from assistant.states import Direction, ThreadState
 from assistant.values import Address
 
-__all__ = ["HEADS", "Verdict", "correct", "of_message", "take_back"]
+__all__ = ["HEADS", "Verdict", "call_spam", "correct", "of_message", "take_back", "take_back_spam"]
 
 HEADS = ("spam", "intent", "reply_intent", "urgency", "sentiment", "language", "optout")
 """Heads that a person may correct, in the order of the page."""
@@ -67,7 +67,9 @@ def of_message(session: Session, message: Message, *, rules: Rules, defaults: Ma
         asked = _ASKED.get(head, label)
         score = next((one for name, one in ranked if name == asked), score)
         threshold = rules.threshold(head, asked, default=defaults.get(head, 0.6))
-        claimed = claims[head] == label if head in claims else head not in _ON_THREAD and score >= threshold
+        claimed = score >= threshold
+        if head in _ON_THREAD or (head == "optout" and head in claims):
+            claimed = claims.get(head) == label
         found.append(Verdict(head, label, score, threshold, claimed, tuple(ranked[1:4]), corrected.get(head)))
     return found
 
@@ -75,38 +77,64 @@ def of_message(session: Session, message: Message, *, rules: Rules, defaults: Ma
 def correct(session: Session, message_id: str, *, head: str, label: str, agent_id: str) -> Correction:
     """Set a label right: noted for learning, and true of the thread at once. Raises `NotFound`, `InvalidInput`.
 
-    A corrected opt-out counts as what it is: `yes` withdraws the consent, `no` gives it back.
+    A corrected opt-out counts as what it is: `yes` withdraws the consent, `no` gives it back. Spam goes into quarantine, and
+    what is none comes out of it.
     """
     if head not in HEADS or not label or len(label) > 80:
         raise InvalidInput("say which label is right")
     made = corrections.record(session, message_id, head=head, label=label, agent_id=agent_id)
-    _apply(session, message_id, head, label)
+    _apply(session, message_id, head, label, agent_id)
     return made
 
 
-def take_back(session: Session, correction_id: str) -> Correction:
+def take_back(session: Session, correction_id: str, *, agent_id: str | None = None) -> Correction:
     """Undo a correction: the label is again what the model claimed."""
     made = corrections.undo(session, correction_id)
     message = session.get_one(Message, made.message_id)
-    _apply(session, message.id, made.head, _claims(message).get(made.head, ""))
+    _apply(session, message.id, made.head, _claims(message).get(made.head, ""), agent_id)
     return made
 
 
-def _apply(session: Session, message_id: str, head: str, label: str) -> None:
+def call_spam(session: Session, thread_id: str, *, spam: bool, agent_id: str) -> None:
+    """An agent moved a thread into quarantine or out of it: that is a verdict on its newest message, learned like any other."""
+    newest = _newest(session, thread_id)
+    if newest is not None:
+        corrections.record(session, newest, head="spam", label="spam" if spam else "ham", agent_id=agent_id)
+
+
+def take_back_spam(session: Session, thread_id: str, *, spam: bool, agent_id: str) -> None:
+    """Undo of `call_spam`: the verdict is learned no more, and one that it replaced counts again."""
+    newest = _newest(session, thread_id)
+    made = corrections.newest(session, newest, "spam") if newest is not None else None
+    if made is not None and made.new_label == ("spam" if spam else "ham") and made.agent_id == agent_id:
+        corrections.undo(session, made.id, restore=True)
+
+
+def _apply(session: Session, message_id: str, head: str, label: str, agent_id: str | None) -> None:
     message = session.get_one(Message, message_id)
     thread = session.get(Thread, message.thread_id, with_for_update=True)
     if thread is None:
         raise NotFound("there is no such thread")
     if head == "optout":
         _opt_out(session, message, thread.channel, wants_out=label == "yes")
-    newest = session.scalar(
+    if _newest(session, thread.id) != message_id:
+        return
+    if head in _ON_THREAD:
+        setattr(thread, head, "" if label == "other" else label)
+    held = thread.state == ThreadState.SPAM
+    if head == "spam" and held != (label == "spam") and thread.state != ThreadState.TRASH:
+        session.flush()
+        state = ThreadState.OPEN if held else ThreadState.SPAM
+        threads.change_state(session, thread.id, state=state, agent_id=agent_id)
+
+
+def _newest(session: Session, thread_id: str) -> str | None:
+    return session.scalar(
         select(Message.id)
-        .where(Message.thread_id == thread.id, Message.direction == Direction.INBOUND)
+        .where(Message.thread_id == thread_id, Message.direction == Direction.INBOUND)
         .order_by(Message.occurred_at.desc(), Message.id.desc())
         .limit(1)
     )
-    if head in _ON_THREAD and newest == message_id:
-        setattr(thread, head, "" if label == "other" else label)
 
 
 def _opt_out(session: Session, message: Message, channel: str, *, wants_out: bool) -> None:
@@ -131,6 +159,8 @@ def _claims(message: Message) -> dict[str, str]:
     steps: Sequence[dict[str, Any]] = message.trace
     detail: dict[str, Any] = next((step.get("detail") or {} for step in steps if step.get("stage") == "classify"), {})
     found = {str(head): str(label) for head, label in (detail.get("claims") or {}).items()}
+    if detail.get("spam") in ("spam", "uncertain", "ham"):
+        found["spam"] = "spam" if detail["spam"] == "spam" else "ham"
     if "opt_out" in detail:
         found["optout"] = "yes" if detail["opt_out"] == "recorded" else "no"
     return found

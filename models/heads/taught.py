@@ -11,7 +11,7 @@ import threading
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -45,6 +45,8 @@ class HeadLessons:
 
     version: str
     by_head: Mapping[str, Lessons]
+    held_out: Mapping[str, Lessons] = field(default_factory=dict)
+    """Known again where the same text comes, and likened to no other: the heads are measured with these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,23 +100,27 @@ class HeadMemory:
         self._lock = threading.Lock()
         self._version = ""
         self._known: dict[str, _Known] = {}
+        self._repeats: dict[str, dict[str, Recalled]] = {}
         self._vectors: dict[str, Vectors] = {}
 
     def recall(self, texts: Sequence[str], vectors: Vectors) -> list[dict[str, Recalled]]:
         """For each text, by head, the correction that it is like; `vectors` are those of the texts."""
         with self._lock:
             self._refresh()
-            known = self._known
-        if not known:
+            known, repeats = self._known, self._repeats
+        if not known and not repeats:
             return [{} for _ in texts]
-        return [
-            {
-                head: found
+        found = []
+        for text, vector in zip(texts, vectors, strict=True):
+            row = {
+                head: near
                 for head, one in known.items()
-                if (found := _nearest(text, vector, one, meaning=head != "optout" and _latin(text))) is not None
+                if (near := _nearest(text, vector, one, meaning=head != "optout" and _latin(text))) is not None
             }
-            for text, vector in zip(texts, vectors, strict=True)
-        ]
+            key = _key(text) if repeats else ""
+            again = {head: same[key] for head, same in repeats.items() if key in same}
+            found.append(row | {head: one for head, one in again.items() if head not in row or not row[head].same})
+        return found
 
     def _refresh(self) -> None:
         fresh = self._taught(self._version)
@@ -125,6 +131,7 @@ class HeadMemory:
             self._vectors |= dict(zip(new, self._embedder.embed(new), strict=True))
         self._vectors = {text: self._vectors[text] for text in every}
         self._known = {head: self._prepared(lessons) for head, lessons in fresh.by_head.items() if lessons.texts}
+        self._repeats = {head: _repeats(lessons) for head, lessons in fresh.held_out.items() if lessons.texts}
         self._version = fresh.version
 
     def _prepared(self, lessons: Lessons) -> _Known:
@@ -137,6 +144,11 @@ class HeadMemory:
         keys.pop("", None)  # signs alone are no text to know again
         vectors = np.stack([self._vectors[text] for text in lessons.texts])
         return _Known(lessons, keys, vectors, columns, dict(places))
+
+
+def _repeats(lessons: Lessons) -> dict[str, Recalled]:
+    pairs = reversed(list(zip(lessons.texts, lessons.labels, strict=True)))  # the newest counts
+    return {key: Recalled(text, label, 1.0, same=True) for text, label in pairs if (key := _key(text))}
 
 
 def _nearest(text: str, vector: Vectors, known: _Known, *, meaning: bool) -> Recalled | None:

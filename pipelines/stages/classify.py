@@ -28,6 +28,10 @@ OPT_OUT_SURE, OPT_OUT_UNSURE = 0.9, 0.12
 """From the first on an opt-out is recorded and nothing is sent any more; between them a person is asked."""
 FURTHER = 0.6
 """From which probability a kind of reply, an urgency, a sentiment or a language is claimed by default."""
+_UNHELD = frozenset({"opt-out", "opt-out-request", "quarantine"})
+"""Rules of the screen stage whose mails stay in sight whatever their score: somebody asked out, or nothing could be read."""
+_REPORTS = frozenset({"bounce", "complaint"})
+"""Rules for reports of machines about our own mail: no label says anything of them."""
 _FURTHER_HEADS = ("reply_intent", "urgency", "sentiment", "language")
 
 
@@ -56,6 +60,10 @@ class Classify:
     """What a mail shows besides its words."""
     name: str = "classify"
 
+    def looks_on(self, turn: Turn) -> bool:
+        """Labels also what a rule has stopped: how a mail calls itself is its sender's choice, and no way past the judge of spam."""
+        return self.model is not None and not self.switched_off and _rule(turn) not in _REPORTS
+
     def __call__(self, turn: Turn) -> Turn:
         if self.switched_off:
             return noted(turn, self.name, "skipped", "the encoder is off")
@@ -80,7 +88,8 @@ class Classify:
             known_sender=known,
         )
         claims, abstained = self._claims(labels, rules, sender)
-        wants_out = _opt_out(labels, rules, sender)
+        robot = turn.decision is not None and turn.decision.kind == DecisionKind.STOP
+        wants_out = "" if robot else _opt_out(labels, rules, sender)  # what a machine writes withdraws nothing
         turn = replace(turn, labels=(*turn.labels, *labels))
         intent = claims.get("intent", "")
         detail: dict[str, Any] = {
@@ -103,6 +112,10 @@ class Classify:
                 detail["because"] = [*detail["because"], *why["reasons"], *like, f"spam decided by: {why['stage']}"]
         best = turn.label("intent")
         claimed = f"intent {intent} {best.score:.2f}" if intent and best else "no clear intent"
+        if decided and verdict == "spam" and _rule(turn) not in _UNHELD:
+            decision = decide(Facts(spam=verdict, spam_score=spam))
+            turn = replace(turn, decision=decision)
+            return noted(turn, self.name, "stop", decision.reason, score=spam, **detail)
         if decided:
             return noted(turn, self.name, "ok", claimed, score=spam, **detail)
         if fault:
@@ -158,6 +171,11 @@ class Classify:
         if not isinstance(model, Explaining):
             return []
         return model.because(text, intent=intent, spam=verdict in ("spam", "uncertain"))
+
+
+def _rule(turn: Turn) -> str:
+    """The rule of the screen stage that applied, or nothing."""
+    return next((str(step.detail.get("rule", "")) for step in turn.trace if step.stage == "screen"), "")
 
 
 _RECORDED = "asks not to be written to: recorded"

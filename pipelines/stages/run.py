@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import structlog
 
@@ -13,7 +13,7 @@ from assistant.errors import ModelError, StorageError
 from assistant.telemetry import METRICS
 from assistant.values import DecisionKind, TraceStep, Turn
 
-__all__ = ["Stage", "failed_stages", "noted", "run"]
+__all__ = ["LooksOn", "Stage", "failed_stages", "noted", "run"]
 
 _log = structlog.get_logger(__name__)
 
@@ -27,17 +27,26 @@ class Stage(Protocol):
     def __call__(self, turn: Turn) -> Turn: ...
 
 
+@runtime_checkable
+class LooksOn(Protocol):
+    """A stage that may look at a mail that was stopped, for its labels only."""
+
+    def looks_on(self, turn: Turn) -> bool: ...
+
+
 def noted(turn: Turn, stage: str, outcome: str, reason: str, *, score: float | None = None, **detail: object) -> Turn:
     """The turn with one more step in its trace. The stage says what it did; `run` fills in the time."""
     return replace(turn, trace=(*turn.trace, TraceStep(stage, outcome, 0.0, reason, score, detail)))
 
 
 def run(turn: Turn, stages: Sequence[Stage]) -> Turn:
-    """The turn after every stage, or after the one that decided to stop.
+    """The turn after every stage; after one that decided to stop, only those that look on are asked.
 
     A stage that raises `ModelError` or `StorageError` is traced `failed` and leaves the turn as it was.
     """
     for stage in stages:
+        if _stopped(turn) and not (isinstance(stage, LooksOn) and stage.looks_on(turn)):
+            continue
         before, started = turn, monotonic()
         try:
             turn = stage(before)
@@ -49,9 +58,11 @@ def run(turn: Turn, stages: Sequence[Stage]) -> Turn:
         seconds = monotonic() - started
         METRICS.stage_seconds.labels(stage=stage.name).observe(seconds)
         turn = replace(turn, trace=(*turn.trace[:-1], replace(turn.trace[-1], milliseconds=round(seconds * 1000, 2))))
-        if turn.decision is not None and turn.decision.kind == DecisionKind.STOP:
-            break
     return turn
+
+
+def _stopped(turn: Turn) -> bool:
+    return turn.decision is not None and turn.decision.kind == DecisionKind.STOP
 
 
 def failed_stages(turn: Turn) -> tuple[str, ...]:

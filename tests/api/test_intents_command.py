@@ -11,7 +11,9 @@ import pytest
 from typer.testing import CliRunner
 
 from api.cli import create_app
+from assistant.db.session import Database
 from assistant.errors import Conflict, InvalidInput
+from assistant.services import intents
 
 GIFT = [
     "Can you wrap it as a present?",
@@ -53,6 +55,17 @@ def test_an_intent_is_added_listed_and_tested(run: Callable[..., Any]) -> None:
     assert run("intents", "test", "what is the tallest mountain on mars")["intent"] == ""
     with pytest.raises(Conflict, match="ships with Notifyr"):
         run("intents", "add", "refund", text="\n".join(GIFT))
+
+
+def test_an_intent_that_was_switched_off_is_in_use_when_it_is_added_again(
+    run: Callable[..., Any], tmp_path: Path
+) -> None:
+    run("intents", "add", "gift", text="\n".join(GIFT))
+    database = Database(f"sqlite:///{tmp_path / 'var' / 'notifyr.db'}", pool_size=1)
+    with database.transaction() as session:
+        intents.enable(session, intents.listed(session)[0].id, enabled=False)
+    run("intents", "add", "gift", text="\n".join(GIFT))
+    assert run("intents", "list")[0]["used"] is True
 
 
 def test_a_file_of_intents_is_learned_whole_or_not_at_all(run: Callable[..., Any], tmp_path: Path) -> None:

@@ -21,14 +21,10 @@ def learnable(
 ) -> list[Message]:
     """Messages on the wanted side of the split."""
     thread = a_thread(session)
-    found: list[Message] = []
-    while len(found) < count:
-        message = an_inbound(
-            session, thread, f"text {len(found)}", from_address=sender, labels=[{"name": "intent:refund", "score": 0.7}]
-        )
-        if corrections.is_held_out(message.id) == held_out:
-            found.append(message)
-    return found
+    texts = (f"text {chr(97 + n % 26) * (n // 26 + 1)}" for n in range(500))
+    kept = [one for one in texts if corrections.is_held_out(f"{thread.subject}\n{one}") == held_out][:count]
+    labels = [{"name": "intent:refund", "score": 0.7}]
+    return [an_inbound(session, thread, one, from_address=sender, labels=labels) for one in kept]
 
 
 def test_a_correction_keeps_what_the_model_said_and_is_learned(database: Database) -> None:
@@ -41,7 +37,7 @@ def test_a_correction_keeps_what_the_model_said_and_is_learned(database: Databas
         assert corrections.record(session, message.id, head="intent", label="warranty").id == made.id
         assert corrections.generation(session, "intent") != before
         (lesson,) = corrections.lessons(session, "intent")
-        assert (lesson.label, lesson.text) == ("warranty", "text 0")
+        assert (lesson.label, lesson.text) == ("warranty", message.new_text)
         assert corrections.lessons(session, "spam") == []
 
 

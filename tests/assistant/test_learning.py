@@ -59,11 +59,14 @@ def test_what_is_answered_is_not_asked_again_and_the_queue_is_short(database: Da
 
 def test_accuracy_is_counted_on_what_is_held_out(database: Database) -> None:
     with database.transaction() as session:
-        made = [labelled(session, f"text {number}", {"refund": 0.7}) for number in range(60)]
-        held = [one for one in made if corrections.is_held_out(one.id)][:4]
+        made = [
+            labelled(session, f"text {chr(97 + number % 26) * (number // 26 + 1)}", {"refund": 0.7})
+            for number in range(60)
+        ]
+        held = [one for one in made if corrections.is_held_out(f"{one.subject}\n{one.new_text}")][:4]
         for number, message in enumerate(held):
             corrections.record(session, message.id, head="intent", label="billing" if number == 0 else "refund")
-        learned = next(one for one in made if not corrections.is_held_out(one.id))
+        learned = next(one for one in made if not corrections.is_held_out(f"{one.subject}\n{one.new_text}"))
         corrections.record(session, learned.id, head="intent", label="billing")
         points = learning.curve(session)
         (only,) = learning.calibration(session)

@@ -103,13 +103,31 @@ def test_a_correction_teaches_the_next_mail_of_its_kind(wired: Container) -> Non
         intents.define(session, name="engraving", examples=asks)
         taught = 0
         for number in range(40):
-            message = an_inbound(session, a_thread(session), f"monogram on shirt number {number} please", subject="")
-            if taught < corrections.CAP and not corrections.is_held_out(message.id):
+            message = an_inbound(
+                session, a_thread(session), f"monogram on shirt {chr(97 + number % 26) * 2} please", subject=""
+            )
+            if taught < corrections.CAP and not corrections.is_held_out(f"\n{message.new_text}"):
                 corrections.record(session, message.id, head="intent", label="engraving")
                 taught += 1
     _, message, _ = triaged(wired, "could I have a monogram on a shirt please")
     assert message.trace[1]["detail"]["claims"]["intent"] == "engraving"
     assert message.trace[1]["detail"]["because"][0].startswith("like ")
+
+
+def test_an_intent_that_is_switched_off_is_claimed_by_no_correction_either(wired: Container) -> None:
+    text = "could I have a monogram on a shirt please"
+    with wired.database.transaction() as session:
+        made = intents.define(
+            session, name="engraving", examples=[f"engrave my {one}" for one in ("pen", "cup", "ring", "key")]
+        )
+        asked = (f"monogram on my {one} please" for one in ("shirt", "towel", "bag", "scarf", "hat", "robe", "glove"))
+        for one in asked:
+            message = an_inbound(session, a_thread(session), one, subject="")
+            corrections.record(session, message.id, head="intent", label="engraving")
+        assert corrections.lessons(session, "intent")
+        intents.enable(session, made.id, enabled=False)
+    _, message, _ = triaged(wired, text)
+    assert not [one for one in message.labels if one["name"] == "intent:engraving"]
 
 
 def test_a_label_is_never_claimed_for_an_excepted_sender(wired: Container) -> None:

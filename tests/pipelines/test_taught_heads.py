@@ -29,14 +29,15 @@ def wired(make_settings: Callable[..., Settings], sqlite_url: str) -> Iterator[C
 
 
 def triaged(wired: Container, text: str, *, sender: str = "ana@mail.example", held_out: bool = False) -> Message:
-    """A mail through triage, on the wanted side of what is held out from learning."""
+    """A mail through triage, with a sign-off that puts it on the wanted side of what is held out from learning."""
+    names = (
+        "",
+        *(f"\n{name}" for name in ("Ana", "Bo", "Cy", "Di", "Ed", "Flo", "Gus", "Hal", "Ivy", "Jo", "Kim", "Lou")),
+    )
+    text = next(one for one in (text + name for name in names) if corrections.is_held_out(f"\n{one}") == held_out)
     with wired.database.transaction() as session:
         thread = a_thread(session, address=sender)
-        while True:
-            made = an_inbound(session, thread, text, from_address=sender, subject="")
-            if corrections.is_held_out(made.id) == held_out:
-                break
-        message_id = made.id
+        message_id = an_inbound(session, thread, text, from_address=sender, subject="").id
     wired.triage.triage(message_id)
     with wired.database.reading() as session:
         return session.get_one(Message, message_id)
@@ -79,12 +80,12 @@ def test_a_correction_decides_on_the_next_mail_like_it_until_it_is_undone(
     assert best(triaged(wired, LATE.format(n=12, day="Sunday"), sender="di@fourth.example"), head) == before
 
 
-def test_what_is_held_out_teaches_nothing(wired: Container) -> None:
-    first = triaged(wired, LIFT.format(n=2, day="Monday"), held_out=True)
-    before = best(first, "urgency")
+def test_what_is_held_out_is_known_again_and_teaches_no_other_text(wired: Container) -> None:
+    before = best(triaged(wired, LIFT.format(n=3, day="Friday")), "urgency")
     label = "low" if before != "low" else "high"
-    teach(wired, first, "urgency", label)
+    teach(wired, triaged(wired, LIFT.format(n=2, day="Monday"), held_out=True), "urgency", label)
     assert best(triaged(wired, LIFT.format(n=3, day="Friday")), "urgency") == before
+    assert best(triaged(wired, LIFT.format(n=9, day="Monday"), held_out=True), "urgency") == label
 
 
 def test_the_same_text_again_gets_the_opt_out_that_an_agent_saw_in_it(wired: Container) -> None:
