@@ -23,6 +23,7 @@ from assistant.clock import monotonic
 __all__ = ["CrashPath", "CrashRun", "Crashed", "crash"]
 
 _KILLED = 137
+_BATCH = 100
 _WIDTH = min(4, os.cpu_count() or 1)
 """Rounds that run at the same time: as in production, another worker is always at the same tables."""
 
@@ -70,14 +71,26 @@ class Crashed:
         )
 
 
-def crash(path: CrashPath, folder: Path, *, rounds: int, seed: int) -> Crashed:
-    """Run `rounds` crashes spread evenly over the path's failpoints, recover, and check."""
+def crash(path: CrashPath, folder: Path, *, rounds: int, seed: int, seconds: float) -> Crashed:
+    """`rounds` crashes spread evenly over the path's failpoints, in batches that recover and are checked each.
+
+    No batch begins after `seconds`: what a round costs differs twentyfold between machines, and the result says how many they were.
+    """
+    result = Crashed(path.name, seed)
+    began = monotonic()
+    while result.rounds < rounds and (not result.rounds or monotonic() - began < seconds):
+        own = folder / f"batch-{result.rounds}"
+        own.mkdir()
+        _batch(path, own, min(_BATCH, rounds - result.rounds), result)
+    result.seconds = monotonic() - began
+    return result
+
+
+def _batch(path: CrashPath, folder: Path, rounds: int, result: Crashed) -> None:
     chosen = [path.failpoints[number % len(path.failpoints)] for number in range(rounds)]
-    random.Random(seed).shuffle(chosen)
+    random.Random(result.seed + result.rounds).shuffle(chosen)
     run = path.start(folder)
     run.prepare(rounds)
-    result = Crashed(path.name, seed, rounds)
-    began = monotonic()
     # Children should share the parent's memory, not copy it page by page when their collector touches it.
     gc.collect()
     gc.freeze()
@@ -91,8 +104,7 @@ def crash(path: CrashPath, folder: Path, *, rounds: int, seed: int) -> Crashed:
     gc.unfreeze()
     run.recover()
     result.problems += run.problems()
-    result.seconds = monotonic() - began
-    return result
+    result.rounds += rounds
 
 
 def _ended(child: int, number: int, name: str, result: Crashed) -> None:

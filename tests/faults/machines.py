@@ -23,7 +23,10 @@ from tests.support.stores import in_memory
 
 __all__ = ["run_machine"]
 
-HISTORIES = int(os.environ.get("TEST_MACHINE_EXAMPLES", "400"))
+HISTORIES = int(os.environ.get("TEST_MACHINE_EXAMPLES", "2000"))
+SECONDS = float(os.environ.get("TEST_MACHINE_SECONDS", "90"))
+"""For each machine. On a slow one the time ends before the histories do; a share of them is played in any case."""
+_SHARE = 50
 STEPS = 50
 SEED = int(os.environ.get("TEST_SEED", "20261124"))
 WIDTH = min(4, os.cpu_count() or 1)
@@ -49,11 +52,12 @@ def run_machine(machine: type[RuleBasedStateMachine], prepare: Callable[[Databas
         for number in range(WIDTH):
             own = folder / str(number)
             own.mkdir()
-            children[_play(machine, prepare, own, SEED + number)] = own / "failed.txt"
+            children[_play(machine, prepare, own, SEED + number)] = own
         codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-        failures = [file.read_text() for file in children.values() if file.exists()]
+        failures = [file.read_text() for own in children.values() if (file := own / "failed.txt").exists()]
+        played = sum(int(file.read_text()) for own in children.values() if (file := own / "played.txt").exists())
     tell(
-        f"{machine.__name__}: {HISTORIES} histories of up to {STEPS} steps, seeds {SEED} to {SEED + WIDTH - 1}, "
+        f"{machine.__name__}: {played} histories of up to {STEPS} steps, seeds {SEED} to {SEED + WIDTH - 1}, "
         f"{monotonic() - began:.0f} s"
     )
     assert failures == [], "\n\n".join(failures)
@@ -66,17 +70,22 @@ def _play(machine: type[RuleBasedStateMachine], prepare: Callable[[Database], No
     if child:
         return child
     try:
+        wanted, played, began = max(1, HISTORIES // WIDTH), 0, monotonic()
         with machine_database(folder) as database:
             prepare(database)
-            case = machine.TestCase
-            case.settings = settings(
-                max_examples=max(1, HISTORIES // WIDTH),
-                stateful_step_count=STEPS,
-                deadline=None,
-                suppress_health_check=list(HealthCheck),
-                print_blob=True,
-            )
-            seed(number)(case)("runTest").runTest()
+            while played < wanted and (not played or monotonic() - began < SECONDS):
+                share = min(_SHARE, wanted - played)
+                case = machine.TestCase
+                case.settings = settings(
+                    max_examples=share,
+                    stateful_step_count=STEPS,
+                    deadline=None,
+                    suppress_health_check=list(HealthCheck),
+                    print_blob=True,
+                )
+                seed(number + played * WIDTH)(case)("runTest").runTest()
+                played += share
+        (folder / "played.txt").write_text(str(played))
     except BaseException:  # noqa: BLE001  # a child of pytest must never go on as pytest
         (folder / "failed.txt").write_text(traceback.format_exc())
         os._exit(1)

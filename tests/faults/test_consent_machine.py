@@ -134,7 +134,7 @@ class ConsentMachine(RuleBasedStateMachine):
         assert causes == self.suppressed
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1200)
 def test_no_history_of_consent_writes_to_somebody_who_said_stop(tell: Tell) -> None:
     def prepare(database: Database) -> None:
         ConsentMachine.database = database

@@ -33,7 +33,9 @@ from tests.support.outboxes import add_thread
 from tests.support.servers import free_port
 from tests.support.stores import in_memory
 
-ROUNDS = int(os.environ.get("TEST_CRASH_ROUNDS", "800"))
+ROUNDS = int(os.environ.get("TEST_CRASH_ROUNDS", "2000"))
+SECONDS = float(os.environ.get("TEST_CRASH_SECONDS", "90"))
+"""For each path. On a slow machine the time ends before the rounds do."""
 SEED = int(os.environ.get("TEST_SEED", "20261124"))
 
 
@@ -161,12 +163,12 @@ def test_every_external_call_has_a_failpoint_before_it_and_one_after_it() -> Non
     assert bare == []
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.name)
 def test_a_crash_at_any_failpoint_loses_nothing_and_sends_nothing_twice(path: CrashPath, tell: Tell) -> None:
     # In memory: a killed process leaves what it wrote in the system's cache, so no disk has to be waited for.
     with in_memory("crash") as folder:
-        result = crash(path, folder, rounds=ROUNDS, seed=SEED)
+        result = crash(path, folder, rounds=ROUNDS, seed=SEED, seconds=SECONDS)
         tell(f"{result}")
     assert result.problems == []
     assert set(result.killed) == set(path.failpoints), "every name was hit"

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import event, update
 
-from assistant.clock import new_id, utcnow
+from assistant.clock import monotonic, new_id, utcnow
 from assistant.db.messages import Message
 from assistant.db.session import Database
 from assistant.db.tables import metadata
@@ -25,9 +25,13 @@ from assistant.services import attempts, outbox, sweeper
 from assistant.services.attempts import Claim
 from assistant.states import Author, Delivery
 from assistant.values import Receipt
+from tests.support.figures import Tell
 from tests.support.outboxes import add_thread, queue
 
 ROUNDS = int(os.environ.get("TEST_INTERLEAVINGS", "10000"))
+SECONDS = float(os.environ.get("TEST_INTERLEAVING_SECONDS", "150"))
+"""For each cast. On a slow machine the time ends before the rounds do; a thousand are played in any case."""
+_LEAST = 1000
 SEED = int(os.environ.get("TEST_SEED", "20261124"))
 
 
@@ -96,6 +100,15 @@ def play(scene: Scene, actors: list[Iterator[Step]], dice: random.Random) -> Non
             step(scene)
 
 
+def rounds(tell: Tell) -> Iterator[int]:
+    began, number = monotonic(), 0
+    for number in range(ROUNDS):
+        if number >= _LEAST and monotonic() - began > SECONDS:
+            break
+        yield number
+    tell(f"{number + 1} interleavings, seed {SEED}, {monotonic() - began:.0f} s")
+
+
 @pytest.fixture
 def fast(tmp_path: Path) -> Iterator[Database]:
     """SQLite as in production, only without waiting for the disk: here nobody pulls the plug."""
@@ -130,10 +143,10 @@ def fresh_row(database: Database) -> str:
         return outbox.queue_message(session, thread_id=thread_id, author=Author.AGENT, text="x").id
 
 
-@pytest.mark.timeout(300)
-def test_two_workers_a_sweeper_and_death_hand_a_message_over_at_most_once(fast: Database) -> None:
+@pytest.mark.timeout(1200)
+def test_two_workers_a_sweeper_and_death_hand_a_message_over_at_most_once(fast: Database, tell: Tell) -> None:
     fresh, counts = fresh_row(fast), dict.fromkeys(("sent", "unknown", "queued"), 0)
-    for number in range(ROUNDS):
+    for number in rounds(tell):
         if number % 200 == 0:
             fresh = fresh_row(fast)
         dice = random.Random(f"{SEED}/workers/{number}")
@@ -154,10 +167,10 @@ def test_two_workers_a_sweeper_and_death_hand_a_message_over_at_most_once(fast: 
     assert counts["sent"] and counts["unknown"], counts
 
 
-@pytest.mark.timeout(300)
-def test_undo_and_sending_never_both_win(fast: Database) -> None:
+@pytest.mark.timeout(1200)
+def test_undo_and_sending_never_both_win(fast: Database, tell: Tell) -> None:
     fresh, undone, sent = fresh_row(fast), 0, 0
-    for number in range(ROUNDS):
+    for number in rounds(tell):
         if number % 200 == 0:
             fresh = fresh_row(fast)
         dice = random.Random(f"{SEED}/undo/{number}")

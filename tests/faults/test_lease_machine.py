@@ -123,7 +123,7 @@ class LeaseMachine(RuleBasedStateMachine):
                 assert status is not Delivery.UNKNOWN
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1200)
 def test_no_history_of_leases_lets_two_workers_hold_one_message(tell: Tell) -> None:
     def prepare(database: Database) -> None:
         LeaseMachine.database = database

@@ -105,7 +105,7 @@ class ThreadsMachine(RuleBasedStateMachine):
         assert all(count == 1 for _, count in per_address), "one identity a person"
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1200)
 def test_no_history_of_a_mailbox_loses_a_mail_or_lets_a_stranger_in(tell: Tell) -> None:
     def prepare(database: Database) -> None:
         ThreadsMachine.database = database
