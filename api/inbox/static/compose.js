@@ -18,7 +18,7 @@ export function compose({ $, $$, acts, press, meta }) {
     panel.open = true;
     $("input[name=add]", panel).focus();
   };
-  acts["send-done"] = () => press("send-done");
+  acts["send-done"] = () => document.activeElement?.closest("[data-panel=edit]") ? acts.send() : press("send-done");
   // Letters typed before the page of another kind has come are words for it, never keys that act on the thread.
   function wait(wanted) {
     focus = wanted;

@@ -1,5 +1,5 @@
 // Keys: each act of the registry by its keys, and the way back by Esc.
-import { tinykeys } from "./vendor/tinykeys.js";
+import { matchKeyBindingPress, parseKeybinding } from "./vendor/tinykeys.js";
 import { $, meta, frame } from "./dom.js";
 import { who } from "./frame.js";
 import { extend, move, rowHere, selection } from "./list.js";
@@ -28,18 +28,42 @@ export const acts = {
     wanted?.requestSubmit($("[data-key=send]", wanted) ?? undefined);
   },
 };
-const table = {};
+const table = [];
 const links = {};
 for (const entry of meta("keys").split("|").filter(Boolean)) {
   const [act, keys, href] = entry.split("=");
   if (keys.includes("…")) continue; // a row of digits: review.js
   if (href) links[act] = entry.slice(act.length + keys.length + 2);
-  table[keys] = (event) => {
-    const typing = event.target.closest?.("input:not([type=checkbox]), textarea, select");
-    if ((typing && !keys.includes("$mod")) || $("dialog[open]")) return;
-    event.preventDefault();
-    run(act);
-  };
+  table.push({ act, held: keys.includes("$mod"), presses: parseKeybinding(keys) });
+}
+// A sign is a sign wherever the keyboard has it: `/` is Shift+7 in Germany, `#` Option+3 in Britain. Letters know Shift.
+const mac = /Mac|iP/.test(navigator.platform);
+function pressed(event, [modifiers, key]) {
+  if (!/^[^\p{L}\d\s]$/u.test(key) || modifiers.some((one) => one !== "Shift")) return matchKeyBindingPress(event, [modifiers, key]);
+  const graph = event.getModifierState("AltGraph");
+  return event.key === key && !event.metaKey && (graph || !event.ctrlKey && (mac || !event.altKey));
+}
+// While a first key waits for its second one, the second is nothing else: `g s` goes to the snoozed and stars no thread.
+let begun = [], at = 0, clock;
+const forget = () => { begun = []; at = 0; };
+function listen(event) {
+  if (!(event instanceof KeyboardEvent) || /^(Shift|Control|Alt|AltGraph|Meta|CapsLock)$/.test(event.key)) return;
+  clearTimeout(clock);
+  const waited = begun.length > 0 && !event.ctrlKey && !event.metaKey;
+  if (!waited) forget();
+  const typing = event.target.closest?.("input:not([type=checkbox]), textarea, select");
+  if ($("dialog[open]")) return forget();
+  const fits = (one) => (!typing || one.held) && one.presses[at] && pressed(event, one.presses[at]);
+  let found = (waited ? begun : table).filter(fits);
+  if (waited && !found.length) { forget(); found = table.filter((one) => one.presses.length > 1 && fits(one)); }
+  at += 1;
+  const done = found.find((one) => one.presses.length === at);
+  begun = done ? [] : found;
+  if (!begun.length) at = 0;
+  else clock = setTimeout(forget, 900);
+  if (!done) return;
+  event.preventDefault();
+  run(done.act);
 }
 // A page of the inbox is read into this one; any other is opened.
 export function go(href) {
@@ -50,9 +74,10 @@ export function run(act) {
   if (links[act]) go(links[act]);
   else (acts[act] ?? (() => press(act)))();
 }
-tinykeys(window, table, { timeout: 900 });
+addEventListener("keydown", listen);
 document.addEventListener("keydown", (event) => {
   if ($("dialog[open]")) return;
+  if (event.key === "Enter" && event.target.id && !event.isComposing) $(`[data-enter="#${event.target.id}"]`)?.click();
   if (event.key === "Escape") {
     if (event.target.closest?.("#context") && frame.classList.contains("who-open")) who(false);
     else if (event.target.closest?.("details[open]:has(> .pop)")) { const menu = event.target.closest("details[open]"); menu.open = false; $("summary", menu).focus(); }

@@ -46,6 +46,24 @@ document.addEventListener("htmx:before:swap", (event) => {
   else hold(event.detail.tasks.map((task) => task.fragment?.querySelector?.("#rows")).find(Boolean));
   whole = false;
 });
+// An answer that is no page of the inbox (refused, gone, signed out) never takes the place of one: what is typed stays there.
+document.addEventListener("htmx:before:swap", (event) => {
+  const { target, text, response } = event.detail.ctx;
+  if (ours(event) || target?.id !== "app") return;
+  const page = new DOMParser().parseFromString(text ?? "", "text/html");
+  if ($("#app", page)) return;
+  event.preventDefault();
+  if (!$("main.box", page) || $("input[type=password]", page)) return location.assign(response?.raw?.url ?? "/sign-in");
+  const note = document.createElement("div");
+  note.className = "notice notice-bad refused";
+  note.setAttribute("role", "alert");
+  note.append(...[...$("main.box", page).children].filter((one) => !$("a.button", one)).map((one) => document.importNode(one, true)));
+  const title = $("h1", note);
+  title?.replaceWith(Object.assign(document.createElement("strong"), { textContent: title.textContent }));
+  $(".refused")?.remove();
+  ($(".thread-body") ?? $("#list"))?.prepend(note);
+  note.scrollIntoView({ block: "nearest" });
+});
 // What the last act was answered stays: a refusal with its reason, and a question that the next press of Send answers.
 function keepWords(fragment) {
   const fresh = fragment?.querySelector?.("#app");
@@ -85,7 +103,9 @@ const LEAVING = new Set(["done", "spam", "trash"]);
 const waiting = [];
 export const press = (key) => {
   if (busy && LEAVING.has(key)) return Boolean(waiting.push(key));
-  const button = $$(`[data-key="${key}"]`).find((one) => !one.disabled && one.offsetParent !== null);
+  // What was done last can be undone first: its toast stands before an older mail that is still held.
+  const there = $$(`[data-key="${key}"]`).filter((one) => !one.disabled && one.offsetParent !== null);
+  const button = there.find((one) => one.closest("#toasts")) ?? there[0];
   if (button) button.click();
   return Boolean(button);
 };

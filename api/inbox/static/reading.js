@@ -5,8 +5,11 @@ import { who } from "./frame.js";
 export function message(step) {
   const all = $$(".message");
   const at = all.indexOf(document.activeElement?.closest(".message"));
-  const next = all[Math.max(0, Math.min(all.length - 1, at < 0 && step > 0 ? 0 : at + step))];
+  const from = at < 0 ? all.findIndex((one) => one.hasAttribute("data-start")) : at; // a thread opens at its newest message
+  const next = all[Math.max(0, Math.min(all.length - 1, from + (at < 0 && step > 0 ? 0 : step)))];
   if (!next) return;
+  const fold = next.closest("details:not([open])");
+  if (fold) fold.open = true;
   next.focus();
   history.replaceState(history.state, "", `#${next.id}`);
 }
