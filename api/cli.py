@@ -36,6 +36,7 @@ COMMANDS: dict[str, str] = {
     "config": "config",
     "agents": "keys",
     "keys": "keys",
+    "profiles": "profiles",
     "migrate": "setup",
     "backup": "backup",
     "restore": "backup",

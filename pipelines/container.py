@@ -5,6 +5,8 @@ A process therefore pays only for what it uses: the api never loads a model, a w
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 from functools import cached_property
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -19,7 +21,9 @@ from assistant.backends.cache import GenerationCache
 from assistant.backends.coordination import Limiter
 from assistant.backends.secrets import secret_key
 from assistant.db.session import Database, Event, Job
+from assistant.errors import NotifyrError
 from assistant.failpoints import failpoint
+from assistant.services import profiles
 from assistant.settings import Settings, load_settings
 from channels.base import Channel
 from channels.support.child import ParserChild
@@ -139,6 +143,20 @@ class Container:
     @cached_property
     def deliverer(self) -> Deliverer:
         return Deliverer(self.database, self.channels, self.portal, self.blobs, settings=self.settings)
+
+    def notice_relay(self) -> None:
+        """At the start of a process that sends: what was blocked at another relay, or with another password, is tried again.
+
+        The mark is made with the secret key, so that no password can be guessed from it. A database that is away stops no start.
+        """
+        url = self.settings.relay_url.get_secret_value() if self.settings.relay_url is not None else ""
+        mark = hmac.new(self.secret_key, f"{url} {self.settings.relay_ca_file}".encode(), hashlib.sha256).hexdigest()
+        try:
+            with self.database.transaction() as session:
+                profile = profiles.ensure_default(session, self.settings)
+                profiles.sends_through(session, profile.id, relay=mark, actor="start")
+        except NotifyrError as error:
+            _log.warning("relay_not_noticed", code=error.code, reason=error.message)
 
     # -- models and the stages on them
 

@@ -52,7 +52,7 @@ NEXT = {
     "channel-permanent": "The relay refused this message for good; its words stand beside it.",
     "recipient-refused": "The address does not exist or takes nothing from you. It is not written to again.",
     "unsupported-feature": "The channel cannot do that at all.",
-    "credentials-refused": "The relay refused user or password in `NOTIFYR_RELAY_URL`. Its messages are held until that is right.",
+    "credentials-refused": "The relay refused user or password in `NOTIFYR_RELAY_URL`. Its messages are held until a start with the right one, or `notifyr profiles unblock ADDRESS`.",
     "model": "See the log of the models worker. Mail and review go on without it.",
     "model-timeout": "The draft took longer than `NOTIFYR_DRAFT_TIMEOUT`; ask again.",
     "model-unavailable": "`NOTIFYR_ENCODER` or `NOTIFYR_GENERATOR` is off, or its files are not there: `notifyr config check`.",

@@ -80,6 +80,8 @@ def worker(
         raise typer.BadParameter(f"unknown queue {', '.join(unknown) or '(none)'}; choose from {', '.join(_QUEUES)}")
     os.nice(nice)
     container = build()
+    if "outbound" in wanted:
+        container.notice_relay()
     raise typer.Exit(
         run_worker(container, queues=wanted, threads=threads or container.settings.worker_threads, name=name)
     )

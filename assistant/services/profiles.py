@@ -22,9 +22,11 @@ __all__ = [
     "blocked",
     "by_address",
     "ensure_default",
+    "find",
     "get",
     "is_own_address",
     "list_profiles",
+    "sends_through",
     "try_again",
     "unblock",
 ]
@@ -128,6 +130,21 @@ def try_again(session: Session, *, actor: str) -> int:
         unblock(session, profile.id)
         access.audit(session, actor, action="profile.unblocked", subject=profile.id)
     return len(found)
+
+
+def sends_through(session: Session, profile_id: str, *, relay: str, actor: str) -> bool:
+    """Note a mark of the relay that a profile is sent through. A blocked one tries again, once, where it is another relay (or
+    another password) than it was blocked at. Returns whether it does.
+    """
+    profile = get(session, profile_id)
+    if profile.config.get("relay") == relay:
+        return False
+    profile.config = {**profile.config, "relay": relay}
+    if ProfileState(profile.state) is not ProfileState.BLOCKED:
+        return False
+    unblock(session, profile_id)
+    access.audit(session, actor, action="profile.unblocked", subject=profile_id)
+    return True
 
 
 def _note_error(session: Session, profile_id: str, *, code: str, text: str) -> None:
