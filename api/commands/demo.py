@@ -21,6 +21,13 @@ __all__ = ["MAILS", "answers", "mails", "register"]
 MAILS = Path(__file__).resolve().parents[2] / "channels" / "twins" / "mails"
 _RECIPIENT = b"@@TO@@"
 _FIELD = r"(?im)^%s:\s*(.+)$"
+_ANSWERED = "<demo-human@horvat.example>"
+_ANSWER = """Dear Mr Horvat,
+
+I am sorry that you had to write three times. I have your order in front of me and call you this afternoon.
+
+Kind regards"""
+"""Somebody who asks for a person gets one: so that there is something under Sent."""
 
 
 def register(app: typer.Typer) -> None:
@@ -34,7 +41,7 @@ def demo(
 ) -> None:
     """Fill the inbox: add approved answers and send sample mails to the SMTP listener of a running `notifyr run`.
 
-    A second run sends nothing again.
+    One of them is answered, unless a relay is set: nothing of the demo leaves this machine. A second run sends nothing again.
 
     Example: notifyr demo --wait 60
     """
@@ -57,10 +64,12 @@ def demo(
                 seconds=wait,
                 seen=lambda done, total: progress.update(drafting, completed=done, total=total),
             )
+        replied = settings.relay_url is None and _reply(container.database)
     result = {
         "answers_added": added,
         "mails_sent": len(fresh),
         "mails_known": len(known),
+        "replies_written": int(replied),
         "still_working_on": open_work,
         "url": listening(settings, "lock") or settings.base_url,
     }
@@ -147,6 +156,33 @@ def _left(database: Database, external_ids: list[str]) -> tuple[int, int]:
             session.scalars(select(Suggestion.message_id).where(Suggestion.state == SuggestionState.DRAFTING))
         )
     return sum(triage == TriageState.WAITING or row_id in drafting for row_id, triage in rows), len(rows)
+
+
+def _reply(database: Database) -> bool:
+    """Answer one of the mails, as the first admin would. False when there is nobody to, or when it is answered already."""
+    from sqlalchemy import select
+
+    from assistant.db.messages import Message
+    from assistant.services import access, outbox
+    from assistant.states import Author
+
+    with database.transaction() as session:
+        thread_id = session.scalar(select(Message.thread_id).where(Message.external_id == _ANSWERED))
+        admins = [one for one in access.agents(session) if one.role == "admin" and one.disabled_at is None]
+        if thread_id is None or not admins:
+            return False
+        if session.scalar(select(Message.id).where(Message.idempotency_key == _ANSWERED)) is not None:
+            return False
+        agent = min(admins, key=lambda one: one.created_at)
+        outbox.queue_message(
+            session,
+            thread_id=thread_id,
+            author=Author.AGENT,
+            agent_id=agent.id,
+            text=_ANSWER,
+            idempotency_key=_ANSWERED,
+        )
+        return True
 
 
 def _known(database: Database, external_ids: list[str]) -> set[str]:
