@@ -71,8 +71,9 @@ install_llama() {
   wheel=$(find "$cache" -name "llama_cpp_python-$version-*.whl" | head -n 1)
   if [ -n "$wheel" ]; then
     say "installing llama.cpp from $wheel"
-    .venv/bin/pip install -q --no-deps --no-index "$wheel"
-    return
+    if .venv/bin/pip install -q --no-deps --no-index "$wheel" && llama_ready "$version"; then return; fi
+    say "it is damaged, or not what it is called: removed"
+    rm -f "$wheel"
   fi
   if [ -n "$index" ] && .venv/bin/python scripts/reachable.py "$index" 5; then
     say "fetching the maintainers' prebuilt llama.cpp $version"
