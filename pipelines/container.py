@@ -150,8 +150,9 @@ class Container:
         The mark is made with the secret key, so that no password can be guessed from it. A database that is away stops no start.
         """
         url = self.settings.relay_url.get_secret_value() if self.settings.relay_url is not None else ""
-        mark = hmac.new(self.secret_key, f"{url} {self.settings.relay_ca_file}".encode(), hashlib.sha256).hexdigest()
+        relay = f"{url} {self.settings.relay_ca_file}".encode()
         try:
+            mark = hmac.new(self.secret_key, relay, hashlib.sha256).hexdigest()
             with self.database.transaction() as session:
                 profile = profiles.ensure_default(session, self.settings)
                 profiles.sends_through(session, profile.id, relay=mark, actor="start")
