@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -58,6 +59,6 @@ def test_a_tracer_that_sudo_started_is_ended_through_it(sudo: Path, monkeypatch:
     assert [Path(line.split()[0]).name for line in sudo.read_text().splitlines()] == ["strace", "kill"]
 
 
-def _protected(read):  # type: ignore[no-untyped-def]
+def _protected(read: Callable[..., str]) -> Callable[..., str]:
     """Files as they are, on a kernel where nobody may trace but root."""
     return lambda path, *words, **more: "1" if path.name == "ptrace_scope" else read(path, *words, **more)
