@@ -83,4 +83,4 @@ def _limit(connection: Any, _record: object) -> None:
 def _set(connection: Any, **values: str) -> None:
     with connection.transaction(), connection.cursor() as cursor:
         for name, value in values.items():
-            cursor.execute(f"SET {name} TO '{value}'")
+            cursor.execute("SELECT set_config(%s, %s, false)", (name, value))
