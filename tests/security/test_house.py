@@ -230,6 +230,7 @@ def test_what_runs_at_every_start_of_python_is_listed() -> None:
         "timeout",
         "valkey",
         "xdist",
+        "xdist.looponfail",
     }
 
 
