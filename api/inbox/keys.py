@@ -11,7 +11,10 @@ __all__ = ["KEYS", "Key", "conflicts", "remapped"]
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """`act` is what the script does; `keys` in tinykeys' notation (`g i` a sequence, `$mod` Ctrl or Cmd)."""
+    """`act` is what the script does; `keys` in tinykeys' notation (`g i` a sequence, `$mod` Ctrl or Cmd).
+
+    A sign (`#`, `?`) is written without Shift: whether it needs Shift is up to the keyboard.
+    """
 
     act: str
     keys: str
@@ -28,7 +31,7 @@ class Key:
     @property
     def shown(self) -> str:
         """As people read it."""
-        return re.sub(r"Shift\+([?!#<>])", r"\1", self.keys.replace("$mod", "Ctrl"))
+        return self.keys.replace("$mod", "Ctrl")
 
 
 KEYS: tuple[Key, ...] = (
@@ -45,8 +48,8 @@ KEYS: tuple[Key, ...] = (
     Key("dismiss", "d", "Dismiss the suggestion (then 1 to 6 for the reason)", "Suggestion"),
     Key("regenerate", "Shift+R", "Draft again", "Suggestion"),
     Key("stop", "Shift+S", "Stop the draft that is being written", "Suggestion"),
-    Key("older", "Shift+<", "Earlier draft", "Suggestion"),
-    Key("newer", "Shift+>", "Later draft", "Suggestion"),
+    Key("older", "<", "Earlier draft", "Suggestion"),
+    Key("newer", ">", "Later draft", "Suggestion"),
     Key("cite", "1…9", "Open citation 1 to 9 (Esc goes back)", "Suggestion"),
     Key("override", "Shift+Y", "Send although somebody else is replying", "Suggestion"),
     Key("reply", "r", "Reply", "Write"),
@@ -59,8 +62,8 @@ KEYS: tuple[Key, ...] = (
     Key("snooze", "h", "Snooze (“tue 9am”; cancelled if they reply)", "Thread"),
     Key("star", "s", "Star", "Thread"),
     Key("assign", "v", "Assign to me", "Thread"),
-    Key("spam", "Shift+!", "Spam or not spam", "Thread"),
-    Key("trash", "Shift+#", "Move to trash", "Thread"),
+    Key("spam", "!", "Spam or not spam", "Thread"),
+    Key("trash", "#", "Move to trash", "Thread"),
     Key("next-message", "n", "Next message", "Thread"),
     Key("previous-message", "p", "Previous message", "Thread"),
     Key("context", "w", "Who is this (context)", "Thread"),
@@ -70,7 +73,7 @@ KEYS: tuple[Key, ...] = (
     Key("send", "$mod+Enter", "Send what you wrote", "Write"),
     Key("send-done", "$mod+Shift+Enter", "Send and done", "Write"),
     Key("palette", "$mod+k", "Command palette", "Anywhere"),
-    Key("help", "Shift+?", "Keys", "Anywhere"),
+    Key("help", "?", "Keys", "Anywhere"),
     Key("go-inbox", "g i", "Inbox", "Go to", "/inbox"),
     Key("go-review", "g n", "Needs review", "Go to", "/inbox?view=review"),
     Key("go-outbox", "g o", "Outbox", "Go to", "/inbox?view=outbox"),
@@ -84,8 +87,13 @@ KEYS: tuple[Key, ...] = (
 
 def remapped(changes: Mapping[str, str], *, letters: bool = True) -> tuple[Key, ...]:
     """The table with an agent's own keys; without `letters` those that are one plain character are left out."""
-    table = tuple(Key(k.act, changes.get(k.act, k.keys), k.words, k.group, k.href) for k in KEYS)
+    table = tuple(Key(k.act, _plain(changes.get(k.act, k.keys)), k.words, k.group, k.href) for k in KEYS)
     return table if letters else tuple(key for key in table if not key.single)
+
+
+def _plain(keys: str) -> str:
+    """`Shift+#`, as somebody wrote or stored it, is `#`."""
+    return re.sub(r"Shift\+(?=[^\w\s])", "", keys)
 
 
 def conflicts(keys: Iterable[Key]) -> list[tuple[str, str]]:

@@ -141,6 +141,13 @@ def test_a_changed_key_that_shadows_another_is_found() -> None:
     assert keys.conflicts(keys.remapped({"done": "q"})) == []
 
 
+def test_a_sign_is_the_same_key_whether_it_was_written_with_shift_or_without() -> None:
+    stored = keys.remapped({"star": "Shift+#"})
+    assert {(key.keys, key.shown) for key in stored if key.act in {"star", "trash"}} == {("#", "#")}
+    assert keys.conflicts(stored) == [("star", "trash")]
+    assert "Shift+R" in {key.keys for key in stored}, "a letter knows Shift"
+
+
 def test_the_overlay_shows_every_key_of_every_group(world: World) -> None:
     page = world.browser().get("/inbox").text
     overlay = page[page.index('<dialog id="help"') : page.index('<dialog id="palette"')]

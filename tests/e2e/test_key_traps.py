@@ -13,7 +13,8 @@ from assistant.db.messages import Message, Suggestion, Thread
 from assistant.services import threads
 from tests.api.conftest import World
 
-PAIRS = ("i", "n", "o", "s", "p", "t")
+PRESS = "how => document.body.dispatchEvent(new KeyboardEvent('keydown', {bubbles: true, cancelable: true, ...how}))"
+PAIRS = ("i", "n", "o", "s", "p", "t", "k", ",")
 
 
 def ready(page: Page) -> None:
@@ -98,3 +99,30 @@ def test_enter_behind_a_label_for_many_threads_labels_them(world: World, desk: C
         page.locator("#bulk-name").press("Enter")
     said = asked.value.post_data or ""
     assert "label" in said and "done" not in said
+
+
+@pytest.mark.parametrize(
+    ("layout", "pressed"),
+    [
+        ("German", {"key": "/", "code": "Digit7", "shiftKey": True}),
+        ("French", {"key": "/", "code": "Period", "shiftKey": True}),
+        ("American", {"key": "/", "code": "Slash"}),
+        ("by AltGr", {"key": "/", "code": "KeyQ", "ctrlKey": True, "altKey": True, "modifierAltGraph": True}),
+    ],
+)
+def test_a_sign_is_found_wherever_the_keyboard_has_it(
+    world: World, desk: Callable[..., Page], layout: str, pressed: dict[str, object]
+) -> None:
+    page = desk()
+    open_thread(world, page)
+    page.evaluate(PRESS, pressed)
+    expect(page.locator("#search")).to_be_focused()
+
+
+def test_a_sign_without_shift_acts_and_with_ctrl_is_the_browsers(world: World, desk: Callable[..., Page]) -> None:
+    page = desk()
+    open_thread(world, page)
+    page.evaluate(PRESS, {"key": "/", "code": "Slash", "ctrlKey": True})
+    expect(page.locator("#search")).not_to_be_focused()
+    page.evaluate(PRESS, {"key": "#", "code": "Backslash"})
+    expect(page.locator(".toast")).to_contain_text("Moved to trash")
