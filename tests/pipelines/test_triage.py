@@ -36,6 +36,7 @@ from models.wrappers import Cached
 from pipelines.stages.draft import APPROVED
 from pipelines.triage import Triage
 from tests.assistant.rows import ANSWER, a_thread, an_agent, an_inbound
+from tests.support.figures import Tell
 from tests.support.qdrant import qdrant_twin
 
 ENCODER = f"onnx:{ROOT / 'deploy/weights/encoder'}"
@@ -606,16 +607,27 @@ def test_knowledge_changes_reach_the_next_search(parts: Parts, triage: Triage) -
     assert suggestion is None or suggestion.citations[0]["source"] != "Reset the password"
 
 
-def test_triage_without_generation_is_cheap(parts: Parts, triage: Triage) -> None:
-    """Processor time, since other tests run beside this one: what two cores share takes no longer than this by the clock."""
-    mails = [receive(parts, f"{title}? My order is {number}.") for number, (title, _) in enumerate(answers())]
+def test_triage_without_generation_costs_little_more_than_its_labels(parts: Parts, triage: Triage, tell: Tell) -> None:
+    """Processor time against that of the labels alone, in turns: machines differ, and other tests run beside this one.
+
+    `make bench` has the time by the clock, for 150 ms on two calm cores.
+    """
+    texts = [f"{title}? My order is {number}." for number, (title, _) in enumerate(answers())]
+    mails = [receive(parts, text) for text in texts]
     triage.triage(mails[0])
-    seconds = []
-    for asked in mails[1:]:
+    labeller = parts.classifier
+    assert labeller is not None
+    whole, labels = [], []
+    for text, asked in zip(texts[1:], mails[1:], strict=True):
+        started = process_time()
+        labeller.classify([text])
+        labels.append(process_time() - started)
         started = process_time()
         triage.triage(asked)
-        seconds.append(process_time() - started)
-    assert statistics.median(seconds) < 0.150
+        whole.append(process_time() - started)
+    ratio = statistics.median(whole) / statistics.median(labels)
+    tell(f"triage {statistics.median(whole) * 1000:.0f} ms of a core, {ratio:.1f} times its labels alone")
+    assert ratio < 25
 
 
 # -- loading models
