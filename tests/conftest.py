@@ -36,8 +36,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in slow]
         config.hook.pytest_deselected(items=slow)
     items.sort(key=_place)
-    for item in items if config.pluginmanager.hasplugin("xdist") else ():
-        item.add_marker(pytest.mark.xdist_group(_group(item)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """xdist's own groups are a suffix of an item's id, which pytest 9.2 takes from elsewhere: each test was a group by itself."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Grouped(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return _group(nodeid)
+
+    return Grouped(config, log)
 
 
 _WHOLE_PROGRAM = (
@@ -50,11 +60,10 @@ _WHOLE_PROGRAM = (
 _FORKING = ("tests/faults/test_failpoints", "tests/faults/test_interleavings")
 
 
-def _group(item: pytest.Item) -> str:
+def _group(name: str) -> str:
     """Tests of one group run one after another in one process: a file, for its fixtures. What starts the whole program, and what
     drives a browser, never runs twice at the same time; a path of crashes needs nothing of another.
     """
-    name = item.nodeid
     if name.startswith(_WHOLE_PROGRAM):
         return "whole program"
     if name.startswith("tests/e2e/"):
