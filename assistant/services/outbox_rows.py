@@ -51,7 +51,9 @@ def changed(session: Session, statement: Any) -> bool:
 
 def may_have_left() -> ColumnElement[bool]:
     """Of a row that waits: some recipients have it already, or nobody knows how far an earlier attempt came."""
-    traces = or_(*[MessageEvent.kind.startswith(kind, autoescape=True) for kind in ("unknown:", "partly:", "requeued:")])
+    traces = or_(
+        *[MessageEvent.kind.startswith(kind, autoescape=True) for kind in ("unknown:", "partly:", "requeued:")]
+    )
     return exists().where(MessageEvent.message_id == Message.id, traces)
 
 
