@@ -22,14 +22,14 @@ CHROMIUM = (
 PASSWORD = "correct horse battery"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def outside() -> Iterator[SmtpSink]:
     """The mail server of the world outside: the relay that replies leave by."""
     with smtp_sink_server() as sink:
         yield sink
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def server(outside: SmtpSink, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     """Everything running with both default models, one approved answer in stock."""
     folder = tmp_path_factory.mktemp("installation") / "var"
@@ -40,7 +40,7 @@ def server(outside: SmtpSink, tmp_path_factory: pytest.TempPathFactory) -> Itera
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     binary = find_binary("chromium", "chromium")
     with sync_playwright() as playwright:
@@ -49,7 +49,7 @@ def browser() -> Iterator[Browser]:
         launched.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def signed_in(server: Installation, browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The stored cookie of the first agent, who came by the one-time link."""
     context = browser.new_context()
