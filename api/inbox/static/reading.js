@@ -5,8 +5,10 @@ import { who } from "./frame.js";
 export function message(step) {
   const all = $$(".message");
   const at = all.indexOf(document.activeElement?.closest(".message"));
-  const from = at < 0 ? all.findIndex((one) => one.hasAttribute("data-start")) : at; // a thread opens at its newest message
-  const next = all[Math.max(0, Math.min(all.length - 1, from + (at < 0 && step > 0 ? 0 : step)))];
+  // The address names a message before the browser has moved the focus there, and still after it went elsewhere.
+  const named = at < 0 ? all.findIndex((one) => location.hash === `#${one.id}`) : at;
+  const from = named < 0 ? all.findIndex((one) => one.hasAttribute("data-start")) : named; // a thread opens at its newest message
+  const next = all[Math.max(0, Math.min(all.length - 1, from + (named < 0 && step > 0 ? 0 : step)))];
   if (!next) return;
   const fold = next.closest("details:not([open])");
   if (fold) fold.open = true;
