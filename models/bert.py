@@ -1,4 +1,4 @@
-"""The classification encoder: MiniLM on ONNX Runtime (int8), one forward pass for all heads and for sentence vectors.
+"""The encoder: MiniLM on ONNX Runtime (int8), whose one forward pass is read by every head; and spam, which words settle first.
 
 A folder holds `model.onnx`, `tokenizer.json`, `heads.npz` and `manifest.json`; the manifest carries the SHA-256 of each
 file, the label order, calibration, licence and data notes. No pickle is ever read, and nothing is downloaded.
@@ -19,11 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 from assistant.errors import ModelUnavailable
-from assistant.values import Label
 from models.base import Vectors
 from models.spam import FOLDER, Clues, Read, Short, SpamJudge, Verdict
 
-__all__ = ["FILES", "FORMAT", "TOLERANCE", "Encoder", "Head", "SpamWords", "pack"]
+__all__ = ["FILES", "FORMAT", "TOLERANCE", "Encoder", "SpamWords", "pack"]
 
 TOLERANCE = 1e-5
 """Most that a probability of a text may differ between batches and numbers of threads."""
@@ -43,25 +42,6 @@ Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Head:
-    """A linear head on the sentence vector: probabilities = softmax((v @ weights + bias) / temperature)."""
-
-    name: str
-    labels: tuple[str, ...]
-    weights: Floats
-    """Shape `(dimensions, len(labels))`."""
-    bias: Floats
-    temperature: float = 1.0
-
-    def probabilities(self, vectors: Vectors) -> Floats:
-        """Shape `(texts, labels)`; each row sums to 1."""
-        scores = (vectors @ self.weights + self.bias) / self.temperature
-        scores -= scores.max(axis=1, keepdims=True)
-        exp = np.exp(scores)
-        return np.asarray(exp / exp.sum(axis=1, keepdims=True), dtype=np.float32)
-
-
-@dataclass(frozen=True)
 class SpamWords:
     """What the words of texts say of spam, by row."""
 
@@ -73,7 +53,7 @@ class SpamWords:
 
 
 class Encoder:
-    """Classifier and embedder in one. Loaded on first use, once; safe to call from several threads.
+    """Sentence vectors, and spam. Loaded on first use, once; safe to call from several threads.
 
     Raises `ModelUnavailable` (missing, truncated, altered or other files) with the command that mends it.
     """
@@ -130,25 +110,6 @@ class Encoder:
         with ThreadPoolExecutor(self._threads) as pool:
             list(pool.map(fill, sorted(places, key=len, reverse=True)))
         return out[rows]
-
-    def classify(self, texts: Sequence[str], clues: Sequence[Clues] = ()) -> list[list[Label]]:
-        """Labels of every head for each text, best first within a head: `spam:spam`, `spam:ham`, `intent:...`."""
-        return self.label(texts, self.embed(texts), clues)
-
-    def label(self, texts: Sequence[str], vectors: Vectors, clues: Sequence[Clues] = ()) -> list[list[Label]]:
-        """As `classify`, for texts whose vectors are there already: other heads read the same ones."""
-        self.load()
-        spam = [verdict.score for verdict in self.spam(texts, clues, vectors=vectors)]
-        tables = [(head, head.probabilities(vectors)) for head in self._heads]
-        result = []
-        for row in range(len(texts)):
-            p = spam[row]
-            labels = sorted((Label("spam:spam", p), Label("spam:ham", 1 - p)), key=lambda label: -label.score)
-            for head, table in tables:
-                best = np.argsort(-table[row])[:5]
-                labels += [Label(f"{head.name}:{head.labels[i]}", float(table[row][i])) for i in best]
-            result.append(labels)
-        return result
 
     def spam_words(self, texts: Sequence[str], clues: Sequence[Clues] = ()) -> SpamWords:
         """What the words of texts say of spam: the part of `spam` that needs no encoder, and may be done beside it."""
@@ -276,17 +237,6 @@ class Encoder:
 
     def _read_heads(self, meta: dict[str, Any]) -> None:
         with np.load(self.folder / "heads.npz", allow_pickle=False) as stored:
-            self._heads = [
-                Head(
-                    name,
-                    tuple(spec["labels"]),
-                    stored[f"{name}.weights"].astype(np.float32),
-                    stored[f"{name}.bias"].astype(np.float32),
-                    float(spec["temperature"]),
-                )
-                for name, spec in meta["heads"].items()
-                if name != "spam"
-            ]
             if spec := meta["heads"]["spam"]["parts"].get("short"):  # there is none while it is trained
                 self._of_short: Short = Short.of(spec, stored)
         self._short = int(meta["heads"]["spam"]["short_below"])

@@ -86,7 +86,7 @@ def train(
     if not (output / "model.onnx").exists():
         export(base, output / "model.onnx")
         (output / "tokenizer.json").write_bytes((base / "tokenizer.json").read_bytes())
-    manifest = train_heads(output, samples, version=version, intents=_INTENTS, outside=outside)
+    manifest = train_heads(output, samples, version=version, intents=_INTENTS)
     train_labels(output, outside=outside)  # they read the vectors of this very encoder
     keep_languages(output.parent / "language")
     lines = [f"{manifest['name']} written to {output}; see: notifyr evaluate"]

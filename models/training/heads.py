@@ -1,13 +1,12 @@
-"""Train the heads on the frozen encoder: spam (long and short texts) and intents. Needs scikit-learn (`train` extra).
+"""Train spam on the frozen encoder: mails and text messages. Needs scikit-learn (`train` extra).
 
-Minutes on two cores: the encoder runs once over the texts, then everything is logistic regression. Base models see
-`train`, the mix of encoder and words and the temperature see `recent` only, `test` is only reported.
+Minutes on two cores: the encoder runs once over the texts. Base models see `train`, the mix of encoder and words sees `recent`
+only, `test` is only reported. The other heads are `models.training.labels`'.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ import numpy.typing as npt
 
 from models.bert import FORMAT, Encoder, pack
 from models.features import hashed
-from models.heads.linear import temperature_of
 from models.spam import FOLDER as SPAM_FOLDER
 from models.training.corpora import Sample
 from models.training.labels import optout_phrases
@@ -93,31 +91,6 @@ def _short_part(encoder: Encoder, samples: list[Sample]) -> tuple[dict[str, Any]
     return spec, arrays
 
 
-def _intent_head(encoder: Encoder, examples: dict[str, list[str]], extra: Sequence[str]) -> tuple[Any, Any]:
-    """A linear head; `extra` are texts outside every intent and join `other`."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import StratifiedKFold, cross_val_predict
-
-    pairs = [(text, label) for label, texts in examples.items() for text in texts]
-    pairs += [(text, "other") for text in extra]
-    vectors = encoder.embed([text for text, _ in pairs])
-    labels = sorted(examples)
-    truth = np.array([labels.index(label) for _, label in pairs])
-    model = LogisticRegression(C=20.0, max_iter=2000, class_weight="balanced", random_state=_SEED)
-    folds = StratifiedKFold(5, shuffle=True, random_state=_SEED)
-    held_out = cross_val_predict(model, vectors, truth, cv=folds, method="decision_function")
-    temperature = temperature_of(held_out, truth)
-    accuracy = float((held_out.argmax(1) == truth).mean())
-    model.fit(vectors, truth)
-    spec = {
-        "labels": labels,
-        "temperature": temperature,
-        "cross_validated_accuracy": round(accuracy, 4),
-        "trained_on": len(pairs),
-    }
-    return spec, {"weights": model.coef_.T.astype(np.float32), "bias": model.intercept_.astype(np.float32)}
-
-
 def _belongs(sample: Sample, *, short: bool) -> bool:
     if sample.source == "intents":
         return short == ("\n" not in sample.text)
@@ -148,10 +121,8 @@ def everyday(examples: dict[str, list[str]]) -> list[Sample]:
     return found
 
 
-def train_heads(
-    folder: Path, samples: list[Sample], *, version: str, intents: Path, outside: Sequence[str] = ()
-) -> dict[str, Any]:
-    """Train every head on the encoder in `folder` (model.onnx, tokenizer.json) and write heads and manifest there."""
+def train_heads(folder: Path, samples: list[Sample], *, version: str, intents: Path) -> dict[str, Any]:
+    """Train spam on the encoder in `folder` (model.onnx, tokenizer.json) and write heads and manifest there."""
     manifest: dict[str, Any] = {
         "format": FORMAT,
         "architecture": "bert",
@@ -164,7 +135,6 @@ def train_heads(
         "licence": "Apache-2.0 (weights of the base and of the heads)",
         "data": {
             "spam": "SpamAssassin public corpus (PDDL-1.0 as packaged), SMS Spam Collection v1 (CC BY 4.0), questions written for this project",
-            "intent": "written for this project; out-of-scope texts of CLINC150 (CC BY 3.0)",
         },
         "files": {},
     }
@@ -180,9 +150,6 @@ def train_heads(
     parts["short"], found = _short_part(encoder, chosen)
     arrays |= {f"spam.short.{name}": value for name, value in found.items()}
     manifest["heads"]["spam"] = {"labels": ["ham", "spam"], "short_below": SHORT_BELOW, "parts": parts}
-    spec, found = _intent_head(encoder, examples, outside)
-    manifest["heads"]["intent"] = spec
-    arrays |= {f"intent.{name}": value for name, value in found.items()}
     pack(folder, manifest, arrays)
     return manifest
 
