@@ -18,7 +18,7 @@ from assistant.backends.coordination import RULES
 from assistant.db.messages import Suggestion
 from assistant.db.session import after_commit
 from assistant.errors import Conflict, NotFound, NotifyrError
-from assistant.services import composing, drafts, suggestions, threads
+from assistant.services import composing, drafts, review, suggestions, threads
 from assistant.states import SuggestionState
 
 __all__ = ["Replying", "router"]
@@ -168,6 +168,18 @@ async def reject(page: SignedIn, suggestion_id: Id) -> Response:
             version=number(form, "version"),
             reason=field(form, "reason"),
         )
+        return {"did": "dismissed", "suggestion": suggestion_id, "thread": found.thread_id}
+
+    return await act_on(page, form, field(form, "thread_id"), do)
+
+
+@router.post("/suggestions/{suggestion_id}/reason")
+async def reason_of(page: SignedIn, suggestion_id: Id) -> Response:
+    """Say why a suggestion was dismissed, after it was. The same toast goes on: its undo brings the suggestion back."""
+    form = await page.form()
+
+    def do(session: Session) -> dict[str, str]:
+        found = review.give_reason(session, suggestion_id, agent_id=page.agent.id, reason=field(form, "reason"))
         return {"did": "dismissed", "suggestion": suggestion_id, "thread": found.thread_id}
 
     return await act_on(page, form, field(form, "thread_id"), do)

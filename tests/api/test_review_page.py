@@ -198,6 +198,24 @@ def test_what_was_undone_is_done_again_by_the_toast(world: World) -> None:
     assert client.get(f"/api/v1/threads/{other}").json()["state"] == "closed"
 
 
+def test_only_who_dismissed_says_why_and_only_while_it_stays_dismissed(world: World) -> None:
+    client, other = world.browser(), world.browser("agent@example.org")
+    suggestion, thread = world.suggestion()
+    told = {"thread_id": thread, "reason": "unsafe"}
+    assert post(client, f"/suggestions/{suggestion}/reason", **told).status_code == 409
+    page = post(client, f"/suggestions/{suggestion}/reject", thread_id=thread, version=1).text
+    assert page.count('name="reason" value="unsafe"') == 1, "the reasons are buttons, also without a script"
+    assert 'value="unsafe"' not in other.get(f"/inbox/{thread}").text
+    assert post(other, f"/suggestions/{suggestion}/reason", **told).status_code == 409
+    assert post(client, f"/suggestions/{suggestion}/reason", thread_id=thread, reason="dull").status_code == 422
+    assert row(world, suggestion).reject_reason == ""
+    page = post(client, f"/suggestions/{suggestion}/reason", **told).text
+    assert "Suggestion dismissed" in page and row(world, suggestion).reject_reason == "unsafe"
+    post(client, f"/suggestions/{suggestion}/restore", thread_id=thread)
+    assert post(client, f"/suggestions/{suggestion}/reason", **told).status_code == 409
+    assert (row(world, suggestion).state, row(world, suggestion).reject_reason) == (SuggestionState.PROPOSED, "")
+
+
 def test_who_is_at_a_thread_shows_in_the_list_of_the_others(world: World) -> None:
     thread = world.thread()
     world.container.bus.present(thread, world.ids["agent"], name="Bo", state="viewing")

@@ -23,6 +23,7 @@ from assistant.db.session import Event
 from assistant.states import Direction, SuggestionState
 from tests.api.conftest import World
 from tests.support.promises import kept_within
+from tests.support.servers import wait_until
 
 MANY = int(os.environ.get("TEST_REVIEW_SUGGESTIONS", "100"))
 TEXT = (
@@ -219,6 +220,40 @@ def test_undo_and_redo_are_two_keys(world: World, desk: Callable[..., Page]) -> 
         expect(page.locator(".toast")).to_contain_text(words)
     expect(page.locator("#suggestion")).to_contain_text("unsafe")
     assert state() == SuggestionState.REJECTED
+
+
+def test_a_dismissal_is_stored_at_once_and_its_reason_comes_after_it_by_key_or_button(
+    world: World, desk: Callable[..., Page]
+) -> None:
+    suggestion, thread = proposal(world)
+    other, second = proposal(world)
+    page = desk()
+    opened(page, thread)
+    with page.expect_request("**/reject", timeout=1500):  # long before anybody could have thought of a reason
+        page.keyboard.press("d")
+    page.close()
+    wait_until(lambda: decided(world, suggestion) == (SuggestionState.REJECTED, ""), seconds=5, what="the dismissal")
+    page = desk()
+    opened(page, thread)
+    page.get_by_role("button", name="unsafe").click()
+    expect(page.locator("#suggestion header")).to_contain_text("unsafe")
+    assert decided(world, suggestion) == (SuggestionState.REJECTED, "unsafe")
+    opened(page, second)
+    page.get_by_role("button", name="Dismiss").click()
+    page.get_by_role("button", name="wrong tone").click()
+    expect(page.locator("#suggestion header")).to_contain_text("wrong tone")
+    page.keyboard.press("3")
+    expect(page.locator("#suggestion header")).to_contain_text("not needed")
+    assert decided(world, other) == (SuggestionState.REJECTED, "not needed")
+    page.keyboard.press("z")
+    expect(page.locator("#suggestion.face-proposed")).to_be_visible()
+    assert decided(world, other) == (SuggestionState.PROPOSED, "")
+
+
+def decided(world: World, suggestion: str) -> tuple[SuggestionState, str]:
+    with world.container.database.reading() as session:
+        found = session.get_one(Suggestion, suggestion)
+        return found.state, found.reject_reason
 
 
 # -- other agents, and the connection

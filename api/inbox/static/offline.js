@@ -12,7 +12,7 @@ document.addEventListener("htmx:error", (event) => {
   if (!ours(event) && event.detail?.ctx?.request?.method === "POST") say("Not sent: there is no connection. What you typed is kept.");
 });
 export const acted = JSON.parse(sessionStorage.getItem("acted") ?? "[]");
-const WAITS = /^\/inbox\/[^/]+\/(act|undo|labels)$|^\/inbox-bulk$|^\/suggestions\/[^/]+\/(reject|restore)$/;
+const WAITS = /^\/inbox\/[^/]+\/(act|undo|labels)$|^\/inbox-bulk$|^\/suggestions\/[^/]+\/(reject|reason|restore)$/;
 document.addEventListener("submit", (event) => {
   const form = event.target;
   if (form.method !== "post" || !app() || (navigator.onLine && !lostAt)) return;

@@ -2,7 +2,7 @@
 import { $, $$, thread } from "./dom.js";
 import { rows } from "./list.js";
 
-let busy = 0, userActs = 0, pending = 0, whole = false;
+let busy = 0, posting = 0, userActs = 0, pending = 0, whole = false;
 export const held = new Set(); // threads that changed and wait behind the pill: rows never move under a pointer
 export const typed = () => { const box = document.activeElement; return box?.matches?.("textarea, input[type=search]") && box.value; };
 export function refresh(all) {
@@ -25,6 +25,8 @@ document.addEventListener("htmx:before:request", (event) => {
     return;
   }
   busy += 1;
+  event.detail.ctx.posted = event.detail.ctx.request?.method === "POST" && event.detail.ctx.target?.id === "app";
+  if (event.detail.ctx.posted) posting += 1;
   userActs += 1;
   held.clear();
   if (event.detail?.ctx?.target?.id !== "app") return;
@@ -34,8 +36,10 @@ document.addEventListener("htmx:before:request", (event) => {
 document.addEventListener("htmx:finally:request", (event) => {
   if (ours(event)) return;
   busy = Math.max(0, busy - 1);
+  if (event.detail?.ctx?.posted) posting = Math.max(0, posting - 1);
+  if (!(event.detail?.ctx?.response?.status < 400)) lapse();
   if (!busy) { clearTimeout(slow); document.body.classList.remove("waiting"); $("#thread")?.removeAttribute("aria-busy"); }
-  if (!busy && waiting.length) press(waiting.shift());
+  while (!busy && waiting.length && !press(waiting.shift()));
 });
 document.addEventListener("htmx:before:swap", (event) => {
   if (!ours(event)) return;
@@ -98,11 +102,14 @@ export function pill() {
 }
 
 // -- acts by key: they press the button that a mouse would
-// While one is under way, those that take a thread out of the list wait their turn: a key held down drops none.
+// While one is under way, those that take a thread out of the list wait their turn: a key held down drops none. What is
+// about the act under way (its undo, the reason of a dismissal) waits for that act, and lapses when it fails.
 const LEAVING = new Set(["done", "spam", "trash"]);
+const ABOUT = /^(undo|redo|reason-\d)$/;
 const waiting = [];
+const lapse = () => waiting.splice(0, waiting.length, ...waiting.filter((key) => LEAVING.has(key)));
 export const press = (key) => {
-  if (busy && LEAVING.has(key)) return Boolean(waiting.push(key));
+  if (busy && LEAVING.has(key) || posting && ABOUT.test(key)) return Boolean(waiting.push(key));
   // What was done last can be undone first: its toast stands before an older mail that is still held.
   const there = $$(`[data-key="${key}"]`).filter((one) => !one.disabled && one.offsetParent !== null);
   const button = there.find((one) => one.closest("#toasts")) ?? there[0];

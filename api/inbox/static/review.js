@@ -1,15 +1,21 @@
 // The suggestion card: dismissing, citations, drafts as they stream in, what may not be sent yet.
 export function review({ $, $$, acts, press, refresh }) {
-  // Dismiss: one key, then for a moment 1 to 6 say why; in that time the digits are reasons, afterwards citations.
-  let dismissing = 0;
-  const strip = () => { const one = $("[data-panel=reasons]"); return one && !one.hidden ? one : null; };
-  const calm = () => { clearTimeout(dismissing); dismissing = 0; };
+  // Dismiss goes to the server at once. Why not is said afterwards: by 1 to 6 or a button, as long as the strip is there.
+  let until = 0, dismissed = "";
+  const strip = () => $$("[data-panel=reasons]").find((one) => !one.hidden && one.offsetParent);
   acts.dismiss = () => {
-    const reasons = $("[data-panel=reasons]");
-    if (!reasons || dismissing) return press("dismiss");
-    reasons.hidden = false;
-    dismissing = setTimeout(() => { dismissing = 0; if (strip()) press("dismiss"); }, 2500);
+    const id = $("#suggestion")?.dataset.suggestion;
+    if (id && id === dismissed) return; // pressed twice: the first one is under way
+    press("dismiss");
   };
+  document.addEventListener("click", (event) => {
+    const reasons = event.target.closest?.(".dismiss [data-key=dismiss]") && $("[data-panel=reasons]");
+    if (!reasons) return;
+    dismissed = $("#suggestion").dataset.suggestion;
+    until = Date.now() + 4000;
+    reasons.hidden = false;
+  });
+  document.addEventListener("htmx:finally:request", () => { dismissed = ""; });
 
   // Citations: mark the source, go there, and come back to where one was.
   let back = null;
@@ -59,13 +65,12 @@ export function review({ $, $$, acts, press, refresh }) {
   addEventListener("keydown", (event) => {
     if ($("dialog[open]") || event.ctrlKey || event.metaKey || event.altKey) return;
     const typing = event.target.closest?.("input:not([type=checkbox]), textarea, select");
-    const open = strip();
-    if (open && /^[1-6]$/.test(event.key)) {
-      calm();
-      $(`[data-reason="${event.key}"]`, open)?.click();
-    } else if (event.key === "Escape" && open) {
-      open.hidden = true;
-      calm();
+    const open = !typing && strip();
+    if (open && digits && /^[1-6]$/.test(event.key)) {
+      press(`reason-${event.key}`);
+    } else if (event.key === "Escape" && open && Date.now() < until) {
+      open.hidden = true; // who meant to cancel the dismissal is not sent back to the list
+      until = 0;
     } else if (event.key === "Escape" && back && !typing) {
       dim();
       const { link, number, top, page } = back;
