@@ -13,9 +13,13 @@ from starlette.datastructures import FormData
 from api.inbox.shell import Page, go
 from api.inbox.views import show
 from assistant.errors import InvalidInput, NotifyrError
-from assistant.services import threads
+from assistant.services import searching, threads
+from assistant.services.paging import MAX_PAGE
 
 __all__ = ["act_on", "field", "number"]
+
+_WALKED = 20
+"""Pages of a list that are looked through for the thread after an open one."""
 
 
 def field(form: FormData, name: str, default: str = "") -> str:
@@ -63,13 +67,29 @@ async def act_on(
 
 
 def _following(page: Page, thread_id: str, query: dict[str, str]) -> str:
-    """The thread after this one in its list: where the agent goes next. The list itself when there is none."""
+    """The thread after this one in the list that the agent sees: where they go next. The list itself when there is none.
+
+    After the last one the first; also when this one is not in the list, or further down than `_WALKED` pages.
+    """
+    sort = query.get("sort", "newest")
+    filters = searching.read(query.get("q", ""), zone=page.zone, agent_id=page.agent.id)
+    first, cursor, found = "", None, False
     with page.container.database.reading() as session:
-        sort = query.get("sort", "newest")
-        listed = threads.list_threads(session, query["view"], sort=sort if sort in threads.SORTS else "newest").items
-    ids = [one.id for one in listed]
-    if thread_id in ids:
-        place = ids.index(thread_id)
-        rest = ids[place + 1 :] + ids[:place]
-        return rest[0] if rest else ""
-    return ids[0] if ids else ""
+        for _ in range(_WALKED):
+            listed = threads.list_threads(
+                session,
+                query["view"],
+                sort=sort if sort in threads.SORTS else "newest",
+                cursor=cursor,
+                limit=MAX_PAGE,
+                filters=filters,
+            )
+            for one in listed.items:
+                if found:
+                    return one.id
+                found = one.id == thread_id
+                first = first or ("" if found else one.id)
+            cursor = listed.next_cursor
+            if cursor is None:
+                break
+    return first
