@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from assistant.errors import ModelUnavailable
 from models.base import Vectors
+from models.parts import Part
 from models.spam import FOLDER, Clues, Read, Short, SpamJudge, Verdict
 
 __all__ = ["FILES", "FORMAT", "TOLERANCE", "Encoder", "SpamWords", "pack"]
@@ -27,7 +28,9 @@ __all__ = ["FILES", "FORMAT", "TOLERANCE", "Encoder", "SpamWords", "pack"]
 TOLERANCE = 1e-5
 """Most that a probability of a text may differ between batches and numbers of threads."""
 FORMAT = 3
-FILES = ("model.onnx", "tokenizer.json", "heads.npz")
+_NETWORK = ("model.onnx", "tokenizer.json")
+_HEADS = "heads.npz"
+FILES = (*_NETWORK, _HEADS)
 _FIX = "restore the folder from the release or rebuild it: notifyr train (needs the train extra)"
 _SLOWER = ["SkipLayerNormFusion"]
 """The fused kernel of addition and normalisation takes several times as long on a CPU as the two it replaces."""
@@ -62,8 +65,10 @@ class Encoder:
         self.folder = folder
         self._threads = threads
         self._lock = threading.Lock()
-        self._ready = False
         self._manifest: dict[str, Any] = {}
+        # Apart, so that a network that cannot be read takes no words with it, and no head the network.
+        self._network = Part(self._read_network, [folder / name for name in ("manifest.json", *_NETWORK)])
+        self._messages = Part(self._read_messages, [folder / name for name in ("manifest.json", _HEADS)])
         self._one: Any = None
         self.judge = SpamJudge(folder / FOLDER)
 
@@ -77,24 +82,34 @@ class Encoder:
 
     @property
     def ready(self) -> bool:
-        return self._ready
+        return self._network.ready and self._messages.ready
 
     def facts(self) -> dict[str, Any]:
         """What the manifest says of the weights: name, base, engine, licence, data."""
         return dict(self._meta())
 
     def load(self) -> None:
-        """Read and check the files now instead of on first use."""
-        if self._ready:
-            return
-        with self._lock:
-            if not self._ready:
-                self._load()
-                self._ready = True
+        """Read and check the files now instead of on first use: the network, and what text messages are judged with."""
+        self._network.load()
+        self._messages.load()
+
+    def network_fault(self) -> ModelUnavailable | None:
+        """Why there are no vectors; None where the network is whole."""
+        return self._network.fault()
+
+    def messages_fault(self) -> ModelUnavailable | None:
+        """Why no text message is judged; None where what judges them is whole. Mails have a judge of their own (`judge`)."""
+        return self._messages.fault()
+
+    def spam_fault(self, text: str, clues: Clues = ()) -> ModelUnavailable | None:
+        """Why a text gets no verdict on spam; None where it gets one, be it by its words alone."""
+        if _may_be_short(text, clues):
+            return self.messages_fault() or (None if self._is_short(text) else self.judge.fault())
+        return self.judge.fault()
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Unit vectors, shape `(len(texts), dimensions)`, float32. Texts that read the same to the encoder cost one pass."""
-        self.load()
+        self._network.load()
         places: dict[tuple[int, ...], int] = {}
         rows = [places.setdefault(ids, len(places)) for ids in map(tuple, self._ids(texts))]
         out = np.zeros((len(places), self.dimensions), dtype=np.float32)
@@ -113,9 +128,8 @@ class Encoder:
 
     def spam_words(self, texts: Sequence[str], clues: Sequence[Clues] = ()) -> SpamWords:
         """What the words of texts say of spam: the part of `spam` that needs no encoder, and may be done beside it."""
-        self.load()
         given = list(clues) or [()] * len(texts)
-        short = [row for row in range(len(texts)) if not given[row] and self._is_short(texts[row])]
+        short = [row for row in range(len(texts)) if self._as_message(texts[row], given[row])]
         mails = sorted(set(range(len(texts))) - set(short))
         return SpamWords(
             {row: self._of_short.lexical(texts[row]) for row in short},
@@ -134,12 +148,14 @@ class Encoder:
         """Spam alone, from cheap to dear: an encoder runs only over the texts that their words leave open.
 
         `clues` are those of `models.clues`, one set a text. Vectors that are there already save the texts left open a pass,
-        and `words` (`spam_words` of the same texts and clues) the reading.
+        and `words` (`spam_words` of the same texts and clues) the reading. Without a network the words' own probability stands.
         """
         words = words or self.spam_words(texts, clues)
 
-        def meaning(rows: Sequence[int]) -> Vectors:
-            return self.embed([texts[row] for row in rows]) if vectors is None else vectors[list(rows)]
+        def meaning(rows: Sequence[int]) -> Vectors | None:
+            if vectors is not None:
+                return vectors[list(rows)]
+            return self.embed([texts[row] for row in rows]) if self.network_fault() is None else None
 
         found: dict[int, Verdict] = {}
         open_rows = []
@@ -150,23 +166,28 @@ class Encoder:
             else:
                 found[row] = Verdict(sure, "words")
         if open_rows:
-            scores = self._of_short.scores(meaning(open_rows), [words.short[row] for row in open_rows])
-            found |= {row: Verdict(float(score), "encoder") for row, score in zip(open_rows, scores, strict=True)}
+            lexical_of = [words.short[row] for row in open_rows]
+            seen = meaning(open_rows)
+            if seen is None:
+                scores, stage = [self._of_short.by_words(one) for one in lexical_of], "words alone"
+            else:
+                scores, stage = self._of_short.scores(seen, lexical_of).tolist(), "encoder"
+            found |= {row: Verdict(score, stage) for row, score in zip(open_rows, scores, strict=True)}
         mails = self.judge.judge(words.read, lambda places: meaning([words.mails[place] for place in places]))
         found |= dict(zip(words.mails, mails, strict=True))
         return [found[row] for row in range(len(texts))]
 
     def spam_stage(self, text: str, clues: Clues = ()) -> str:
-        """`words` where words alone decide on a text, else `encoder`."""
-        self.load()
-        if not clues and self._is_short(text):
-            return "encoder" if self._of_short.sure(self._of_short.lexical(text)) is None else "words"
-        return self.judge.stage(text, clues)
+        """`words` where words are sure of a text, else `encoder`, or `words alone` without one."""
+        if self._as_message(text, clues):
+            stage = "encoder" if self._of_short.sure(self._of_short.lexical(text)) is None else "words"
+        else:
+            stage = self.judge.stage(text, clues)
+        return "words alone" if stage == "encoder" and self.network_fault() is not None else stage
 
     def evidence(self, text: str, clues: Clues = (), *, limit: int = 5) -> list[tuple[str, float]]:
         """Words and clues that weighed most for (positive) or against (negative) spam, strongest first."""
-        self.load()
-        if not clues and self._is_short(text):
+        if self._as_message(text, clues):
             return self._of_short.evidence(text, limit=limit)
         return self.judge.evidence(text, clues, limit=limit)
 
@@ -186,28 +207,40 @@ class Encoder:
 
     def _meta(self) -> dict[str, Any]:
         if not self._manifest:
-            try:
-                found = json.loads((self.folder / "manifest.json").read_text(), object_pairs_hook=_once)
-            except (OSError, ValueError, RecursionError) as error:
-                raise ModelUnavailable(
-                    f"the encoder's manifest in {self.folder.name}/ cannot be read ({type(error).__name__}: {error}): {_FIX}"
-                ) from error
-            if not isinstance(found, dict) or found.get("architecture") != "bert" or found.get("format") != FORMAT:
-                raise ModelUnavailable(f"{self.folder.name}/ holds another architecture or format: {_FIX}")
-            self._manifest = found
+            self._manifest = self._read_manifest()
         return self._manifest
 
-    def _load(self) -> None:
-        meta = self._meta()
+    def _read_manifest(self) -> dict[str, Any]:
         try:
-            for name in FILES:
+            found = json.loads((self.folder / "manifest.json").read_text(), object_pairs_hook=_once)
+        except (OSError, ValueError, RecursionError) as error:
+            raise ModelUnavailable(
+                f"the encoder's manifest in {self.folder.name}/ cannot be read ({type(error).__name__}: {error}): {_FIX}"
+            ) from error
+        if not isinstance(found, dict) or found.get("architecture") != "bert" or found.get("format") != FORMAT:
+            raise ModelUnavailable(f"{self.folder.name}/ holds another architecture or format: {_FIX}")
+        return found
+
+    def _read_network(self) -> None:
+        self._checked(_NETWORK, lambda meta: self._open())
+
+    def _read_messages(self) -> None:
+        self._checked((_HEADS,), self._read_heads)
+
+    def _checked(self, names: Sequence[str], read: Callable[[dict[str, Any]], None]) -> None:
+        """Read files whose checksums are those of the manifest."""
+        with self._lock:  # both parts may be read at the same time
+            if not self._network.ready and not self._messages.ready:
+                self._manifest = self._read_manifest()  # of a folder that was mended it may be another
+            meta = self._manifest
+        try:
+            for name in names:
                 path = self.folder / name
                 if not path.is_file():
                     raise ModelUnavailable(f"{name} is missing from {self.folder.name}/: {_FIX}")
                 if _digest(path) != meta["files"][name]:
                     raise ModelUnavailable(f"{name} is not the file its manifest names (truncated or altered): {_FIX}")
-            self._open()
-            self._read_heads(meta)
+            read(meta)
         except ModelUnavailable:
             raise
         except Exception as error:  # the runtime and the tokenizer raise classes of their own, directly under Exception
@@ -236,14 +269,20 @@ class Encoder:
         self._tokenizer.no_truncation()
 
     def _read_heads(self, meta: dict[str, Any]) -> None:
-        with np.load(self.folder / "heads.npz", allow_pickle=False) as stored:
+        with np.load(self.folder / _HEADS, allow_pickle=False) as stored:
             if spec := meta["heads"]["spam"]["parts"].get("short"):  # there is none while it is trained
                 self._of_short: Short = Short.of(spec, stored)
         self._short = int(meta["heads"]["spam"]["short_below"])
 
+    def _as_message(self, text: str, clues: Clues) -> bool:
+        """Whether a text is judged as a text message. Only for one that may be is what judges those read."""
+        if not _may_be_short(text, clues):
+            return False
+        self._messages.load()
+        return self._is_short(text)
+
     def _is_short(self, text: str) -> bool:
-        """A single line is judged as a text message; a mail has its subject above its text."""
-        return len(text) < self._short and "\n" not in text.strip()
+        return len(text) < self._short
 
     def _narrow(self) -> Any:
         """A session of one thread per call, for bulk: texts side by side beat threads inside one small text."""
@@ -256,6 +295,11 @@ class Encoder:
         """One text, never padded: dynamic int8 scales by the whole batch, so company would change the answer."""
         (vectors,) = session.run(["embedding"], {"input_ids": np.array([ids], dtype=np.int64)})
         return np.asarray(vectors[0], dtype=np.float32)
+
+
+def _may_be_short(text: str, clues: Clues) -> bool:
+    """A single line is judged as a text message where it is short; a mail has clues, or its subject above its text."""
+    return not clues and "\n" not in text.strip()
 
 
 def _digest(path: Path) -> str:

@@ -40,14 +40,14 @@ class TorchEncoder(Encoder):
     @property
     def device(self) -> str:
         """`cuda` or `cpu`."""
-        self.load()
+        self._network.load()
         return str(self._device)
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Unit vectors, shape `(len(texts), dimensions)`, float32. Texts of like length share a batch."""
         import torch
 
-        self.load()
+        self._network.load()
         encoded = self._ids(texts)
         out = np.zeros((len(encoded), self.dimensions), dtype=np.float32)
         for rows in buckets([len(ids) for ids in encoded]):
@@ -59,7 +59,7 @@ class TorchEncoder(Encoder):
                 mask[place, : len(encoded[row])] = 1
             with torch.inference_mode():
                 mask = mask.to(self._device)
-                hidden = self._network(input_ids=ids.to(self._device), attention_mask=mask).last_hidden_state
+                hidden = self._model(input_ids=ids.to(self._device), attention_mask=mask).last_hidden_state
                 weight = mask.unsqueeze(-1).to(hidden.dtype)
                 mean = (hidden * weight).sum(1) / weight.sum(1).clamp(min=1e-9)
                 out[rows] = torch.nn.functional.normalize(mean, dim=1).cpu().numpy()
@@ -77,8 +77,8 @@ class TorchEncoder(Encoder):
             ) from error
         self._device: Any = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         torch.set_num_threads(self._threads)
-        self._network: Any = AutoModel.from_pretrained(_weights(self._base), local_files_only=True)
-        self._network = self._network.to(self._device).eval()
+        self._model: Any = AutoModel.from_pretrained(_weights(self._base), local_files_only=True)
+        self._model = self._model.to(self._device).eval()
         self._tokenizer = Tokenizer.from_file(str(self.folder / "tokenizer.json"))
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()

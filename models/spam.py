@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ import numpy.typing as npt
 from assistant.errors import ModelUnavailable
 from models.clues import reasons
 from models.features import COLUMNS, hashed, tokens
+from models.parts import Part
 
 __all__ = [
     "FILES",
@@ -54,7 +54,8 @@ class Verdict:
 
     score: float
     stage: str
-    """`words` or `encoder`; `memory` where a person's correction of a mail like it decided."""
+    """`words` or `encoder`; `words alone` where the encoder would have been asked and is not there, `memory` where a person's
+    correction of a mail like it decided."""
     reasons: tuple[str, ...] = ()
     """Clues of the mail in words, for an agent."""
 
@@ -132,10 +133,14 @@ class Short:
             words, float(spec["words_bias"]), kernel, pairs["mix"], *(pairs[one] for one in ("alone", "between"))
         )
 
+    def by_words(self, lexical: float) -> float:
+        """The probability by the words' score alone, calibrated for itself."""
+        slope, intercept = self.alone
+        return float(1 / (1 + np.exp(-np.clip(slope * lexical + intercept, -30, 30))))
+
     def sure(self, lexical: float) -> float | None:
         """The probability by the words' score alone where that is enough, else None."""
-        slope, intercept = self.alone
-        p = float(1 / (1 + np.exp(-np.clip(slope * lexical + intercept, -30, 30))))
+        p = self.by_words(lexical)
         return p if p <= self.between[0] or p >= self.between[1] else None
 
     def scores(self, vectors: Floats, lexical: Sequence[float]) -> Floats:
@@ -174,15 +179,15 @@ class SpamJudge:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._lock = threading.Lock()
-        self._ready = False
+        self._part = Part(self._load, [folder / name for name in ("manifest.json", *FILES)])
 
     def load(self) -> None:
         """Read and check the files now instead of on first use."""
-        with self._lock:
-            if not self._ready:
-                self._load()
-                self._ready = True
+        self._part.load()
+
+    def fault(self) -> ModelUnavailable | None:
+        """Why no mail is judged; None where the judge is whole."""
+        return self._part.fault()
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -198,8 +203,10 @@ class SpamJudge:
         pairs = [(hashed(text), clue_columns(found)) for text, found in zip(texts, clues, strict=True)]
         return Read(np.stack([self._cheap(*pair) for pair in pairs]), clues)
 
-    def judge(self, read: Read, embed: Callable[[Sequence[int]], Floats]) -> list[Verdict]:
-        """One verdict a row. `embed` gives the vectors of rows that their words leave open."""
+    def judge(self, read: Read, embed: Callable[[Sequence[int]], Floats | None]) -> list[Verdict]:
+        """One verdict a row. `embed` gives the vectors of rows that their words leave open, or None where there is no encoder:
+        then the words' own probability stands, which is calibrated without it.
+        """
         cheap, clues = read.scores, read.clues
         if not len(cheap):
             return []
@@ -207,14 +214,14 @@ class SpamJudge:
         scores = self._mixed("words", cheap, known)
         low, high = (np.where(known, *ends) for ends in zip(*self._sure, strict=True))
         unsure = np.flatnonzero((scores > low) & (scores < high))
-        if len(unsure):
-            rows = unsure.tolist()
-            meaning = self._meaning.scores(embed(rows))
+        vectors = embed(unsure.tolist()) if len(unsure) else None
+        if vectors is not None:
+            meaning = self._meaning.scores(vectors)
             every = np.concatenate([cheap[unsure], meaning[:, None]], axis=1)
             scores[unsure] = self._mixed("encoder", every, known[unsure])
-        asked = set(unsure.tolist())
+        stages = dict.fromkeys(unsure.tolist(), "words alone" if vectors is None else "encoder")
         return [
-            Verdict(float(scores[row]), "encoder" if row in asked else "words", tuple(reasons(tuple(clues[row]))))
+            Verdict(float(scores[row]), stages.get(row, "words"), tuple(reasons(tuple(clues[row]))))
             for row in range(len(cheap))
         ]
 

@@ -29,7 +29,7 @@ from models.base import Classifier, Embedder, Generator
 from models.clues import clues
 from models.heads.language import Languages
 from pipelines.library import Library
-from pipelines.stages.classify import Classify, Explaining
+from pipelines.stages.classify import Classify, Explaining, told
 from pipelines.stages.decide import Decide
 from pipelines.stages.draft import Rephrase, warming_prompt
 from pipelines.stages.guard import Guard
@@ -217,11 +217,15 @@ class Triage:
         if classifier is None:
             return "", ""
         classifier.classify(["warm up"])
-        library = self.library()
-        if library is not None:
-            library.refresh()
         model: object = classifier
-        return classifier.name, model.spam_fault() if isinstance(model, Explaining) else ""
+        lacks = [told(model.faults())] if isinstance(model, Explaining) else []
+        try:
+            if (library := self.library()) is not None:
+                library.refresh()
+        except (ModelError, StorageError) as error:
+            # The heads are there all the same: what is missing is the search in the approved answers.
+            lacks.append(f"approved answers are not searched: {error.message}")
+        return classifier.name, "; ".join(one for one in lacks if one)
 
     def _warm_generator(self) -> tuple[str, str]:
         generator = self._parts.generator

@@ -14,7 +14,7 @@ from assistant.errors import ModelUnavailable
 from assistant.values import Label
 from models.base import Vectors
 from models.batching import Batches
-from models.bert import Encoder, SpamWords
+from models.bert import Encoder
 from models.clues import reasons
 from models.heads.intents import Intents, Lessons, Nearest
 from models.heads.language import Languages
@@ -81,11 +81,13 @@ class Labeller:
         self.memory = SpamMemory(taught_spam or _nothing)
         self.taught = HeadMemory(encoder, taught_heads or _no_corrections)
         self._batches = Batches(encoder.embed)
-        self._mixed: tuple[Mixed, ...] = ()
 
     @property
     def name(self) -> str:
-        return self.encoder.name
+        try:
+            return self.encoder.name
+        except ModelUnavailable:  # its manifest is lost: what labels are left are the judge's of mails
+            return str(self.encoder.judge.facts["name"])
 
     @property
     def dimensions(self) -> int:
@@ -96,20 +98,44 @@ class Labeller:
         return self.encoder.ready
 
     def load(self, heads: Collection[str] = HEADS) -> None:
-        """Read everything that some heads need now instead of on first use, side by side."""
+        """Read everything that some heads need now instead of on first use, side by side. What cannot be read is in `faults`."""
         one_thread()
         needed: dict[str, Callable[[], object]] = {
             "language": self.languages.load,
-            "spam": self.spam_fault,
-            "intent": self.intents.trained,
+            "spam": self.encoder.judge.fault,
+            "intent": self._train,
         }
-        with ThreadPoolExecutor(len(needed) + 1) as pool:
-            coming: list[Future[object]] = [pool.submit(self.encoder.load)]
+        with ThreadPoolExecutor(len(needed) + 2) as pool:
+            coming: list[Future[object]] = [pool.submit(self.encoder.network_fault)]
+            coming += [pool.submit(self.encoder.messages_fault)] if "spam" in heads else []
             coming += [pool.submit(work) for head, work in needed.items() if head in heads]
             for one in coming:
                 one.result()
         if not _WORDED.isdisjoint(heads):
             self.mixed()
+
+    def _train(self) -> None:
+        """Train the head of intents now, where there is what it needs."""
+        if not self.faults(("intent",)):
+            self.intents.trained()
+
+    def faults(self, heads: Collection[str] = HEADS) -> dict[str, ModelUnavailable]:
+        """Head -> why it says nothing, or (spam) not all that it should, with the way to mend it. Empty where all are whole."""
+        network = self.encoder.network_fault()
+        own = self.weights.faults() if not {"intent", *_WORDED}.isdisjoint(heads) else {}
+        found = {head: network or own.get(head) for head in HEADS if head in heads and head not in {"spam", "language"}}
+        if "spam" in heads:
+            found["spam"] = self._spam_lacks(network)
+        return {head: fault for head, fault in found.items() if fault is not None}
+
+    def _spam_lacks(self, network: ModelUnavailable | None) -> ModelUnavailable | None:
+        lacks = {
+            "no mail is judged": self.encoder.judge.fault(),
+            "no text message is judged": self.encoder.messages_fault(),
+            "what words leave open is judged by its words alone": network,
+        }
+        told = [f"{what}: {fault.message}" for what, fault in lacks.items() if fault is not None]
+        return ModelUnavailable("; ".join(told)) if told else None
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """As the encoder's, together with what other threads ask for at the same moment."""
@@ -120,34 +146,46 @@ class Labeller:
     ) -> list[list[Label]]:
         """Labels of every head for each text, best first within a head. A text too short to tell has no language.
 
-        `clues` are what mails show besides their words (`models.clues`), one set a text. Where the judge of spam is missing
-        (`spam_fault`) there are no labels of spam. `heads` asks for these alone: the others cost nothing then.
+        `clues` are what mails show besides their words (`models.clues`), one set a text. A head that cannot be read (`faults`)
+        gives no labels, and the others go on: without the network spam is told by words alone. Raises `ModelUnavailable` where
+        only the language is left. `heads` asks for these alone: the others cost nothing then.
         """
         if not texts:
             return []
         if not self.ready:
             self.load(heads)
+        network = self.encoder.network_fault()
+        if network is not None and self.encoder.judge.fault() is not None:
+            raise ModelUnavailable(network.message) from network
+        own = self.weights.faults()
+        given = list(clues) or [()] * len(texts)
+        judged = self._judged(texts, given) if "spam" in heads else []
         tongues: Sequence[Label | None] = [None] * len(texts)
         words: _Words | None = None
-        said: SpamWords | None = None
+        vectors: Vectors | None = None
         with ThreadPoolExecutor(1) as beside:  # the encoder works outside the interpreter, which reads words meanwhile
-            coming = beside.submit(self.embed, texts)
+            coming = beside.submit(self.embed, texts) if network is None else None
             if "language" in heads:
                 tongues = self.languages.label(texts)
-            if not _WORDED.isdisjoint(heads):
+            if not _WORDED.isdisjoint(heads) and coming is not None:
                 words = _Words.of(texts)
-            if "spam" in heads and not self.spam_fault():
-                said = self.encoder.spam_words(texts, clues)
-            vectors = coming.result()
+            said = self.encoder.spam_words([texts[row] for row in judged], [given[row] for row in judged])
+            if coming is not None:
+                vectors = coming.result()
+        found: list[list[Label]] = [[] for _ in texts]
+        shown = [texts[row] for row in judged]
+        seen = vectors[judged] if vectors is not None else None
+        verdicts = self.encoder.spam(shown, [given[row] for row in judged], vectors=seen, words=said)
+        for row, labels in zip(judged, self._spam(verdicts, shown), strict=True):
+            found[row] += labels
+        if vectors is not None and "intent" in heads and "intent" not in own:
+            found = [[*mine, *more] for mine, more in zip(found, self.intents.label(vectors), strict=True)]
         nothing: list[list[Label]] = [[] for _ in texts]
-        intents = self.intents.label(vectors) if "intent" in heads else nothing
-        spam = self._spam_or_none(texts, clues, vectors, said) if "spam" in heads else nothing
-        further = self._further(vectors, words) if words is not None else nothing
-        recalled = self.taught.recall(texts, vectors)
+        further = self._further(vectors, words) if words is not None and vectors is not None else nothing
+        recalled = self.taught.recall(texts, vectors) if vectors is not None else [{} for _ in texts]
         return [
             [
-                *spam[row],
-                *intents[row],
+                *found[row],
                 *_corrected(
                     [*further[row], *[tongue for tongue in (tongues[row],) if tongue is not None]], recalled[row]
                 ),
@@ -155,17 +193,25 @@ class Labeller:
             for row in range(len(texts))
         ]
 
-    def spam_fault(self) -> str:
-        """Why no mail is judged, with the way to mend it; nothing where the judge is whole. Text messages need no judge."""
-        try:
-            self.encoder.judge.load()
-        except ModelUnavailable as error:
-            return error.message
-        return ""
+    def _judged(self, texts: Sequence[str], clues: Sequence[Clues]) -> list[int]:
+        """The rows that get a verdict on spam."""
+        return [row for row in range(len(texts)) if self.encoder.spam_fault(texts[row], clues[row]) is None]
+
+    def spam_fault(self, text: str, clues: Clues = ()) -> str:
+        """Why there is no verdict on a text, with the way to mend it; nothing where there is one, be it by words alone."""
+        fault = self.encoder.spam_fault(text, clues)
+        return fault.message if fault is not None else ""
 
     def spam_only(self, texts: Sequence[str], clues: Sequence[Clues] = ()) -> list[list[Label]]:
-        """The spam labels alone: the encoder runs only where words leave a text open."""
-        return self._spam(self.encoder.spam(texts, clues), texts)
+        """The spam labels alone: the encoder runs only where words leave a text open. None where there is no verdict (`spam_fault`)."""
+        given = list(clues) or [()] * len(texts)
+        judged = self._judged(texts, given)
+        shown = [texts[row] for row in judged]
+        found: list[list[Label]] = [[] for _ in texts]
+        verdicts = self.encoder.spam(shown, [given[row] for row in judged])
+        for row, labels in zip(judged, self._spam(verdicts, shown), strict=True):
+            found[row] = labels
+        return found
 
     def spam_because(self, text: str, clues: Clues = ()) -> dict[str, Any]:
         """Why a text is held for spam or not: the stage that decided, words with their weights, reasons, a correction."""
@@ -178,16 +224,6 @@ class Labeller:
             "like": f"{like.text[:120]} ({like.similarity:.2f})" if like is not None else "",
         }
 
-    def _spam_or_none(
-        self, texts: Sequence[str], clues: Sequence[Clues], vectors: Vectors, words: SpamWords | None
-    ) -> list[list[Label]]:
-        try:
-            return self._spam(self.encoder.spam(texts, clues, vectors=vectors, words=words), texts)
-        except ModelUnavailable:
-            if not self.spam_fault():
-                raise
-            return [[] for _ in texts]
-
     def _spam(self, verdicts: Sequence[Verdict], texts: Sequence[str]) -> list[list[Label]]:
         found = []
         for verdict, like in zip(verdicts, self.memory.like(texts), strict=True):
@@ -198,19 +234,20 @@ class Labeller:
     def _further(self, vectors: Vectors, words: _Words) -> list[list[Label]]:
         """Kind of reply, urgency and sentiment of whole texts; opt-out of the sentence that asks for it most."""
         found: list[list[Label]] = [[] for _ in words.columns]
+        asking = None
         for head in self.mixed():
             if head.name == "optout":
+                asking = head
                 continue
             for row, table in enumerate(head.probabilities(words.columns, vectors)):
                 best = np.argsort(-table, kind="stable")[:3]
                 found[row] += [Label(f"{head.name}:{head.labels[i]}", float(table[i])) for i in best]
-        for row, score in enumerate(self._optouts(vectors, words)):
+        for row, score in enumerate(self._optouts(asking, vectors, words) if asking is not None else ()):
             pair = (Label("optout:yes", score), Label("optout:no", 1 - score))
             found[row] += sorted(pair, key=lambda label: -label.score)
         return found
 
-    def _optouts(self, vectors: Vectors, words: _Words) -> list[float]:
-        head = next(one for one in self.mixed() if one.name == "optout")
+    def _optouts(self, head: Mixed, vectors: Vectors, words: _Words) -> list[float]:
         yes = head.labels.index("yes")
         alone = head.probabilities(words.columns, vectors)[:, yes]
         scores = [float(p) if single else 0.0 for p, single in zip(alone, words.single, strict=True)]
@@ -223,9 +260,7 @@ class Labeller:
         return scores
 
     def mixed(self) -> tuple[Mixed, ...]:
-        if not self._mixed:
-            self._mixed = self.weights.mixed()
-        return self._mixed
+        return self.weights.mixed()
 
     def nearest(self, text: str, intent: str) -> Nearest | None:
         """The example of an intent that is most like a text: the reason that an agent is shown."""
@@ -234,13 +269,14 @@ class Labeller:
     def because(self, text: str, *, intent: str, spam: bool) -> list[str]:
         """Why these labels, for an agent: the most alike example of the intent, the words that weighed most for spam."""
         said = []
-        alike = self.nearest(text, intent) if intent else None
+        seeing = self.encoder.network_fault() is None
+        alike = self.nearest(text, intent) if intent and seeing else None
         if alike is not None:
             said.append(f"like “{alike.text[:120]}” ({alike.similarity:.2f})")
-        weighed = self.evidence(text) if spam else []
+        weighed = self.evidence(text) if spam and not self.spam_fault(text) else []
         if words := [word for word, weight in weighed if weight > 0 and not word.startswith("#")]:
             said.append("words: " + ", ".join(words))
-        (recalled,) = self.taught.recall([text], self.embed([text]))
+        (recalled,) = self.taught.recall([text], self.embed([text])) if seeing else ({},)
         said += [
             f"{head} {one.label} as an agent said of “{one.text[:120]}”"
             for head, one in recalled.items()

@@ -6,11 +6,11 @@ A label is claimed from its threshold on; below it the head abstains, and the ag
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
-from assistant.errors import ModelUnavailable
+from assistant.errors import ModelError, ModelUnavailable
 from assistant.services.autopilot import Facts, decide, spam_verdict
 from assistant.services.rules import Rules
 from assistant.telemetry import METRICS
@@ -19,11 +19,13 @@ from models.base import OTHER, OUTSIDE, Classifier
 from models.clues import clues as clues_of
 from pipelines.stages.run import noted
 
-__all__ = ["OPT_OUT_SURE", "OPT_OUT_UNSURE", "Classify", "merged", "readable", "windows"]
+__all__ = ["OPT_OUT_SURE", "OPT_OUT_UNSURE", "Classify", "merged", "readable", "told", "windows"]
 
 WINDOW = 1200
 """Characters: about what the encoder reads at once."""
 MOST_WINDOWS = 3
+ALONE = "words alone"
+"""Stage of a verdict on spam that the encoder would have been asked for, had it been there."""
 OPT_OUT_SURE, OPT_OUT_UNSURE = 0.9, 0.12
 """From the first on an opt-out is recorded and nothing is sent any more; between them a person is asked."""
 FURTHER = 0.6
@@ -41,7 +43,8 @@ class Explaining(Protocol):
 
     def classify(self, texts: Sequence[str], clues: Sequence[Sequence[str]]) -> list[list[Label]]: ...
     def spam_only(self, texts: Sequence[str], clues: Sequence[Sequence[str]]) -> list[list[Label]]: ...
-    def spam_fault(self) -> str: ...
+    def faults(self) -> Mapping[str, ModelError]: ...
+    def spam_fault(self, text: str, clues: Sequence[str]) -> str: ...
     def spam_because(self, text: str, clues: Sequence[str]) -> dict[str, Any]: ...
     def because(self, text: str, *, intent: str, spam: bool) -> list[str]: ...
 
@@ -78,7 +81,8 @@ class Classify:
         decided = turn.decision is not None
         known = any(earlier.direction == "outbound" for earlier in turn.history)
         spam = next((label.score for label in labels if label.name == "spam:spam"), None)
-        fault = model.spam_fault() if spam is None and isinstance(model, Explaining) else ""
+        faults = model.faults() if isinstance(model, Explaining) else {}
+        fault = model.spam_fault(whole, clues) if spam is None and isinstance(model, Explaining) else ""
         threshold = rules.threshold("spam", "spam", default=self.spam_threshold)
         band = min(self.uncertain_band, threshold)
         verdict = spam_verdict(
@@ -101,9 +105,13 @@ class Classify:
             "opt_out": wants_out,
             "because": self._because(shown[0], intent, verdict),
         }
+        silent = {head: error for head, error in faults.items() if head != "spam"}
+        lacking = told(silent)
         if isinstance(model, Explaining) and not fault:
             why = model.spam_because(whole, clues)
             detail["spam_because"] = why | {"band": [band, threshold]}
+            if why["stage"] == ALONE and "spam" in faults:
+                lacking = told(faults)
             METRICS.spam_stages.labels(stage=why["stage"]).inc()
             outcome = "abstained" if verdict == "uncertain" else "claimed"
             METRICS.labels.labels(head="spam", outcome=outcome).inc()
@@ -116,8 +124,14 @@ class Classify:
             decision = decide(Facts(spam=verdict, spam_score=spam))
             turn = replace(turn, decision=decision)
             return noted(turn, self.name, "stop", decision.reason, score=spam, **detail)
+        if lacking:
+            detail["faults"] = {head: error.message for head, error in faults.items()}
+            claimed = f"{claimed}; {lacking}"
         if decided:
-            return noted(turn, self.name, "ok", claimed, score=spam, **detail)
+            if fault:
+                lacking = f"spam was not judged: {fault}"
+                claimed = f"{claimed}; {lacking}"
+            return noted(turn, self.name, "failed" if lacking else "ok", claimed, score=spam, **detail)
         if fault:
             # The other heads have spoken. A person sees that this one has not, and how to mend it; nothing is sent unseen.
             words = f"{_RECORDED}; " if wants_out == "recorded" else ""
@@ -128,10 +142,13 @@ class Classify:
         elif wants_out:
             words = _RECORDED if wants_out == "recorded" else _PLEASE_LOOK
             decision = decide(Facts(person_needed=words))
+        elif "optout" in silent:  # nothing is sent unseen to who may have asked not to be written to
+            decision = decide(Facts(person_needed=f"nobody looked for an opt-out: {silent['optout'].message}"))
         else:
-            return noted(turn, self.name, "ok", claimed, score=spam, **detail)
-        outcome = "stop" if decision.kind == DecisionKind.STOP else "handoff"
-        return noted(replace(turn, decision=decision), self.name, outcome, decision.reason, score=spam, **detail)
+            return noted(turn, self.name, "failed" if lacking else "ok", claimed, score=spam, **detail)
+        outcome = "stop" if decision.kind == DecisionKind.STOP else "failed" if lacking else "handoff"
+        reason = f"{decision.reason}; {lacking}" if lacking else decision.reason
+        return noted(replace(turn, decision=decision), self.name, outcome, reason, score=spam, **detail)
 
     def _labels(self, shown: list[str], whole: str, clues: tuple[str, ...]) -> tuple[Label, ...]:
         """The heads read window by window; spam is judged once, on all of the text, as `notifyr classify` does."""
@@ -171,6 +188,14 @@ class Classify:
         if not isinstance(model, Explaining):
             return []
         return model.because(text, intent=intent, spam=verdict in ("spam", "uncertain"))
+
+
+def told(faults: Mapping[str, ModelError]) -> str:
+    """What is missing, in a sentence: heads that lack the same are named together, each with the way to mend it."""
+    heads: dict[str, list[str]] = {}
+    for head, error in faults.items():
+        heads.setdefault(error.message, []).append(head.replace("_", " "))
+    return "; ".join(f"{', '.join(names)}: {message}" for message, names in heads.items())
 
 
 def _rule(turn: Turn) -> str:

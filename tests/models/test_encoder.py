@@ -219,7 +219,7 @@ def test_a_pickle_among_the_heads_is_never_read(folder: Path) -> None:
     pickled = np.array([{"a": 1}], dtype=object)
     np.savez(folder / "heads.npz", **{f"spam.short.{name}": pickled for name in ("words", "support", "duals")})
     reseal(folder)
-    with pytest.raises(ModelUnavailable, match="no encoder of ours .*Object arrays cannot be loaded"):
+    with pytest.raises(ModelUnavailable, match=r"no encoder of ours .*Object arrays cannot be loaded"):
         Encoder(folder).load()
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import shutil
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -193,13 +195,103 @@ def test_weights_that_are_damaged_or_of_another_encoder_are_refused_with_the_fix
         Weights(Path(copied)).shipped()
 
 
-def test_two_heads_with_one_name_are_refused(copied: Path) -> None:
+def spoilt(copied: Path, **changes: object) -> Weights:
+    """The weights with other arrays in their file, whose own checksum holds as after a careless rebuild."""
+    with np.load(copied / "labels" / "labels.npz") as stored:
+        arrays = {name: stored[name] for name in stored.files}
+    np.savez_compressed(copied / "labels" / "labels.npz", **arrays | changes)
+    manifest = json.loads((copied / "labels" / "manifest.json").read_text(encoding="utf-8"))
+    manifest["sha256"] = hashlib.sha256((copied / "labels" / "labels.npz").read_bytes()).hexdigest()
+    (copied / "labels" / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    return Weights(copied)
+
+
+def heads_of(weights: Weights) -> set[str]:
+    return {head.name for head in weights.mixed()}
+
+
+def test_two_heads_with_one_name_take_that_name_and_no_other(copied: Path) -> None:
     manifest = copied / "labels" / "manifest.json"
     text = manifest.read_text(encoding="utf-8")
-    assert text.count('"urgency": {') == 1
-    manifest.write_text(text.replace('"urgency": {', '"sentiment": {'), encoding="utf-8")
-    with pytest.raises(ModelUnavailable, match=r"sentiment is there twice.*notifyr train"):
-        Weights(copied).mixed()
+    heads, _, rest = text.partition('"intent": {')
+    assert heads.count('"urgency": {') == 1
+    manifest.write_text(heads.replace('"urgency": {', '"sentiment": {') + '"intent": {' + rest, encoding="utf-8")
+    weights = Weights(copied)
+    assert heads_of(weights) == {"optout", "reply_intent"} and len(weights.shipped().labels) > 300
+    faults = weights.faults()
+    assert set(faults) == {"sentiment", "urgency"}
+    assert "sentiment is there twice" in str(faults["sentiment"]) and "notifyr train" in str(faults["sentiment"])
+    assert "does not name it" in str(faults["urgency"])
+
+
+def test_a_wrong_checksum_of_one_head_takes_only_that_one(copied: Path) -> None:
+    manifest = json.loads((copied / "labels" / "manifest.json").read_text(encoding="utf-8"))
+    manifest["sums"]["urgency"] = "0" * 64
+    (copied / "labels" / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    weights = Weights(copied)
+    assert heads_of(weights) == {"optout", "reply_intent", "sentiment"}
+    assert isinstance(weights.faults()["urgency"], ModelUnavailable)
+    assert "truncated or altered" in str(weights.faults()["urgency"])
+
+
+def test_damage_inside_the_file_takes_only_the_head_that_it_hit(copied: Path) -> None:
+    path = copied / "labels" / "labels.npz"
+    with zipfile.ZipFile(path) as packed:
+        places = {one.filename: (one.header_offset, one.compress_size) for one in packed.infolist()}
+    start, size = places["sentiment.wording.npy"]
+    content = bytearray(path.read_bytes())
+    for place in range(start + 200, start + size // 2, 97):
+        content[place] ^= 0xFF
+    path.write_bytes(content)
+    weights = Weights(copied)
+    assert set(weights.faults()) == {"sentiment"} and heads_of(weights) == {"optout", "reply_intent", "urgency"}
+    assert len(weights.shipped().labels) > 300
+
+
+@pytest.mark.parametrize(
+    ("changes", "head", "said"),
+    [
+        ({"urgency.bias": np.zeros(2, np.float32)}, "urgency", "truncated or altered"),
+        ({"optout.meaning": np.full((384, 2), np.nan, np.float16)}, "optout", "truncated or altered"),
+        ({"intent.truth": np.full(3, 99, np.int16)}, "intent", "truncated or altered"),
+    ],
+)
+def test_other_arrays_under_the_name_of_a_head_are_refused(
+    copied: Path, changes: dict[str, object], head: str, said: str
+) -> None:
+    assert {name: said in str(error) for name, error in spoilt(copied, **changes).faults().items()} == {head: True}
+
+
+@pytest.mark.parametrize(
+    ("changes", "head", "said"),
+    [
+        ({"urgency.bias": np.zeros(2, np.float32)}, "urgency", "its bias has the shape (2,) instead of (3,)"),
+        ({"optout.meaning": np.full((384, 2), np.nan, np.float16)}, "optout", "no numbers"),
+        ({"intent.truth": np.full(3, 99, np.int16)}, "intent", "do not fit each other"),
+    ],
+)
+def test_heads_without_checksums_of_their_own_must_fit_their_encoder(
+    copied: Path, changes: dict[str, object], head: str, said: str
+) -> None:
+    """As folders of earlier releases are."""
+    spoilt(copied, **changes)
+    manifest = json.loads((copied / "labels" / "manifest.json").read_text(encoding="utf-8"))
+    del manifest["sums"]
+    (copied / "labels" / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    assert {name: said in str(error) for name, error in Weights(copied).faults().items()} == {head: True}
+
+
+def test_a_head_that_was_good_stays_when_its_file_gets_worse_and_a_restored_one_comes_back(copied: Path) -> None:
+    path, good = copied / "labels" / "manifest.json", (copied / "labels" / "manifest.json").read_bytes()
+    manifest = json.loads(good)
+    del manifest["heads"]["urgency"]
+    path.write_text(json.dumps(manifest))
+    weights = Weights(copied)
+    assert heads_of(weights) == {"optout", "reply_intent", "sentiment"}
+    path.write_text("{")
+    assert heads_of(weights) == {"optout", "reply_intent", "sentiment"} and set(weights.faults()) == {"urgency"}
+    path.write_bytes(good)
+    assert weights.faults() == {} and len(weights.mixed()) == 4
 
 
 def test_the_short_word_list_asks_for_the_same_sentences_as_the_whole_one() -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
+from api.commands.demo import answers
 from api.main import create_app
 from assistant.db.messages import Message, Thread
-from assistant.services import contacts, corrections, intents, rules
+from assistant.services import contacts, corrections, intents, knowledge, rules
 from assistant.settings import ROOT, Settings
 from assistant.states import TriageState
 from pipelines.container import Container, build
@@ -177,3 +180,76 @@ def test_a_missing_judge_of_spam_makes_the_installation_degraded_with_the_way_to
     assert said.status_code == 200 and said.json()["status"] == "degraded"
     encoder = said.json()["models"]["encoder"]
     assert encoder["state"] == "partial" and "notifyr train" in encoder["reason"]
+
+
+def step_of(message: Message) -> dict[str, Any]:
+    return next(step for step in message.trace if step["stage"] == "classify")
+
+
+@pytest.mark.parametrize("harm", ["missing", "truncated"])
+def test_without_the_network_spam_is_told_by_words_and_a_person_is_told_how_to_mend_the_rest(
+    make_settings: Callable[..., Settings], sqlite_url: str, tmp_path: Path, harm: str
+) -> None:
+    folder = Path(shutil.copytree(ROOT / "deploy/weights/encoder", tmp_path / "encoder"))
+    network = folder / "model.onnx"
+    content = network.read_bytes()
+    network.unlink() if harm == "missing" else network.write_bytes(content[:5000])
+    wired = build(make_settings(database_url=sqlite_url, encoder=f"onnx:{folder}", generator="off"))
+    thread, asked, _ = triaged(wired, "I want my money back, please refund my order. Please answer today.")
+    spam, held, _ = triaged(
+        wired,
+        "Make money fast! Earn $5000 a week from home, click here to order now, 100% risk free, no obligation. " * 4,
+        address="x1@cash.example",
+    )
+    network.write_bytes(content)
+    wired.triage.triage(asked.id)
+    with wired.database.reading() as session:
+        mended = session.get_one(Message, asked.id)
+    wired.close()
+    step = step_of(asked)
+    assert {str(one["name"]).partition(":")[0] for one in asked.labels} == {"spam", "language"}
+    assert step["outcome"] == "failed" and "nobody looked for an opt-out" in step["reason"]
+    assert "model.onnx" in step["reason"] and "notifyr train" in step["reason"]
+    assert set(step["detail"]["faults"]) == {"spam", "intent", "reply_intent", "urgency", "sentiment", "optout"}
+    assert asked.triage == TriageState.PARTIAL and thread.needs_review and thread.intent == ""
+    assert spam.state == "spam" and step_of(held)["detail"]["spam_because"]["stage"].startswith("words")
+    assert mended.triage == TriageState.DONE and step_of(mended)["detail"]["claims"]["intent"] == "refund"
+
+
+def test_one_damaged_head_costs_its_own_label_and_is_said_in_the_trace_and_by_readyz(
+    make_settings: Callable[..., Settings], sqlite_url: str, valkey_url: str, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(ROOT / "deploy/weights/encoder", tmp_path / "encoder"))
+    manifest = json.loads((folder / "labels" / "manifest.json").read_text(encoding="utf-8"))
+    manifest["sums"]["urgency"] = "0" * 64
+    (folder / "labels" / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    settings = make_settings(database_url=sqlite_url, redis_url=valkey_url, encoder=f"onnx:{folder}", generator="off")
+    wired = build(settings)
+    wired.triage.warm(("inbound",))
+    thread, message, _ = triaged(wired, "I want my money back, please refund my order. Please answer today.")
+    with serve(create_app(wired)) as url:
+        said = httpx.get(f"{url}/readyz", trust_env=False).json()
+    wired.close()
+    step = step_of(message)
+    assert (thread.intent, thread.urgency) == ("refund", "")
+    assert list(step["detail"]["faults"]) == ["urgency"]
+    assert "urgency: the head urgency in labels/ cannot be used" in step["reason"] and "notifyr train" in step["reason"]
+    assert message.triage == TriageState.PARTIAL
+    assert said["status"] == "degraded" and said["models"]["encoder"]["state"] == "partial"
+    assert "the head urgency" in said["models"]["encoder"]["reason"]
+
+
+def test_a_damaged_network_is_said_by_readyz_and_its_labels_by_words_go_on(
+    make_settings: Callable[..., Settings], sqlite_url: str, valkey_url: str, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(ROOT / "deploy/weights/encoder", tmp_path / "encoder"))
+    (folder / "model.onnx").unlink()
+    settings = make_settings(database_url=sqlite_url, redis_url=valkey_url, encoder=f"onnx:{folder}", generator="off")
+    wired = build(settings)
+    with wired.database.transaction() as session:
+        knowledge.seed(session, answers())
+    wired.triage.warm(("inbound",))
+    encoder = wired.bus.models()["encoder"]
+    wired.close()
+    assert encoder["state"] == "partial"
+    assert "by its words alone" in encoder["reason"] and "approved answers are not searched" in encoder["reason"]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import email
 import re
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Sequence
 from email.policy import default
 from pathlib import Path
 
@@ -13,8 +14,11 @@ import pytest
 from api.commands.demo import answers, mails
 from assistant.backends.vectors import Vectors
 from assistant.db.session import Database
+from assistant.errors import ModelUnavailable
 from assistant.services import knowledge
 from assistant.settings import ROOT, Settings
+from models.base import Vectors as Matrix
+from models.bert import Encoder
 from models.catalog import load_embedder
 from pipelines.library import Library
 from pipelines.stages.retrieve import query_of
@@ -86,3 +90,39 @@ def test_a_damaged_index_is_made_anew_within_the_search(library: Library) -> Non
     library.search("parcel", limit=3, floor=0)
     library.vectors._damaged = True
     assert library.search(asked("password"), limit=3, floor=FLOOR)[0].source == "Reset the password"
+
+
+class Counting(Encoder):
+    embedded = 0
+
+    def embed(self, texts: Sequence[str]) -> Matrix:
+        self.embedded += len(texts)
+        return super().embed(texts)
+
+
+def test_a_refresh_with_a_damaged_encoder_leaves_the_index_of_the_good_one(
+    sqlite_database: Database, tmp_path: Path
+) -> None:
+    """An index is made anew where it is damaged; where the model is, there is nothing to make it from."""
+    folder = Path(shutil.copytree(ROOT / "deploy/weights/encoder", tmp_path / "encoder"))
+    with sqlite_database.transaction() as session:
+        knowledge.seed(session, answers())
+    good = Library(sqlite_database, Vectors(tmp_path / "vectors"), Encoder(folder))
+    before = good.search(asked("password"), limit=3, floor=FLOOR)
+    network = (folder / "model.onnx").read_bytes()
+    (folder / "model.onnx").write_bytes(network[:1000])
+    with sqlite_database.transaction() as session:
+        knowledge.add(session, title="Gift cards", text="A gift card is valid for three years.")
+    assert good.search(asked("password"), limit=3, floor=FLOOR) == before, "what is in memory is not read again"
+    good.vectors.close()
+    damaged = Library(sqlite_database, Vectors(tmp_path / "vectors"), Encoder(folder))
+    for work in (damaged.refresh, lambda: damaged.search("parcel", limit=3, floor=FLOOR)):
+        with pytest.raises(ModelUnavailable, match=r"model\.onnx"):
+            work()
+    damaged.vectors.close()
+    (folder / "model.onnx").write_bytes(network)
+    counting = Counting(folder)
+    mended = Library(sqlite_database, Vectors(tmp_path / "vectors"), counting)
+    assert mended.search(asked("password"), limit=3, floor=FLOOR) == before
+    assert counting.embedded <= 4, "but the question and the text that tries the index nothing was embedded again"
+    mended.vectors.close()
