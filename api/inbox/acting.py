@@ -57,8 +57,8 @@ async def act_on(
             with page.container.database.transaction() as session:
                 did = do(session)
         except NotifyrError as error:
-            if error.status >= 500 and not page.read_only:
-                raise
+            if (error.status >= 500 and not page.read_only) or page.request.headers.get("accept") == "application/json":
+                raise  # a script that catches up with acts wants the reason, not the page
             return show(page, thread_id=thread_id, problem=error, compose=compose, **query)
         path = f"/inbox/{after}" if after else "/inbox"
         return go(f"{path}?{urlencode(query | did)}")

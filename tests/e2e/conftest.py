@@ -114,6 +114,8 @@ def world(container: Container) -> Iterator[World]:
         made = World(container, create_app(container), url)
         made.fill()
         yield made
+        for client in made.clients:
+            client.close()
 
 
 @pytest.fixture

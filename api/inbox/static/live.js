@@ -4,6 +4,7 @@ import { rows } from "./list.js";
 import { notify, notifying } from "./notify.js";
 import { acted, catchUp, found, lose, lostAt } from "./offline.js";
 import { held, pill, refresh, typed } from "./order.js";
+import { connected, signedOut } from "./toasts.js";
 
 let socket, last = app()?.dataset.place || (sessionStorage.getItem("last") ?? ""), tries = 0, stopped = 0, card;
 function heard(frame) {
@@ -24,7 +25,7 @@ function heard(frame) {
 function connect() {
   if (!meta("csrf") || document.hidden && stopped) return;
   socket = new WebSocket(`${location.origin.replace("http", "ws")}/live?after=${last}`);
-  socket.onopen = () => { found(); tries = 0; told = ""; $("#offline").hidden = true; present(state()); catchUp(); };
+  socket.onopen = () => { found(); tries = 0; told = ""; connected(); present(state()); catchUp(); };
   socket.onmessage = (event) => [JSON.parse(event.data)].flat().forEach(heard); // many at once come as a list
   socket.onclose = (event) => {
     if (event.code === 1008) return signedOut();
@@ -56,14 +57,6 @@ document.addEventListener("visibilitychange", () => {
   if (document.hidden && !notifying()) hiddenTimer = setTimeout(() => { stopped = 1; socket?.close(); }, 300000);
   else if (stopped) { stopped = 0; tries = 0; connect(); }
 });
-function signedOut() {
-  const box = $("#offline");
-  const link = document.createElement("a");
-  link.href = `/sign-in?next=${encodeURIComponent(location.pathname + location.search)}`;
-  link.textContent = "Sign in again";
-  box.replaceChildren("You are signed out. What you typed is kept. ", link);
-  box.hidden = false;
-}
 export function typing() {
   inputAt = Date.now();
   present("typing");

@@ -1,6 +1,7 @@
 // Acts of the agent and pages that are read again, one after the other: the older page never paints over the newer one.
 import { $, $$, thread } from "./dom.js";
 import { rows } from "./list.js";
+import { carry, signedOut } from "./toasts.js";
 
 let busy = 0, posting = 0, userActs = 0, pending = 0, whole = false;
 export const held = new Set(); // threads that changed and wait behind the pill: rows never move under a pointer
@@ -44,8 +45,14 @@ document.addEventListener("htmx:finally:request", (event) => {
 document.addEventListener("htmx:before:swap", (event) => {
   if (!ours(event)) return;
   if (event.detail.ctx.response?.status >= 400) return event.preventDefault();
+  const page = new DOMParser().parseFromString(event.detail.ctx.text ?? "", "text/html");
+  if (!$("#app", page)) { // never in the place of what is read and typed here
+    event.preventDefault();
+    if ($("input[type=password]", page)) signedOut();
+    return;
+  }
   if (event.detail.ctx.acts !== userActs) { event.preventDefault(); return refresh(); }
-  for (const { fragment } of event.detail.tasks) keepWords(fragment);
+  for (const { fragment } of event.detail.tasks) { keepWords(fragment); carry(fragment, true); }
   if (whole) held.clear();
   else hold(event.detail.tasks.map((task) => task.fragment?.querySelector?.("#rows")).find(Boolean));
   whole = false;
@@ -55,9 +62,13 @@ document.addEventListener("htmx:before:swap", (event) => {
   const { target, text, response } = event.detail.ctx;
   if (ours(event) || target?.id !== "app") return;
   const page = new DOMParser().parseFromString(text ?? "", "text/html");
-  if ($("#app", page)) return;
+  if ($("#app", page)) return event.detail.tasks.forEach((task) => carry(task.fragment, false));
   event.preventDefault();
-  if (!$("main.box", page) || $("input[type=password]", page)) return location.assign(response?.raw?.url ?? "/sign-in");
+  if (!$("main.box", page) || $("input[type=password]", page)) {
+    const url = new URL(response?.raw?.url ?? "/sign-in", location);
+    if (url.pathname === "/sign-in" && !url.searchParams.has("next")) url.searchParams.set("next", location.pathname + location.search);
+    return location.assign(url);
+  }
   const note = document.createElement("div");
   note.className = "notice notice-bad refused";
   note.setAttribute("role", "alert");
