@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,14 +16,21 @@ import typer
 from api import console
 from api.commands.common import PARTLY, Json, existing, ready, writable
 
-__all__ = ["Item", "items_in", "register"]
+__all__ = ["Item", "count_items", "items_in", "register"]
 
 _BATCH = 256
 """Texts worked on together; so many more are read meanwhile."""
+_TOGETHER = 8_000_000
+"""Characters after which a batch is full, however few texts it has: two of them are in memory."""
 _LONGEST = 10_000_000
+_LINE = 60_000_000
+"""Characters of one line of JSON: a text of the longest with every character written as \\uXXXX."""
+_HALF = re.compile("[\ud800-\udfff]")
+"""Half of a character: JSON and file names may hold one, no text that is written can."""
 HEADS = ("spam", "intent", "reply_intent", "urgency", "sentiment", "language", "optout")
 _OF = {"spam": "spam", "optout": "yes"}
 """Heads whose score is that of one label, whichever is the better one."""
+_NONE = "other"
 
 
 def register(app: typer.Typer) -> None:
@@ -49,9 +57,10 @@ def classify(
 ) -> None:
     """Label mails and texts, one JSON line each: {"id", "file", "labels": {"spam": {"label", "score"}}, "error"}.
 
-    A score is a calibrated probability; for spam it is that of being spam, for optout that of `yes`, whatever the label.
-    A text whose language cannot be told has the label `unknown`. JSONL and CSV have the
-    columns `text`, and if there are any `subject` and `id`. A line that cannot be read gets an `error`; the rest goes on.
+    A score is a calibrated probability; for spam it is that of being spam, for optout that of `yes`, whatever the label. The intent
+    is `other` where none reaches NOTIFYR_INTENT_THRESHOLD, with the probability of being none of them. A text whose language cannot
+    be told has the label `unknown`. JSONL and CSV have the columns `text`, and if there are any `subject` and `id`. What cannot
+    be read gets a line with an `error`; the rest goes on. A file is written whole or not at all. No server is needed.
 
     Example: notifyr classify mails/ --labels spam,intent --output labels.jsonl
     """
@@ -75,24 +84,46 @@ def classify(
         raise ModelUnavailable("NOTIFYR_ENCODER is off: there is nothing to classify with; unset it")
     alone = heads == ["spam"]  # needs the encoder only where words leave a text open
     classify_batch = labeller.spam_only if alone else functools.partial(labeller.classify, heads=heads)
-    labeller.encoder.load()
-    if "spam" in heads:
-        labeller.encoder.judge.load()  # a lost judge is said once, with the way to mend it, and not per mail
+    lacking = _lacking(labeller, heads)
     done = failed = 0
     with contextlib.ExitStack() as files, console.progress(quiet=as_json) as progress:
-        sink: IO[str] = files.enter_context(output.open("w", encoding="utf-8")) if output else sys.stdout
-        bar = progress.add_task("classifying", total=None)
-        for batch in _ahead(_batches(items_in(paths))):
-            for line in _labelled(classify_batch, batch, heads, settings.intent_threshold):
-                failed += "error" in line
-                done += 1
-                _write(sink, line)
-            progress.advance(bar, len(batch))
+        sink: IO[str] = files.enter_context(_replaced(output)) if output else sys.stdout
+        bar = progress.add_task("classifying", total=None if progress.disable else count_items(paths))
+        try:
+            for batch in _ahead(_batches(items_in(paths))):
+                for line in _labelled(labeller, classify_batch, batch, heads, settings.intent_threshold):
+                    failed += "error" in line
+                    done += 1
+                    _write(sink, line)
+                progress.advance(bar, len(batch))
+        except KeyboardInterrupt:
+            if output:
+                console.error(f"stopped after {done}: {output} is as it was before, begin again")
+            raise
     if output:
         words = f"{done} labelled" + (f", {failed} with errors" if failed else "") + f": {output}"
-        console.emit({"done": done, "failed": failed, "output": str(output)}, [words], as_json=as_json)
-    if failed:
-        raise typer.Exit(PARTLY if failed < done else 1)
+        facts = {"done": done, "failed": failed, "output": str(output)} | ({"lacking": lacking} if lacking else {})
+        console.emit(facts, [words], as_json=as_json)
+    if failed or lacking:
+        raise typer.Exit(PARTLY if failed < done or not done else 1)
+
+
+def _lacking(labeller: Any, heads: list[str]) -> str:
+    """What is missing of the model though every head that is asked for says something. Raises where one says nothing."""
+    from assistant.errors import ModelUnavailable
+    from pipelines.stages.classify import told
+
+    labeller.load(heads)
+    faults = labeller.faults(heads)
+    judge = labeller.encoder.judge.fault() if "spam" in heads else None
+    silent = {head: error for head, error in faults.items() if head != "spam"} | ({"spam": judge} if judge else {})
+    if silent:
+        rest = [head for head in heads if head not in silent]
+        words = f"; the others can be asked for alone: --labels {','.join(rest)}" if rest else ""
+        raise ModelUnavailable(told(silent) + words)
+    if faults:
+        console.error(f"goes on with less than the whole model: {told(faults)}")
+    return told(faults)
 
 
 def _taught(settings: Any) -> dict[str, Any]:
@@ -111,43 +142,92 @@ def _taught(settings: Any) -> dict[str, Any]:
     }
 
 
+@contextlib.contextmanager
+def _replaced(path: Path) -> Iterator[IO[str]]:
+    """A text file that stands at `path` once all of it is written and on the disk; until then, and should it break off, what was
+    there before stays. A pipe or a device is written to as it is.
+    """
+    import os
+    import shutil
+    import tempfile
+
+    real = path.resolve()
+    if real.exists() and not real.is_file():
+        with real.open("w", encoding="utf-8") as direct:
+            yield direct
+        return
+    number, name = tempfile.mkstemp(prefix=f".{real.name}.", suffix=".part", dir=real.parent)
+    try:
+        with os.fdopen(number, "w", encoding="utf-8") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        if real.exists():
+            shutil.copymode(real, name)
+        Path(name).replace(real)
+    except BaseException:  # an interrupt, too
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
 def _write(sink: IO[str], line: dict[str, Any]) -> None:
     import json
 
     sink.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
-def _labelled(classify_batch: Any, batch: list[Item], heads: list[str], floor: float) -> Iterator[dict[str, Any]]:
-    good = [item for item in batch if not item.error]
-    labels_of = classify_batch([item.text for item in good], [item.clues for item in good])
-    found = dict(zip([id(item) for item in good], labels_of, strict=True))
+def _labelled(
+    labeller: Any, classify_batch: Any, batch: list[Item], heads: list[str], floor: float
+) -> Iterator[dict[str, Any]]:
+    found = _found(classify_batch, [item for item in batch if not item.error])
     for item in batch:
         line: dict[str, Any] = {"id": item.id}
         if item.file:
             line["file"] = item.file
-        if item.error:
-            yield line | {"labels": {}, "error": item.error}
-            continue
-        labels: dict[str, Any] = {}
-        for head in heads:
-            best = [label for label in found[id(item)] if label.head == head]
-            if not best:
-                labels[head] = {"label": "unknown", "score": 0.0}
-                continue
-            top = max(best, key=lambda label: label.score)
-            score = next((label.score for label in best if label.value == _OF.get(head)), top.score)
-            value = "other" if head == "intent" and score < floor else top.value
-            labels[head] = {"label": value, "score": round(score, 6)}
-        yield line | {"labels": labels}
+        labels = found.get(id(item), item.error)
+        if not isinstance(labels, str) and "spam" in heads and not any(label.head == "spam" for label in labels):
+            labels = f"spam was not judged: {labeller.spam_fault(item.text, item.clues)}"
+        if isinstance(labels, str):
+            yield line | {"labels": {}, "error": labels}
+        else:
+            yield line | {"labels": {head: _answer(head, labels, floor) for head in heads}}
+
+
+def _found(classify_batch: Any, items: list[Item]) -> dict[int, Any]:
+    """The labels of each item by its identity; where they could not be found, why: one text never costs another its labels."""
+    try:
+        labels = classify_batch([item.text for item in items], [item.clues for item in items])
+    except Exception as error:  # noqa: BLE001  # whatever a stranger's text does, it is told on its own line
+        if len(items) > 1:
+            half = len(items) // 2
+            return _found(classify_batch, items[:half]) | _found(classify_batch, items[half:])
+        return {id(item): f"it could not be labelled ({type(error).__name__}: {error!s:.300})" for item in items}
+    return dict(zip([id(item) for item in items], labels, strict=True))
+
+
+def _answer(head: str, labels: list[Any], floor: float) -> dict[str, Any]:
+    """The label of a head and its probability."""
+    found = {label.value: label.score for label in labels if label.head == head}
+    if not found:
+        return {"label": "unknown", "score": 0.0}
+    value = max(found, key=lambda name: found[name])
+    if head == "intent" and found[value] < floor:
+        value = _NONE
+    wanted = _OF.get(head, value)
+    # An intent that is not among the best ones has at most what these leave.
+    score = found.get(wanted, max(0.0, 1 - sum(found.values())))
+    return {"label": value, "score": round(score, 6)}
 
 
 def _batches(items: Iterator[Item]) -> Iterator[list[Item]]:
     batch: list[Item] = []
+    room = _TOGETHER
     for item in items:
         batch.append(item)
-        if len(batch) >= _BATCH:
+        room -= len(item.text)
+        if len(batch) >= _BATCH or room <= 0:
             yield batch
-            batch = []
+            batch, room = [], _TOGETHER
     if batch:
         yield batch
 
@@ -165,75 +245,133 @@ def _ahead(batches: Iterator[list[Item]]) -> Iterator[list[Item]]:
 
 
 def items_in(paths: list[Path]) -> Iterator[Item]:
-    """Every text of the paths, one at a time, in a stable order."""
+    """Every text of the paths, one at a time, in a stable order. What cannot be read is an item with an error."""
     for path in paths:
-        kind = path.suffix.lower()
-        if path.is_file() and kind in {".jsonl", ".ndjson"}:
-            yield from _jsonl(path)
-        elif path.is_file() and kind == ".csv":
-            yield from _csv(path)
-        else:
-            yield from _mails(path)
+        try:
+            yield from _reader(path)(path)
+        except OSError as error:
+            yield Item(_plain(path.name), "", _plain(str(path)), f"it cannot be read: {error.strerror or error}")
+
+
+def count_items(paths: list[Path]) -> int:
+    """How many texts there are, for the bar: lines, rows and mails are counted, none of them is understood."""
+    from api.commands.import_mail import count_mails
+
+    total = 0
+    for path in paths:
+        try:
+            if (reader := _reader(path)) is _jsonl:
+                total += sum(bool(line.strip()) for _, line in _lines(path))
+            elif reader is _csv:
+                total += sum(1 for _ in _rows(path))
+            else:
+                total += count_mails([path])
+        except OSError:
+            total += 1  # the line that tells it
+    return total
+
+
+def _reader(path: Path) -> Callable[[Path], Iterator[Item]]:
+    kind = path.suffix.lower()
+    if path.is_file() and kind in {".jsonl", ".ndjson"}:
+        return _jsonl
+    return _csv if path.is_file() and kind == ".csv" else _mails
 
 
 def _mails(path: Path) -> Iterator[Item]:
     from api.commands.import_mail import mails_by_file
+
+    lost: list[Item] = []
+
+    def skip(file: Path, words: str) -> None:
+        lost.append(Item(_name(path, file), "", _plain(str(file)), f"it cannot be read: {words}"))
+
+    for file, number, raw in mails_by_file(path, skip):
+        yield from lost
+        lost.clear()
+        yield _mail(f"{_name(path, file)}#{number}" if number else _name(path, file), _plain(str(file)), raw)
+    yield from lost
+
+
+def _name(path: Path, file: Path) -> str:
+    return _plain(file.name if path.is_file() or file == path else file.relative_to(path).as_posix())
+
+
+def _mail(name: str, file: str, raw: bytes) -> Item:
     from channels.support.mime import parse
     from channels.support.quotes import split_reply
     from channels.support.shape import shape_of
     from models.clues import clues
 
-    for file, number, raw in mails_by_file(path):
+    try:
         message = parse(raw)
-        shown = file.name if path.is_file() else file.relative_to(path).as_posix()
-        name = f"{shown}#{number}" if number else shown
-        if "quarantine" in message.defects:
-            yield Item(name, "", str(file), "; ".join(message.defects))
-            continue
         new, _ = split_reply(message.text)
         found = clues(message, shape_of(raw))
-        yield Item(name, f"{message.subject}\n{new}"[:_LONGEST], str(file), clues=found)
+    except Exception as error:  # noqa: BLE001  # whatever a stranger's mail does, it is told on its own line
+        return Item(name, "", file, f"it could not be read as a mail ({type(error).__name__}: {error!s:.300})")
+    if "quarantine" in message.defects:
+        return Item(name, "", file, "; ".join(message.defects))
+    return Item(name, _plain(f"{message.subject}\n{new}"[:_LONGEST]), file, clues=found)
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Lines with their numbers; of one that never ends only the beginning, which is too long to be one of ours."""
+    with path.open(encoding="utf-8-sig", errors="replace") as lines:
+        number = 0
+        while line := lines.readline(_LINE + 1):
+            number += 1
+            yield number, line
+            while len(line) > _LINE and not line.endswith("\n"):
+                line = lines.readline(_LINE + 1)
 
 
 def _jsonl(path: Path) -> Iterator[Item]:
     import json
 
-    with path.open(encoding="utf-8-sig", errors="replace") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError):
-                yield Item(str(number), "", error=f"line {number} is not JSON")
-                continue
-            yield _row(row, number)
+    for number, line in _lines(path):
+        if not line.strip():
+            continue
+        if len(line) > _LINE:
+            yield Item(str(number), "", error=f"line {number} is longer than {_LINE // 1_000_000} million characters")
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            yield Item(str(number), "", error=f"line {number} is not JSON")
+            continue
+        yield _row(row, number)
 
 
-def _csv(path: Path) -> Iterator[Item]:
+def _rows(path: Path) -> Iterator[dict[str, Any] | str]:
+    """Rows of a CSV file; a last one that is none of CSV is the reason as text."""
     import csv
 
     csv.field_size_limit(_LONGEST)
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as lines:
         reader = csv.DictReader(line.replace("\0", "") for line in lines)
-        number = 0
-        while True:
-            number += 1
-            try:
-                row = next(reader)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                yield Item(str(number), "", error=f"row {number} is not CSV: {error}")
-                return
+        try:
+            yield from reader
+        except csv.Error as error:
+            yield str(error)
+
+
+def _csv(path: Path) -> Iterator[Item]:
+    for number, row in enumerate(_rows(path), 1):
+        if isinstance(row, str):
+            yield Item(str(number), "", error=f"row {number} is not CSV: {row}; what follows it was not read")
+        else:
             yield _row(row, number)
 
 
 def _row(row: Any, number: int) -> Item:
     if not isinstance(row, dict) or not isinstance(row.get("text"), str):
         name = str(row.get("id", number)) if isinstance(row, dict) else str(number)
-        return Item(name, "", error=f"row {number} has no text")
+        return Item(_plain(name), "", error=f"row {number} has no text")
     subject = row.get("subject")
     text = f"{subject}\n{row['text']}" if isinstance(subject, str) and subject else row["text"]
     given = row.get("id")
-    return Item(str(number if given is None or given == "" else given), text[:_LONGEST])
+    return Item(_plain(str(number if given is None or given == "" else given)), _plain(text[:_LONGEST]))
+
+
+def _plain(text: str) -> str:
+    return _HALF.sub("\ufffd", text)

@@ -110,13 +110,16 @@ class Intents:
         return self._trained.version if self._trained is not None else ""
 
     def label(self, vectors: Vectors) -> list[list[Label]]:
-        """The best intents of each vector, best first, and `scope:in`: the share of examples no more familiar than it."""
+        """The best intents of each vector, best first and `other` always among them, and `scope:in`: the share of examples no
+        more familiar than it.
+        """
         trained = self.trained()
         table = trained.head.probabilities(vectors)
         scope = trained.scope.share(trained.familiarity(vectors))
+        none = trained.names.index(OTHER) if OTHER in trained.names else -1
         return [
             [
-                *[Label(f"intent:{trained.names[i]}", float(row[i])) for i in np.argsort(-row, kind="stable")[:_SHOWN]],
+                *[Label(f"intent:{trained.names[i]}", float(row[i])) for i in _best(row, none)],
                 Label("scope:in", float(inside)),
             ]
             for row, inside in zip(table, scope, strict=True)
@@ -178,6 +181,11 @@ class Intents:
             accuracy=float((left_out.argmax(axis=1) == truth).mean()),
             scope=_scope(vectors, left_out, np.array([label != OTHER for label in labels])),
         )
+
+
+def _best(row: npt.NDArray[np.float32], always: int) -> list[int]:
+    best: list[int] = np.argsort(-row, kind="stable")[:_SHOWN].tolist()
+    return best if always < 0 or always in best else [*best, always]
 
 
 def _scope(vectors: Vectors, left_out: npt.NDArray[np.float32], inside: npt.NDArray[np.bool_]) -> _Scope:
