@@ -17,12 +17,40 @@ from api.inbox.shell import Page, SignedIn, go, render
 from assistant.db.messages import Message
 from assistant.errors import InvalidInput, NotifyrError
 from assistant.services import access, intents, learning, rules, threads, verdicts
+from models.clues import REASONS
 from models.heads.language import LANGUAGES
-from pipelines.stages.classify import FURTHER, OPT_OUT_SURE
+from pipelines.stages.classify import FURTHER, OPT_OUT_SURE, OPT_OUT_UNSURE
 
-__all__ = ["choices", "defaults", "router", "shown"]
+__all__ = ["choices", "defaults", "in_words", "router", "shown"]
 
 router = APIRouter(include_in_schema=False)
+_DECIDED = {
+    "words": "its words and how it is built; they were sure enough",
+    "encoder": "its words, how it is built, and what it means: words alone had left it open",
+    "memory": "what an agent said of a mail like it",
+    "words alone": "its words alone, though they leave it open: the part of the model that reads its meaning was missing",
+}
+"""Stage of the judge of spam -> what decided, for an agent."""
+_COUNTED = {
+    "#link": "a link",
+    "#address": "a mail address",
+    "#caps": "a word in capitals",
+    "#invisible": "invisible characters",
+    "plain": "it is plain text",
+    "html": "it is made of HTML",
+    "no-name": "its sender has no name",
+    "free-sender": "it comes from a free mail service",
+    "own-domain": "it comes from a domain of its own",
+}
+_BUILT = {
+    "tag": "HTML tag",
+    "h": "header",
+    "mailer": "mail program",
+    "tld": "sender's domain ends in",
+    "link-tld": "a link ends in",
+    "from": "sender is called",
+}
+_VERBS = frozenset({"has", "mixes", "asks", "is", "names"})
 _FIXED = {"spam": ("spam", "ham"), "optout": ("yes", "no"), "language": tuple(LANGUAGES)}
 
 
@@ -54,13 +82,49 @@ def choices(page: Page, session: Session) -> dict[str, tuple[str, ...]]:
 def shown(page: Page, session: Session, message: Message | None) -> dict[str, Any]:
     """What the context drawer says of a message: every head with its threshold, the reasons, and what may be chosen."""
     if message is None or not message.labels:
-        return {"rows": [], "because": [], "choices": {}}
-    step: dict[str, Any] = next((one for one in message.trace if one.get("stage") == "classify"), {})
+        return {"rows": [], "because": [], "choices": {}, "spam": {}, "missing": []}
+    detail = _detail(message, "classify")
     return {
         "rows": verdicts.of_message(session, message, rules=rules.read(session), defaults=defaults(page)),
-        "because": (step.get("detail") or {}).get("because") or [],
+        "because": detail.get("because") or [],
         "choices": choices(page, session),
+        "spam": _spam_in_words(message, detail.get("spam_because") or {}),
+        "asked_from": OPT_OUT_UNSURE,
+        "missing": sorted({str(words) for words in (detail.get("faults") or {}).values()}),
     }
+
+
+def _detail(message: Message, stage: str) -> dict[str, Any]:
+    step: dict[str, Any] = next((one for one in message.trace if one.get("stage") == stage), {})
+    return step.get("detail") or {}
+
+
+def _spam_in_words(message: Message, why: dict[str, Any]) -> dict[str, Any]:
+    """Why a message counts as spam or not: who decided, between which probabilities a person is asked, rules, and words with weights."""
+    if not why:
+        return {"decided": "", "band": []}
+    rule = str(_detail(message, "screen").get("rule") or "")
+    return {
+        "decided": _DECIDED.get(str(why.get("stage")), str(why.get("stage"))),
+        "band": why.get("band") or [],
+        "rules": [*([f"rule “{rule}” of the first screening"] if rule else []), *(why.get("reasons") or [])],
+        "like": why.get("like") or "",
+        "words": [(in_words(str(word)), float(weight)) for word, weight in why.get("words") or [] if weight],
+    }
+
+
+def in_words(counted: str) -> str:
+    """What the judge of spam counts, as an agent can read it."""
+    if counted in _COUNTED:
+        return _COUNTED[counted]
+    if counted.startswith("#") and counted[1:].isdecimal():
+        return f"a number of {counted[1:]} digit{'' if counted[1:] == '1' else 's'}"
+    if counted in REASONS:
+        return f"it {REASONS[counted]}" if REASONS[counted].split()[0] in _VERBS else REASONS[counted]
+    kind, colon, value = counted.partition(":")
+    if colon and kind in _BUILT:
+        return f"{_BUILT[kind]} {value}"
+    return f"how it is built: {counted}" if colon or "=" in counted or "-" in counted else f"“{counted}”"
 
 
 # -- on a thread

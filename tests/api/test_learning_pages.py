@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from html import unescape
+from typing import Any
 
 import httpx
 
@@ -22,7 +23,8 @@ LABELS = [
     {"name": "optout:no", "score": 0.7},
     {"name": "optout:yes", "score": 0.3},
 ]
-TRACE = [
+TRACE: list[dict[str, Any]] = [
+    {"stage": "screen", "outcome": "ok", "milliseconds": 1.0, "reason": "", "detail": {"rule": "asks-for-human"}},
     {
         "stage": "classify",
         "outcome": "ok",
@@ -33,9 +35,22 @@ TRACE = [
             "abstained": ["intent"],
             "opt_out": "unsure",
             "because": ["like “I want my money back” (0.61)"],
-            "spam_because": {"stage": "words", "words": [], "reasons": [], "like": ""},
+            "spam_because": {
+                "stage": "words",
+                "words": [
+                    ["invoice", -1.25],
+                    ["#link", 0.75],
+                    ["#5", 0.5],
+                    ["tag:font", 0.25],
+                    ["hidden-text", 0.11],
+                    ["x", 0.0],
+                ],
+                "reasons": ["has text that a reader cannot see"],
+                "like": "",
+                "band": [0.5, 0.9],
+            },
         },
-    }
+    },
 ]
 
 
@@ -95,6 +110,75 @@ def test_a_label_is_set_right_on_the_thread_and_taken_back(world: World) -> None
     with world.container.database.reading() as session:
         assert session.get_one(Thread, thread_id).language == "en"
     assert post(agent, f"/messages/{message_id}/verdict", head="language", label="klingon").status_code == 422
+
+
+def why(page: str, head: str) -> str:
+    """What folds open under a head, as plain text."""
+    found = re.search(rf"<details class=\"why\"><summary>Why {head}</summary>(.*?)</details>", page, re.S)
+    assert found, f"there is nothing to fold open for {head}"
+    return " ".join(re.sub(r"<[^>]+>", " ", found[1]).split())
+
+
+def test_why_a_message_is_spam_or_not_folds_open_with_rules_words_and_the_band(world: World) -> None:
+    agent = world.browser("agent@example.org")
+    thread_id, _ = labelled(world)
+    page = unescape(agent.get(f"/inbox/{thread_id}").text)
+    spam = why(page, "spam")
+    assert "of a hundred messages with this number about 10 are spam" in spam
+    assert "From 90 % on a message is held, from 50 % on a person is asked" in spam and "below both" in spam
+    assert "Decided by its words and how it is built" in spam
+    assert "rule “asks-for-human” of the first screening" in spam and "has text that a reader cannot see" in spam
+    assert "“invoice” against 1.25" in spam and "a link for 0.75" in spam and "a number of 5 digits for 0.50" in spam
+    assert "HTML tag font for 0.25" in spam and "it has text that a reader cannot see for 0.11" in spam
+    assert "“x”" not in spam, "what weighs nothing is no reason"
+    intent = why(page, "intent")
+    assert "about 48 are rightly called refund" in intent and "the model decides nothing" in intent
+    assert "Next: billing 40 %" in intent
+    assert "from 12 % on a person is asked" in why(page, "optout")
+
+
+def test_words_of_a_stranger_among_the_reasons_are_no_markup(world: World) -> None:
+    agent = world.browser("agent@example.org")
+    thread_id, message_id = labelled(world)
+    evil = "<script>alert(1)</script>"
+    detail = TRACE[-1]["detail"] | {
+        "spam_because": {"stage": evil, "words": [[evil, 1.0]], "reasons": [evil], "like": evil, "band": [0.5, 0.9]},
+        "faults": {"urgency": f"the head is damaged {evil}: notifyr train"},
+    }
+    with world.container.database.transaction() as session:
+        session.get_one(Message, message_id).trace = [TRACE[-1] | {"detail": detail}]
+    page = agent.get(f"/inbox/{thread_id}").text
+    assert evil not in page and page.count("&lt;script&gt;alert(1)") >= 4
+    assert "A part of the model was missing for this message: the head is damaged" in page
+
+
+def test_a_message_without_evidence_has_its_probabilities_all_the_same(world: World) -> None:
+    """As those are that an earlier release labelled."""
+    agent = world.browser("agent@example.org")
+    thread_id, message_id = labelled(world)
+    with world.container.database.transaction() as session:
+        session.get_one(Message, message_id).trace = []
+    spam = why(unescape(agent.get(f"/inbox/{thread_id}").text), "spam")
+    assert "about 10 are spam" in spam and "From 90 % on a message is held." in spam and "Decided" not in spam
+
+
+def test_what_a_correction_is_used_for_is_said_as_it_is(world: World) -> None:
+    agent = world.browser("agent@example.org")
+    texts = ("I want it " + letter * 3 for letter in "abcdefghijklmnopqrstuvwxyz")
+    thread_id, message_id = labelled(world, next(one for one in texts if corrections.is_held_out(f"Matter 1\n{one}")))
+    with world.container.database.transaction() as session:
+        for head, label in (("spam", "spam"), ("language", "de"), ("intent", "billing")):
+            assert corrections.record(session, message_id, head=head, label=label).held_out
+    page = unescape(agent.get(f"/inbox/{thread_id}?view=all").text)
+    said = {
+        head: re.search(rf"<dt>{head}</dt>.*?said by a person([^<]*)<", page, re.S)[1]  # type: ignore[index]
+        for head in ("spam", "language", "intent")
+    }
+    assert said == {
+        "spam": "; mails like it are judged the same",
+        "language": "; it counts for the same text again and is otherwise only measured with",
+        "intent": ", only measured with",
+    }
 
 
 def test_an_unsure_opt_out_is_settled_by_one_click(world: World) -> None:
