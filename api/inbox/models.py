@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import APIRouter
 from fastapi.responses import HTMLResponse, Response
@@ -17,10 +18,13 @@ from api.inbox.shell import Page, SignedIn, render
 from assistant.clock import utcnow
 from assistant.errors import InvalidInput, NotifyrError
 from assistant.services import access, corrections, learning, rules, verdicts
+from models.training.card import Row
+from models.training.card import rows as measured
 
 __all__ = ["router"]
 
 router = APIRouter(include_in_schema=False)
+T = TypeVar("T")
 
 
 @router.get("/models")
@@ -43,6 +47,8 @@ def models_page(page: SignedIn, head: str = "intent") -> HTMLResponse:
         card=card,
         states=page.container.bus.models(),
         bins=bins,
+        gap=_gap(bins),
+        measured_gap=_measured_gap(card["measured"], head),
         reached=reached,
         dots=charts.dots([(one.claimed, one.right) for one in bins]),
         diagonal=charts.diagonal(),
@@ -54,16 +60,42 @@ def models_page(page: SignedIn, head: str = "intent") -> HTMLResponse:
 
 
 def _card(page: Page) -> dict[str, Any]:
-    """The facts of the weights, as their own manifests give them; `reason` says why there are none."""
+    """The facts of the weights, as their own manifests give them, and what they were measured at. `reasons` says what is missing."""
+    reasons: list[str] = []
+    card: dict[str, Any] = {"encoder": None, "labels": {"intent": {}, "heads": {}}, "measured": []}
     try:
         labeller = page.container.classifier
         if labeller is None:
-            return {"reason": "the encoder is off (NOTIFYR_ENCODER)"}
-        _, manifest = labeller.weights.read()
-        encoder = labeller.encoder.facts()
-        return {"reason": "", "encoder": encoder, "labels": manifest, "intents": labeller.intents.version}
+            return card | {"reasons": ["the encoder is off (NOTIFYR_ENCODER)"]}
+        reasons += list(dict.fromkeys(fault.message for fault in labeller.weights.faults().values()))
+        card["measured"] = _or_none(lambda: measured(labeller.encoder.folder), reasons) or []
+        card["encoder"] = _or_none(labeller.encoder.facts, reasons)
+        read = _or_none(labeller.weights.read, [])  # `faults` has told why
+        card["labels"] = read[1] if read is not None else card["labels"]
     except NotifyrError as error:
-        return {"reason": error.message}
+        reasons.append(error.message)
+    return card | {"reasons": reasons}
+
+
+def _or_none(read: Callable[[], T], reasons: list[str]) -> T | None:
+    """What is read, or None with the reason noted: one damaged file leaves the rest of the page."""
+    try:
+        return read()
+    except NotifyrError as error:
+        reasons.append(error.message)
+        return None
+
+
+def _gap(bins: Sequence[learning.Bin]) -> float | None:
+    """How far what was stated is from what was right, in the mean of the answers: the calibration error of this installation."""
+    total = sum(one.count for one in bins)
+    return sum(one.count * abs(one.claimed - one.right) for one in bins) / total if total else None
+
+
+def _measured_gap(measured: Sequence[Row], head: str) -> float | None:
+    """The calibration error that the model card has for a head."""
+    name = {"spam": "mail", "intent": "intents"}.get(head, head)
+    return next((row.calibration_error for row in measured if row.name == name), None)
 
 
 # -- thresholds and exceptions

@@ -9,12 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from assistant.errors import InvalidInput
 
-__all__ = ["BEGIN", "END", "FIGURES", "MEASURED", "block", "keep", "put_into", "stale"]
+__all__ = ["BEGIN", "END", "FIGURES", "MEASURED", "Row", "block", "keep", "put_into", "rows", "stale"]
 
 FIGURES = "figures.json"
 BEGIN, END = "<!-- figures: notifyr evaluate --write -->", "<!-- end of figures -->"
@@ -49,7 +51,54 @@ def keep(folder: Path, report: dict[str, Any]) -> dict[str, Any]:
 def stale(folder: Path) -> list[str]:
     """The parts that were measured on other weights than those in the folder."""
     figures = _kept(folder)
-    return [name for name, part in figures.items() if part["of"] != _digests(folder, MEASURED[name])]
+    return [name for name, part in figures.items() if part["of"] != _digests(folder, MEASURED.get(name, ()))]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What was measured of one head. Figures are shares; None where a head has no such figure."""
+
+    name: str
+    title: str
+    measured_on: str
+    result: str
+    """Every figure in words, what counts most between `**`."""
+    calibration_error: float | None
+    confused: str
+    """What it was → what was said, times."""
+    stale: bool
+    """Measured on other weights than those in the folder."""
+    recall: float | None = None
+    """Of spam, at 0.1 % false positives."""
+    pr_auc: float | None = None
+    hard_ham: float | None = None
+    """Share of newsletters and receipts that would be held there."""
+
+
+def rows(folder: Path) -> list[Row]:
+    """Every head that was measured, in the order of the card. Raises `InvalidInput` when none was, or the figures are damaged."""
+    figures, old = _kept(folder), set(stale(folder))
+    found = []
+    for name, words in _ROWS.items():
+        if name not in figures:
+            continue
+        of = figures[name]["figures"]
+        title, told, result = words(of)
+        found.append(
+            Row(
+                name,
+                title,
+                told,
+                result,
+                of.get("calibration_error"),
+                _confusion(of),
+                name in old,
+                of.get("recall_at_0.1_percent"),
+                of.get("pr_auc"),
+                of.get("hard_ham_false_positives"),
+            )
+        )
+    return found
 
 
 def put_into(page: str, folder: Path) -> str:
@@ -64,15 +113,11 @@ def put_into(page: str, folder: Path) -> str:
 def block(folder: Path) -> str:
     """The tables: one row for each measured part, and what is confused with what."""
     figures = _kept(folder)
-    old = set(stale(folder))
     lines = ["| head | measured on | result | calibration error |", "|---|---|---|---|"]
-    for name, row in _ROWS.items():
-        if name in figures:
-            title, told, result = row(figures[name]["figures"])
-            gone = " **(of earlier weights: measure again)**" if name in old else ""
-            lines.append(
-                f"| {title} | {told} | {result}{gone} | {_number(figures[name]['figures'], 'calibration_error')} |"
-            )
+    for row in rows(folder):
+        gone = " **(of earlier weights: measure again)**" if row.stale else ""
+        error = "" if row.calibration_error is None else f"{row.calibration_error:.3f}"
+        lines.append(f"| {row.title} | {row.measured_on} | {row.result}{gone} | {error} |")
     lines += ["", "Confused most (what it was → what was said, times):", ""]
     for name, part in figures.items():
         if said := _confusion(part["figures"]):
@@ -167,16 +212,29 @@ def _confusion(found: dict[str, Any]) -> str:
     return ", ".join(f"{was} → {said} {count}" for was, said, count in rows)
 
 
-def _number(found: dict[str, Any], name: str) -> str:
-    return f"{found[name]:.3f}" if name in found else ""
-
-
 def _digests(folder: Path, names: Iterable[str]) -> dict[str, str]:
-    return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest()[:16] for name in names}
+    return {name: _digest(folder / name, *_stamp(folder / name)) for name in names}
+
+
+def _stamp(file: Path) -> tuple[int, int]:
+    try:
+        found = file.stat()
+    except OSError:
+        return 0, -1
+    return found.st_mtime_ns, found.st_size
+
+
+@lru_cache(32)
+def _digest(file: Path, changed: int, size: int) -> str:
+    """The beginning of a file's SHA-256; nothing for one that is not there. A page asks for it again and again."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:16] if size >= 0 else ""
 
 
 def _kept(folder: Path) -> dict[str, Any]:
     if not (folder / FIGURES).exists():
         raise InvalidInput(f"nothing was measured for {folder.name}/ yet: notifyr evaluate --write")
-    found: dict[str, Any] = json.loads((folder / FIGURES).read_text(encoding="utf-8"))
-    return found
+    try:
+        found = json.loads((folder / FIGURES).read_text(encoding="utf-8"))
+        return {str(name): {"of": part["of"], "figures": part["figures"]} for name, part in found.items()}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise InvalidInput(f"{FIGURES} cannot be read ({error!s:.200}): notifyr evaluate --write") from error

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 from html import unescape
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -11,7 +14,10 @@ import httpx
 from assistant.clock import new_id
 from assistant.db.messages import Message, Thread
 from assistant.services import contacts, corrections, rules
+from assistant.settings import ROOT
 from assistant.states import Author, Delivery, Direction, TriageState
+from models.bert import Encoder
+from models.heads.labeller import Labeller
 from tests.api.conftest import World
 
 LABELS = [
@@ -264,3 +270,68 @@ def test_the_models_page_shows_calibration_drift_and_stages(world: World) -> Non
     assert "<circle" in page and "<td>67 %</td>" in page
     assert "7.0 ms" in page and "intent 100 %" in page and "Spam was decided by: words 100 %" in page
     assert re.search(r"refund \d+ %", agent.get("/models").text)
+    assert "Calibration error here: <strong>0.323</strong>" in page, "0.99 was stated, four of six were right"
+
+
+def with_encoder(world: World, folder: Path) -> Path:
+    """The pages ask the weights of a copied folder, which may be spoilt; the network is never read by them."""
+    shutil.copytree(ROOT / "deploy/weights/encoder", folder, ignore=shutil.ignore_patterns("model.onnx"))
+    (folder / "model.onnx").symlink_to(ROOT / "deploy/weights/encoder/model.onnx")
+    world.container.__dict__["classifier"] = Labeller(Encoder(folder))
+    return folder
+
+
+def cells(page: str, title: str) -> list[str]:
+    """The row of a table that begins with a title."""
+    found = re.search(rf"<tr><td>{re.escape(title)}</td>(.*?)</tr>", page, re.S)
+    assert found, f"there is no row {title!r}"
+    return [re.sub(r"<[^>]+>", "", one).strip() for one in re.findall(r"<td[^>]*>(.*?)</td>", found[1], re.S)]
+
+
+def test_the_models_page_shows_the_figures_that_were_measured(world: World, tmp_path: Path) -> None:
+    folder = with_encoder(world, tmp_path / "encoder")
+    figures = json.loads((folder / "figures.json").read_text())
+    page = unescape(world.browser("agent@example.org").get("/models?head=spam").text)
+    mail = figures["mail"]["figures"]
+    assert cells(page, "spam, cleaned text and envelope") == [
+        f"{mail['texts']:,} texts, {mail['spam']} spam",
+        f"{mail['pr_auc']:.3f}",
+        f"{mail['recall_at_0.1_percent']:.3f}",
+        f"{mail['hard_ham_false_positives']:.1%}".replace("%", " %"),
+        f"{mail['calibration_error']:.3f}",
+    ]
+    assert cells(page, "spam, text messages")[3] == "–"
+    assert f"AUROC {figures['clinc150']['figures']['out_of_scope_auroc']:.3f}" in cells(page, "out of scope")[1]
+    for title in ("shipped intents", "opt-out", "kind of reply", "urgency", "sentiment", "language"):
+        assert cells(page, title)[0], title
+    assert "What is confused most" in page and "**" not in page and "other weights" not in page
+    assert not world.container.classifier.ready, "a page loads no model"  # type: ignore[union-attr]
+
+
+def test_figures_of_other_weights_and_lost_ones_are_shown_as_such(world: World, tmp_path: Path) -> None:
+    folder = with_encoder(world, tmp_path / "encoder")
+    agent = world.browser("agent@example.org")
+    figures = json.loads((folder / "figures.json").read_text())
+    figures["mail"]["of"]["spam/spam.npz"] = "0" * 16
+    (folder / "figures.json").write_text(json.dumps(figures))
+    page = unescape(agent.get("/models").text)
+    assert "spam, cleaned text and envelope (other weights)" in page and "measure again with" in page
+    (folder / "figures.json").write_text("[")
+    page = unescape(agent.get("/models").text)
+    assert "figures.json cannot be read" in page and "What they were trained on" in page
+
+
+def test_a_damaged_head_is_said_on_the_models_page_and_the_others_stay(world: World, tmp_path: Path) -> None:
+    folder = with_encoder(world, tmp_path / "encoder")
+    manifest = json.loads((folder / "labels" / "manifest.json").read_text(encoding="utf-8"))
+    manifest["sums"]["urgency"] = "0" * 64
+    (folder / "labels" / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    said = "urgency: the head urgency in labels/ cannot be used: notifyr train --only labels"
+    world.container.bus.set_model("encoder", state="partial", name="e", reason=said, at="")
+    page = unescape(world.browser("agent@example.org").get("/models").text)
+    assert f"partial: {said}" in page and "it is not what its manifest names" in page
+    assert cells(page, "sentiment") and "left out" in page
+    (folder / "labels" / "labels.npz").unlink()
+    world.container.__dict__["classifier"] = Labeller(Encoder(folder))
+    page = unescape(world.browser("agent@example.org").get("/models").text)
+    assert "labels.npz" in page and "notifyr train --only labels" in page and "notifyr-encoder-" in page
