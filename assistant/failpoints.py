@@ -43,6 +43,19 @@ FAILPOINTS: frozenset[str] = frozenset(
         "send.after_carrier",
         "send.before_record_commit",
         "send.after_record",
+        # the relay's dialogue, and the outbox folder that stands for it
+        "smtp.before_connect",
+        "smtp.before_envelope",
+        "smtp.before_data",
+        "smtp.before_dot",
+        "smtp.after_dot",
+        "smtp.after_answer",
+        "folder.before_write",
+        "folder.before_rename",
+        "folder.after_rename",
+        # every commit of every transaction: of the pages and the API, too
+        "commit.before",
+        "commit.after",
         # the bus and the broker
         "dispatch.before",
         "dispatch.after",

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, SecretStr
 
 from assistant.clock import utcnow
 from assistant.errors import InvalidInput, NotAllowed, PermanentChannelError, TemporaryChannelError, UnsupportedFeature
+from assistant.failpoints import failpoint
 from assistant.values import Address, InboundMessage, MessageClass, OutboundMessage, Receipt, Webhook
 from channels.base import KEPT_HERE, Capability
 from channels.support.smtp import Accepted, Relay, RelayAddress
@@ -161,13 +162,16 @@ class _Folder:
         if any((self._folder / "cur").glob(f"{name}:*")):
             return name
         if not final.exists():
+            failpoint("folder.before_write")
             temporary = self._folder / "tmp" / f"{name}.{os.getpid()}"
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(descriptor, "wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
+            failpoint("folder.before_rename")
             temporary.rename(final)
+            failpoint("folder.after_rename")
         # One that was there already, too: whoever wrote it may have died before its name was on the disk.
         _sync(final.parent)
         return name

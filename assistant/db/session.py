@@ -119,7 +119,9 @@ class Database:
         try:
             with session:
                 yield session
+                failpoint("commit.before")
                 session.commit()
+                failpoint("commit.after")
             self._refusal = ("", 0.0)
         except (OperationalError, InternalError, PoolTimeout) as error:
             if why := _unwritable(error):

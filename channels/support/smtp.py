@@ -29,6 +29,7 @@ from assistant.errors import (
     UncertainDelivery,
     UnsupportedFeature,
 )
+from assistant.failpoints import failpoint
 from assistant.values import Refusal
 
 __all__ = ["Accepted", "Relay", "RelayAddress"]
@@ -167,6 +168,7 @@ class Relay:
             local_hostname="localhost",
         )
         try:
+            failpoint("smtp.before_connect")
             await client.connect()
             if address.security != "implicit":
                 await self._upgrade(client)
@@ -204,6 +206,7 @@ class Relay:
     # -- one transaction
 
     async def _envelope(self, client: aiosmtplib.SMTP, sender: str, recipients: Sequence[str]) -> tuple[Refusal, ...]:
+        failpoint("smtp.before_envelope")
         wide = not all(address.isascii() for address in (sender, *recipients))
         if client.is_ehlo_or_helo_needed:
             await client.ehlo()
@@ -226,6 +229,7 @@ class Relay:
 
     async def _content(self, client: aiosmtplib.SMTP, content: bytes, deadline: float | None) -> None:
         """DATA and everything up to, but without, the final dot."""
+        failpoint("smtp.before_data")
         answer = await client.execute_command(b"DATA")
         if answer.code != aiosmtplib.SMTPStatus.start_input:
             raise aiosmtplib.SMTPDataError(answer.code, answer.message)
@@ -234,6 +238,7 @@ class Relay:
             await self._write(client, stuffed[start : start + _CHUNK])
         if deadline is not None and monotonic() > deadline:
             raise TemporaryChannelError("it took too long to reach the end of the message; nothing was handed over")
+        failpoint("smtp.before_dot")
 
     async def _write(self, client: aiosmtplib.SMTP, data: bytes) -> None:
         """Write and wait until the other side has taken most of it; a relay that stands still for a whole timeout failed."""
@@ -259,7 +264,9 @@ class Relay:
             raise TemporaryChannelError("the relay closed the connection before the end of the message")
         try:
             protocol.write(b".\r\n")
+            failpoint("smtp.after_dot")
             answer = await protocol.read_response(timeout=max(self._timeout, _FINAL_SECONDS))
+            failpoint("smtp.after_answer")
         except BaseException as error:
             _drop(client)
             if isinstance(error, Exception):

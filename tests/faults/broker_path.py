@@ -27,8 +27,9 @@ class Hints:
 
     PER_THREAD = 20
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, url: str) -> None:
         self.folder = folder
+        self.url = url
         self.servers = ExitStack()
         self.rounds = 0
         self.threads: list[str] = []
@@ -36,7 +37,9 @@ class Hints:
     def prepare(self, rounds: int) -> None:
         self.rounds = rounds + 1
         url = self.servers.enter_context(valkey_server())
-        settings = load_settings({}, data_dir=self.folder, mail_address="support@example.org", redis_url=url)
+        settings = load_settings(
+            {}, data_dir=self.folder, database_url=self.url, mail_address="support@example.org", redis_url=url
+        )
         self.container = Container(settings)
         metadata.create_all(self.container.database.engine)
         self.threads = [add_thread(self.container.database) for _ in range(0, self.rounds, self.PER_THREAD)]

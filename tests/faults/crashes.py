@@ -20,7 +20,7 @@ from typing import Protocol
 from assistant import failpoints
 from assistant.clock import monotonic
 
-__all__ = ["CrashPath", "CrashRun", "Crashed", "crash"]
+__all__ = ["CrashPath", "CrashRun", "Crashed", "crash", "sqlite_in"]
 
 _KILLED = 137
 _BATCH = 100
@@ -48,7 +48,9 @@ class CrashRun(Protocol):
 class CrashPath:
     name: str
     failpoints: tuple[str, ...]
-    start: Callable[[Path], CrashRun]
+    """`name`, or `name:2` for the second time that it is passed."""
+    start: Callable[[Path, str], CrashRun]
+    """From a folder and the URL of an empty database."""
 
 
 @dataclass
@@ -71,7 +73,19 @@ class Crashed:
         )
 
 
-def crash(path: CrashPath, folder: Path, *, rounds: int, seed: int, seconds: float) -> Crashed:
+def sqlite_in(folder: Path) -> str:
+    return f"sqlite:///{folder / 'notifyr.db'}"
+
+
+def crash(
+    path: CrashPath,
+    folder: Path,
+    *,
+    rounds: int,
+    seed: int,
+    seconds: float,
+    database: Callable[[Path], str] = sqlite_in,
+) -> Crashed:
     """`rounds` crashes spread evenly over the path's failpoints, in batches that recover and are checked each.
 
     No batch begins after `seconds`: what a round costs differs twentyfold between machines, and the result says how many they were.
@@ -81,15 +95,14 @@ def crash(path: CrashPath, folder: Path, *, rounds: int, seed: int, seconds: flo
     while result.rounds < rounds and (not result.rounds or monotonic() - began < seconds):
         own = folder / f"batch-{result.rounds}"
         own.mkdir()
-        _batch(path, own, min(_BATCH, rounds - result.rounds), result)
+        _batch(path.start(own, database(own)), path, own, min(_BATCH, rounds - result.rounds), result)
     result.seconds = monotonic() - began
     return result
 
 
-def _batch(path: CrashPath, folder: Path, rounds: int, result: Crashed) -> None:
+def _batch(run: CrashRun, path: CrashPath, folder: Path, rounds: int, result: Crashed) -> None:
     chosen = [path.failpoints[number % len(path.failpoints)] for number in range(rounds)]
     random.Random(result.seed + result.rounds).shuffle(chosen)
-    run = path.start(folder)
     run.prepare(rounds)
     # Children should share the parent's memory, not copy it page by page when their collector touches it.
     gc.collect()
@@ -125,7 +138,8 @@ def _child(run: CrashRun, number: int, name: str, folder: Path) -> int:
     try:
         gc.disable()
         failpoints.disarm()
-        failpoints.arm(f"{name}=exit")
+        point, _, hit = name.partition(":")
+        failpoints.arm(f"{point}=exit:{hit or 1}")
         run.step(number)
     except BaseException:  # noqa: BLE001  # a child of pytest must never go on as pytest
         (folder / f"round-{number}.txt").write_text(traceback.format_exc())

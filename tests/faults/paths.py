@@ -62,15 +62,21 @@ class _Parts:
 class Inbound:
     """What the inbound paths share: one database, one blob folder, one mail a round."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, url: str) -> None:
         self.folder = folder
-        self.database = Database(f"sqlite:///{folder / 'notifyr.db'}")
+        self.url = url
+        self.database = Database(url)
         self.ids: list[str] = []
 
     @cached_property
     def settings(self) -> Settings:
         return load_settings(
-            {}, data_dir=self.folder, mail_address="support@example.org", encoder="off", generator="off"
+            {},
+            data_dir=self.folder,
+            database_url=self.url,
+            mail_address="support@example.org",
+            encoder="off",
+            generator="off",
         )
 
     @cached_property

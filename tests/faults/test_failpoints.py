@@ -1,6 +1,6 @@
 """Crash tests at every named failpoint of every path: nothing lost, nothing twice, nothing stuck.
 
-Rounds: 800 a path, or `TEST_CRASH_ROUNDS`. The seed is printed and can be set with `TEST_SEED`.
+Rounds: 2,000 a path (`TEST_CRASH_ROUNDS`), as many as the time allows. The seed is printed; `TEST_SEED` sets it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections import Counter
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -24,17 +25,18 @@ from assistant.services import outbox, sweeper
 from assistant.settings import ROOT, Settings, load_settings
 from channels.twins.smtp_receiver import SmtpReceiver
 from pipelines.outbound import Deliverer, Portal, open_channels
+from tests.faults.api_path import ReplyByApi
 from tests.faults.broker_path import Hints
 from tests.faults.crashes import CrashPath, crash
 from tests.faults.paths import Receive, Review, Suggest, TriageRun
 from tests.faults.reconciler import reconcile
 from tests.support.figures import Tell
 from tests.support.outboxes import add_thread
-from tests.support.servers import free_port
+from tests.support.servers import PostgresServer, free_port
 from tests.support.stores import in_memory
 
 ROUNDS = int(os.environ.get("TEST_CRASH_ROUNDS", "2000"))
-SECONDS = float(os.environ.get("TEST_CRASH_SECONDS", "60"))
+SECONDS = float(os.environ.get("TEST_CRASH_SECONDS", "30"))
 """For each path. On a slow machine the time ends before the rounds do."""
 SEED = int(os.environ.get("TEST_SEED", "20261124"))
 
@@ -44,20 +46,22 @@ class Send:
 
     PER_THREAD = 20
 
-    def __init__(self, folder: Path, *, relay: bool) -> None:
+    def __init__(self, folder: Path, url: str, *, relay: bool) -> None:
         self.folder = folder
+        self.url = url
         self.relay = relay
         self.journal = folder / "journal.jsonl"
         self.receiver: SmtpReceiver | None = None
         self.messages: list[str] = []
         # Children inherit the engine with its compiled statements, but never an open connection.
-        self.database = Database(f"sqlite:///{folder / 'notifyr.db'}")
+        self.database = Database(url)
         self.port = 0
 
     @cached_property
     def settings(self) -> Settings:
         relay = {"relay_url": f"smtp://127.0.0.1:{self.port}"} if self.relay else {}
-        return load_settings({}, data_dir=self.folder, mail_address="support@example.org", lease_seconds=60, **relay)
+        own = {"data_dir": self.folder, "database_url": self.url, "mail_address": "support@example.org"}
+        return load_settings({}, lease_seconds=60, **own, **relay)
 
     def prepare(self, rounds: int) -> None:
         if self.relay:
@@ -127,19 +131,22 @@ def _of(prefix: str) -> tuple[str, ...]:
 
 
 _SEND = _of("send.")
+# The first commit of a request with a key reserves the key, the second is the act with its answer.
+_COMMITS = tuple(f"commit.{side}:{number}" for number in (1, 2) for side in ("before", "after"))
 PATHS = [
-    CrashPath("send by relay", _SEND, lambda folder: Send(folder, relay=True)),
-    CrashPath("send into the outbox folder", _SEND, lambda folder: Send(folder, relay=False)),
+    CrashPath("send by relay", (*_SEND, *_of("smtp.")), lambda *at: Send(*at, relay=True)),
+    CrashPath("send into the outbox folder", (*_SEND, *_of("folder.")), lambda *at: Send(*at, relay=False)),
     CrashPath("receive", _of("receive."), Receive),
     CrashPath("triage", _of("triage."), TriageRun),
     CrashPath("suggest", _of("suggest."), Suggest),
     CrashPath("review", _of("review."), Review),
+    CrashPath("reply by the API", _COMMITS, ReplyByApi),
     CrashPath("broker and bus", (*_of("dispatch."), *_of("publish.")), Hints),
 ]
 
 
 def test_every_failpoint_belongs_to_a_path_that_dies_there() -> None:
-    assert {name for path in PATHS for name in path.failpoints} == FAILPOINTS
+    assert {name.partition(":")[0] for path in PATHS for name in path.failpoints} == FAILPOINTS
 
 
 EXTERNAL = r"\.(keep|send|publish|dispatch)$|^run$"
@@ -169,6 +176,25 @@ def test_a_crash_at_any_failpoint_loses_nothing_and_sends_nothing_twice(path: Cr
     # In memory: a killed process leaves what it wrote in the system's cache, so no disk has to be waited for.
     with in_memory("crash") as folder:
         result = crash(path, folder, rounds=ROUNDS, seed=SEED, seconds=SECONDS)
+        tell(f"{result}")
+    assert result.problems == []
+    assert set(result.killed) == set(path.failpoints), "every name was hit"
+
+
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.name)
+def test_a_crash_on_postgresql_loses_nothing_and_sends_nothing_twice(
+    path: CrashPath, postgres: PostgresServer, tell: Tell
+) -> None:
+    """Another engine, another way to die: a server sees the connection of a dead process end, and takes its locks away."""
+
+    def database(folder: Path) -> str:
+        name = f"crash_{uuid4().hex}"
+        postgres.execute(f"CREATE DATABASE {name}")
+        return postgres.url(name)
+
+    with in_memory("crash") as folder:
+        result = crash(path, folder, rounds=ROUNDS, seed=SEED, seconds=SECONDS / 3, database=database)
         tell(f"{result}")
     assert result.problems == []
     assert set(result.killed) == set(path.failpoints), "every name was hit"
