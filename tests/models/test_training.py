@@ -65,10 +65,26 @@ def test_the_newest_slice_of_the_train_part_is_kept_for_thresholds(tmp_path: Pat
     assert [one.part for one in found] == ["train"] * 6 + ["recent"] * 2 + ["test"] * 2
 
 
+def test_a_train_mail_with_the_text_of_a_test_mail_is_left_out_and_told(tmp_path: Path) -> None:
+    (tmp_path / "ham").mkdir()
+    rows = ["file\tlabel\tcluster\tsplit"]
+    for n, text in enumerate(("first", "the same", "the same", "the same", "other", "last")):
+        (tmp_path / "ham" / f"{n}.txt").write_bytes(text.encode())
+        rows.append(f"ham/{n}.txt\teasy-ham\tc{n}\t{'test' if n in (3, 5) else 'train'}")
+    (tmp_path / "split.tsv").write_text("\n".join(rows) + "\n")
+    dropped: list[Sample] = []
+    found = mail_samples(tmp_path, tmp_path / "split.tsv", as_mail, dropped=dropped)
+    assert [one.text for one in found] == ["first", "the same", "other", "last"]
+    assert [(one.text, one.part == "test") for one in dropped] == [("the same", False)] * 2
+    refuse_leaks(found)
+
+
 def test_near_duplicates_of_a_text_message_are_one(tmp_path: Path) -> None:
     lines = [f"spam\tCall 0906{n} now to claim!" for n in range(10)] + [f"ham\tsee you at {w}" for w in "abcdefgh"]
     (tmp_path / "sms.tsv").write_text("\n".join(lines) + "\n")
-    found = sms_samples(tmp_path / "sms.tsv")
+    dropped: list[Sample] = []
+    found = sms_samples(tmp_path / "sms.tsv", dropped=dropped)
+    assert [one.text for one in dropped] == [f"Call 0906{n} now to claim!" for n in range(1, 10)]
     assert sum(one.label == "spam" for one in found) == 1
     assert len(found) == 9
     assert [one.part for one in found] == [one.part for one in sms_samples(tmp_path / "sms.tsv")]
