@@ -1,7 +1,7 @@
 // Keys, live updates, drafts, toasts. Everything here only makes quicker what works as plain links and forms.
 import { compose } from "./compose.js";
 import { $, $$, app, meta } from "./dom.js";
-import { kept, wordsOf } from "./drafts.js";
+import { restore as restoreWords } from "./drafts.js";
 import { acts, go, run } from "./keys.js";
 import { paintCursor, remember, restore, selection } from "./list.js";
 import { live, present, state } from "./live.js";
@@ -31,10 +31,8 @@ function panels() {
     panelOf.set(one, one.id);
   }
 }
-document.addEventListener("htmx:after:swap", () => {
-  // A page that was made before the words were kept does not know that they are.
-  const box = $("#reply[data-draft]");
-  if (box?.value && kept === wordsOf(box)) $("#draft-state").textContent = "Draft kept";
+document.addEventListener("htmx:after:swap", (event) => {
+  restoreWords(event.detail?.ctx);
   open();
   panels();
   paintCursor(false);

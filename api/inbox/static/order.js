@@ -3,7 +3,7 @@ import { $, $$, thread } from "./dom.js";
 import { rows } from "./list.js";
 import { carry, signedOut } from "./toasts.js";
 
-let busy = 0, posting = 0, userActs = 0, pending = 0, whole = false;
+let busy = 0, posting = 0, turns = 0, userActs = 0, pending = 0, whole = false;
 export const held = new Set(); // threads that changed and wait behind the pill: rows never move under a pointer
 export const typed = () => { const box = document.activeElement; return box?.matches?.("textarea, input[type=search]") && box.value; };
 export function refresh(all) {
@@ -28,11 +28,17 @@ document.addEventListener("htmx:before:request", (event) => {
   busy += 1;
   event.detail.ctx.posted = event.detail.ctx.request?.method === "POST" && event.detail.ctx.target?.id === "app";
   if (event.detail.ctx.posted) posting += 1;
+  else if (event.detail.ctx.target?.id === "app") event.detail.ctx.turn = ++turns;
   userActs += 1;
   held.clear();
   if (event.detail?.ctx?.target?.id !== "app") return;
   clearTimeout(slow);
   slow = setTimeout(() => { document.body.classList.add("waiting"); $("#thread")?.setAttribute("aria-busy", "true"); }, 150);
+});
+// Of two pages that were asked for, the later one stays: the other would take the thread away under the hands that type in it.
+document.addEventListener("htmx:after:request", (event) => {
+  const { turn } = event.detail?.ctx ?? {};
+  if (turn && turn !== turns) event.preventDefault();
 });
 document.addEventListener("htmx:finally:request", (event) => {
   if (ours(event)) return;
