@@ -10,7 +10,7 @@ import { pill, press, refresh } from "./order.js";
 import { palette } from "./palette.js";
 import { open } from "./reading.js";
 import { review } from "./review.js";
-import { said, say } from "./toasts.js";
+import "./toasts.js";
 
 // The server shows moments where the reader is.
 document.cookie = `zone=${encodeURIComponent(Intl.DateTimeFormat().resolvedOptions().timeZone ?? "")}; path=/; max-age=31536000; samesite=lax`;
@@ -40,7 +40,6 @@ document.addEventListener("htmx:after:swap", (event) => {
   remember();
   present(state());
   pill();
-  if (said && !$("#toasts > *")) say(said); // a page that was read again has no toast of its own
 });
 open();
 restore();

@@ -1,25 +1,33 @@
 // Toasts: what was just done, and the clock of a message that is about to leave.
 import { $, $$ } from "./dom.js";
 
+const SHORT = 6, UNDO = 15; // seconds; somebody who is over a toast, or in it, is not hurried
+const undoTime = () => Math.max(UNDO, Number($("#toasts").dataset.window));
 setInterval(() => {
-  const clock = $("[data-countdown]");
-  if (!clock) return;
-  const left = Math.max(0, Number(clock.dataset.countdown) - 1);
-  clock.dataset.countdown = left;
-  clock.textContent = left ? `Sending in ${left} s` : "On its way";
-  if (!left) setTimeout(forgetAct, 1500);
+  for (const toast of $$("#toasts > .toast:not(.toast-bad)")) {
+    const clock = $("[data-countdown]", toast);
+    const seconds = Math.max(0, Number(clock?.dataset.countdown ?? 0) - 1);
+    if (clock) {
+      clock.dataset.countdown = seconds;
+      clock.textContent = seconds ? `Sending in ${seconds} s` : "On its way";
+    }
+    if (seconds || toast.matches(":hover, :focus-within")) continue;
+    const left = Number(toast.dataset.left ?? (clock ? 2 : $("[data-key], a", toast) ? undoTime() : SHORT)) - 1;
+    toast.dataset.left = left;
+    if (left <= 0) toast.remove();
+  }
 }, 1000);
+// What was done is in the address only until it is shown: reload and a shared link are about the page, not about the act.
 function forgetAct() {
-  $("#toasts")?.replaceChildren();
   const url = new URL(location.href);
+  if (!$("#toasts") || !url.searchParams.has("did")) return;
   for (const name of ["did", "message", "suggestion", "state", "thread", "version", "redo", "until", "back", "was"]) url.searchParams.delete(name);
   history.replaceState(history.state, "", url);
 }
+document.addEventListener("htmx:after:swap", forgetAct);
+forgetAct();
 
-export let said = "";
 export function say(words, { bad = false } = {}) {
-  said = words;
-  setTimeout(() => { if (said === words) said = ""; }, 6000);
   const toast = document.createElement("div");
   toast.className = "toast";
   toast.textContent = words;
