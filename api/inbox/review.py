@@ -19,7 +19,7 @@ from assistant.db.messages import Suggestion
 from assistant.db.session import after_commit
 from assistant.errors import Conflict, NotFound, NotifyrError
 from assistant.services import composing, drafts, review, suggestions, threads
-from assistant.states import SuggestionState
+from assistant.states import SuggestionState, ThreadState
 
 __all__ = ["Replying", "router"]
 
@@ -59,7 +59,7 @@ def _unlocked(page: Page, thread_id: str) -> None:
 
 @router.post("/suggestions/{suggestion_id}/accept")
 async def accept(page: SignedIn, suggestion_id: Id) -> Response:
-    """Send the suggestion, as it is or as edited. The second of two agents is told who was first."""
+    """Send the suggestion, as it is or as edited (`then=done`: and be done). The second of two agents is told who was first."""
     form = await page.form()
     thread_id = field(form, "thread_id")
     text = field(form, "text") if "text" in form else None
@@ -70,7 +70,7 @@ async def accept(page: SignedIn, suggestion_id: Id) -> Response:
     except NotifyrError as error:
         problem = error
     await run_sync(page.container.limiter.hit, RULES["send"], page.agent.id)
-    override = bool(field(form, "override"))
+    override, done = bool(field(form, "override")), field(form, "then") == "done"
 
     def do(session: Session) -> dict[str, str]:
         if problem is not None:
@@ -92,9 +92,12 @@ async def accept(page: SignedIn, suggestion_id: Id) -> Response:
             session, found.thread_id, agent=page.agent, by_default=page.container.settings.assign_on_reply
         )
         drafts.discard(session, found.thread_id, agent_id=page.agent.id, kind="edit")
+        if done and threads.get_thread(session, found.thread_id).state != ThreadState.CLOSED:
+            threads.change_state(session, found.thread_id, state=ThreadState.CLOSED, agent_id=page.agent.id)
         return {"did": "sending", "message": message.id, "suggestion": suggestion_id, "thread": found.thread_id}
 
-    return await act_on(page, form, thread_id, do, advance=frozenset({"review"}))
+    leaves = frozenset({"inbox", "review", "unread", "snoozed"}) if done else frozenset({"review"})
+    return await act_on(page, form, thread_id, do, advance=leaves)
 
 
 @router.post("/suggestions/{suggestion_id}/stop")

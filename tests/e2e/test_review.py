@@ -20,7 +20,7 @@ from assistant.clock import utcnow
 from assistant.db.access import AgentSession
 from assistant.db.messages import Message, Suggestion, Thread
 from assistant.db.session import Event
-from assistant.states import Direction, SuggestionState
+from assistant.states import Direction, SuggestionState, ThreadState
 from tests.api.conftest import World
 from tests.support.promises import kept_within
 from tests.support.servers import wait_until
@@ -158,6 +158,27 @@ def test_what_has_no_source_locks_sending_until_it_is_edited_out(world: World, d
     expect(page.locator(".toast")).to_contain_text("Sending in")
     with world.container.database.reading() as session:
         assert session.get_one(Suggestion, suggestion).state == SuggestionState.EDITED
+
+
+def test_an_edit_is_sent_and_its_thread_done_by_one_key(world: World, desk: Callable[..., Page]) -> None:
+    suggestion, thread = proposal(world, flagged=True)
+    page = desk()
+    opened(page, thread)
+    page.keyboard.press("i")
+    box = page.get_by_label("Edit the reply")
+    expect(box).to_be_focused()
+    expect(page.locator(".edit [data-key=send-done]")).to_be_disabled()
+    page.keyboard.press("Control+Shift+Enter")
+    page.wait_for_timeout(400)
+    assert decided(world, suggestion)[0] == SuggestionState.PROPOSED, "what has no source is not sent by a key either"
+    box.fill(TEXT.replace(" today", ""))
+    expect(page.locator(".edit [data-key=send-done]")).to_be_enabled()
+    page.keyboard.press("Control+Shift+Enter")
+    expect(page.locator(".toast")).to_contain_text("Sending in")
+    expect(page.locator("#app")).not_to_have_attribute("data-thread", thread)
+    with world.container.database.reading() as session:
+        assert session.get_one(Suggestion, suggestion).state == SuggestionState.EDITED
+        assert session.get_one(Thread, thread).state == ThreadState.CLOSED
 
 
 def test_a_draft_streams_without_a_jump_and_is_stopped_by_a_key(world: World, desk: Callable[..., Page]) -> None:

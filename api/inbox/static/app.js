@@ -2,7 +2,7 @@
 import { compose } from "./compose.js";
 import { $, $$, app, meta } from "./dom.js";
 import { restore as restoreWords } from "./drafts.js";
-import { acts, go, run } from "./keys.js";
+import { acts, go, run, send } from "./keys.js";
 import { paintCursor, remember, restore, selection } from "./list.js";
 import { live, present, state } from "./live.js";
 import "./menus.js";
@@ -46,6 +46,6 @@ restore();
 const card = review({ $, $$, acts, press, refresh });
 panels();
 live(card);
-compose({ $, $$, acts, press, meta });
+compose({ $, $$, acts, press, send, meta });
 palette({ $, $$, acts, run, go });
 document.documentElement.dataset.ready = "1";

@@ -1,5 +1,5 @@
 // Writing: which kind of message, its files and saved replies.
-export function compose({ $, $$, acts, press, meta }) {
+export function compose({ $, $$, acts, press, send, meta }) {
   const kind = () => $("#composer")?.dataset.compose ?? "";
   let focus = "", early = "", sending = false, since = 0;
 
@@ -18,7 +18,7 @@ export function compose({ $, $$, acts, press, meta }) {
     panel.open = true;
     $("input[name=add]", panel).focus();
   };
-  acts["send-done"] = () => document.activeElement?.closest("[data-panel=edit]") ? acts.send() : press("send-done");
+  acts["send-done"] = () => send("send-done");
   // Letters typed before the page of another kind has come are words for it, never keys that act on the thread.
   function wait(wanted) {
     focus = wanted;
@@ -110,7 +110,7 @@ export function compose({ $, $$, acts, press, meta }) {
   });
 
   // Files: chosen, dropped or pasted, they go to the server at once and wait there with the words.
-  async function send(files) {
+  async function upload(files) {
     const box = $("#reply[data-files]");
     if (!box || !files.length) return;
     const body = new FormData();
@@ -130,17 +130,17 @@ export function compose({ $, $$, acts, press, meta }) {
   }
   document.addEventListener("change", (event) => {
     if (!event.target.matches("[data-upload]")) return;
-    send([...event.target.files]);
+    upload([...event.target.files]);
     event.target.value = "";
   });
   document.addEventListener("paste", (event) => {
-    if (event.target.id === "reply" && event.clipboardData?.files.length) { event.preventDefault(); send([...event.clipboardData.files]); }
+    if (event.target.id === "reply" && event.clipboardData?.files.length) { event.preventDefault(); upload([...event.clipboardData.files]); }
   });
   for (const name of ["dragover", "drop"]) {
     document.addEventListener(name, (event) => {
       if (!event.target.closest?.("#composer, .new-message") || !event.dataTransfer?.types.includes("Files")) return;
       event.preventDefault();
-      if (name === "drop") send([...event.dataTransfer.files]);
+      if (name === "drop") upload([...event.dataTransfer.files]);
     });
   }
 }

@@ -6,6 +6,12 @@ import { extend, move, rowHere, selection } from "./list.js";
 import { press } from "./order.js";
 import { message } from "./reading.js";
 
+// The form that one writes in, else the reply's. A button that is locked sends nothing by its key either.
+export function send(key) {
+  const form = document.activeElement?.closest("form");
+  const button = $(`[data-key=${key}]`, form?.matches("#reply-form, [data-panel=edit]") ? form : $("#reply-form") ?? document.createElement("form"));
+  if (button && !button.disabled) button.form.requestSubmit(button);
+}
 export const acts = {
   next: () => move(1),
   previous: () => move(-1),
@@ -22,11 +28,7 @@ export const acts = {
   context: () => who(),
   snooze: () => { const panel = $("[data-panel=snooze]"); if (panel) { panel.open = true; $("#when").focus(); } },
   help: () => $("#help")?.showModal(),
-  send: () => {
-    const form = document.activeElement?.closest("form");
-    const wanted = form && form.matches("#reply-form, [data-panel=edit]") ? form : $("#reply-form");
-    wanted?.requestSubmit($("[data-key=send]", wanted) ?? undefined);
-  },
+  send: () => send("send"),
 };
 const table = [];
 const links = {};

@@ -88,8 +88,7 @@ export function review({ $, $$, acts, press, refresh }) {
   // Sending an edit waits until everything without a source is out of it.
   function settle() {
     for (const diff of $$(".edit .diff")) {
-      const send = $("[data-key=send]", diff.closest("form"));
-      if (send) send.disabled = send.hasAttribute("data-blocked") || Number(diff.dataset.left) > 0;
+      for (const send of $$("[data-key=send], [data-key=send-done]", diff.closest("form"))) send.disabled = send.hasAttribute("data-blocked") || Number(diff.dataset.left) > 0;
     }
   }
   document.addEventListener("htmx:after:swap", settle);
