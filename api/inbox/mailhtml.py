@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping
 from html import escape, unescape
 from urllib.parse import urlsplit
@@ -21,7 +22,7 @@ _TAGS = frozenset(
 )
 _SIZES = {"align", "valign", "width", "height", "bgcolor", "dir", "lang"}
 _ATTRIBUTES: dict[str, set[str]] = {tag: set(_SIZES) for tag in _TAGS}
-_ATTRIBUTES["a"] |= {"href", "title"}
+_ATTRIBUTES["a"] |= {"href"}  # no title: a sender's own words would stand where a browser shows where a link leads
 _ATTRIBUTES["img"] |= {"src", "alt", "title"}
 _ATTRIBUTES["font"] |= {"color", "size", "face"}
 _ATTRIBUTES["td"] |= {"colspan", "rowspan"}
@@ -44,6 +45,8 @@ _DROPPED = {
 }
 _ABROAD = re.compile(r"\s*(?:https?|mailto|tel):", re.I)
 """Where a link of a mail may lead. A relative one would lead into our own pages."""
+_HOST = re.compile(r"(?<![\w.-])(?:(?:[\w-]{1,63}\.)+[^\W\d_][\w-]{1,62}|\d{1,3}(?:\.\d{1,3}){3})(?![\w-])")
+"""What a reader takes for the name of a host, in small letters. Prices and versions are none."""
 _CID = re.compile(r"cid:(.{1,300})", re.I)
 
 
@@ -157,10 +160,11 @@ def _links(html: str) -> str:
     def shown(match: re.Match[str]) -> str:
         before, href, after, words = match.groups()
         host = urlsplit(href.replace("&amp;", "&")).hostname or ""
-        plain = re.sub(r"<[^<>]*>", "", words)
-        named = re.search(r"(?<![\w-])([\w-]{1,63}(?:\.[\w-]{1,63})+)", plain)
+        # As it looks: an alternative text is read like words, and a full stop of another script like a full stop.
+        seen = re.sub(r'<img\b[^<>]*?\balt="([^"]*)"[^<>]*>', r" \1 ", words)
+        plain = unicodedata.normalize("NFKC", unescape(re.sub(r"<[^<>]*>", "", seen))).replace("\u3002", ".").lower()
         warning = ""
-        if host and named and not (host == named.group(1).lower() or host.endswith("." + named.group(1).lower())):
+        if host and any(host != named and not host.endswith("." + named) for named in _HOST.findall(plain)):
             warning = f' <span class="link-target">goes to {escape(host)}</span>'
         return f'<a{before}href="{href}"{after} target="_blank">{words}</a>{warning}'
 

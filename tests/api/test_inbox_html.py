@@ -111,12 +111,23 @@ def test_pictures_come_only_from_the_mail_itself() -> None:
         ("bank.example", "https://www.bank.example/x", False),
         ("<b>bank</b>.example", "https://evil.example/", True),
         ("your order", "https://shop.example/", False),
+        ("from evil.example to bank.example", "https://evil.example/", True),
+        ("info@bank.example", "https://evil.example/", True),
+        ("bank\uff0eexample", "https://evil.example/", True),
+        ("bank&#46;example", "https://evil.example/", True),
+        ("192.0.2.7", "https://evil.example/", True),
+        ("<img src='cid:logo' alt='bank.example'>", "https://evil.example/", True),
+        ("bank.example", "https://bank.example@evil.example/", True),
+        ("42.10 for version 1.2.3", "https://shop.example/", False),
     ],
 )
 @pytest.mark.checklist(49)
 def test_a_link_that_names_another_host_says_where_it_goes(words: str, target: str, warned: bool) -> None:
-    shown = mailhtml.sanitise(f'<a href="{target}">{words}</a>')
+    shown = mailhtml.sanitise(
+        f'<a href="{target}" title="https://bank.example/">{words}</a>', {"logo": "/inbox/parts/1"}
+    )
     assert ("goes to" in shown) == warned
+    assert "title=" not in shown, "a title of the sender's would say that it leads elsewhere"
     assert 'rel="noopener noreferrer"' in shown
     assert 'target="_blank"' in shown
 
