@@ -3,12 +3,30 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
 
 from assistant.errors import ModelUnavailable
 
-__all__ = ["Part"]
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+__all__ = ["ONE_AT_A_TIME", "PASSING", "Part", "arrays_in"]
+
+PASSING = (SystemError, MemoryError, OSError)
+"""What may pass without a file becoming another: such a failure is not remembered."""
+ONE_AT_A_TIME = threading.Lock()
+"""Held while arrays are read. numpy reads the head of each with `ast`, which in Python 3.11 fails at times when two threads use it
+(SystemError: AST constructor recursion depth mismatch): a good file would be taken for a damaged one."""
+
+
+def arrays_in(file: Path | IO[bytes], wanted: Collection[str] | None = None) -> dict[str, npt.NDArray[Any]]:
+    """The arrays of an .npz file by name, all or the wanted ones that are there. No pickle is read. Raises whatever numpy raises."""
+    import numpy as np  # starts threads, after which no process of ours could be forked
+
+    with ONE_AT_A_TIME, np.load(file, allow_pickle=False) as stored:
+        return {name: stored[name] for name in stored.files if wanted is None or name in wanted}
 
 
 class Part:
@@ -54,7 +72,8 @@ class Part:
         try:
             self._read()
         except ModelUnavailable as error:
-            self._error, self._seen = error, now
+            if not isinstance(error.__cause__, PASSING):
+                self._error, self._seen = error, now
             raise
         self._error, self._ready = None, True
 

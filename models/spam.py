@@ -20,7 +20,7 @@ import numpy.typing as npt
 from assistant.errors import ModelUnavailable
 from models.clues import reasons
 from models.features import COLUMNS, hashed, tokens
-from models.parts import Part
+from models.parts import Part, arrays_in
 
 __all__ = [
     "FILES",
@@ -279,11 +279,11 @@ class SpamJudge:
             raise ModelUnavailable(f"{self.folder.name}/ is no judge of ours ({error!s:.200}): {_FIX}") from error
 
     def _open(self, meta: dict[str, Any]) -> None:
-        with np.load(self.folder / "spam.npz", allow_pickle=False) as stored:
-            self._words = stored["words"].astype(np.float32)
-            self._meaning, self._envelope = (Kernel.of(meta["kernels"][name], stored, name) for name in KERNELS)
-            self._vocabulary = stored["vocabulary"].astype(np.int64)
-            self._by_clue = np.ascontiguousarray(self._envelope.support.T)
+        stored = arrays_in(self.folder / "spam.npz")
+        self._words = stored["words"].astype(np.float32)
+        self._meaning, self._envelope = (Kernel.of(meta["kernels"][name], stored, name) for name in KERNELS)
+        self._vocabulary = stored["vocabulary"].astype(np.int64)
+        self._by_clue = np.ascontiguousarray(self._envelope.support.T)
         if self._words.shape != (COLUMNS,):
             raise ModelUnavailable(f"spam.npz has {self._words.shape[0]} columns instead of {COLUMNS}: {_FIX}")
         self._words_bias = float(meta["words_bias"])

@@ -21,6 +21,7 @@ from typing import Any
 import structlog
 
 from assistant.values import Label
+from models.parts import ONE_AT_A_TIME, arrays_in
 
 __all__ = ["ARRAYS", "FOLDER", "LANGUAGES", "Languages"]
 
@@ -73,7 +74,6 @@ class Languages:
 
 def _ours(folder: Path) -> Any:
     """The identifier of the file in `folder`; None where it cannot be used."""
-    import numpy as np  # starts threads, after which no process of ours could be forked
     from py3langid.langid import LanguageIdentifier
 
     try:
@@ -81,16 +81,16 @@ def _ours(folder: Path) -> Any:
         packed = (folder / ARRAYS).read_bytes()
         if hashlib.sha256(packed).hexdigest() != manifest["files"][ARRAYS]:
             raise ValueError("it is not the file its manifest names")
-        with np.load(io.BytesIO(packed), allow_pickle=False) as stored:
-            return LanguageIdentifier(
-                stored["ptc"],
-                stored["pc"],
-                stored["classes"].tolist(),
-                _numbers(stored["nextmove"]),
-                stored["out_feat"].tolist(),
-                norm_probs=True,
-                tk_row=_numbers(stored["nextmove_row"]),
-            )
+        stored = arrays_in(io.BytesIO(packed))
+        return LanguageIdentifier(
+            stored["ptc"],
+            stored["pc"],
+            stored["classes"].tolist(),
+            _numbers(stored["nextmove"]),
+            stored["out_feat"].tolist(),
+            norm_probs=True,
+            tk_row=_numbers(stored["nextmove_row"]),
+        )
     except (OSError, ValueError, LookupError, TypeError) as error:
         _log.warning("language_model_of_the_package", reason=f"{type(error).__name__}: {error}")
         return None
@@ -99,7 +99,8 @@ def _ours(folder: Path) -> Any:
 def _packaged() -> Any:
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
-    identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+    with ONE_AT_A_TIME:
+        identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
     identifier.set_languages(LANGUAGES)
     return identifier
 

@@ -5,16 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from assistant.errors import ModelUnavailable
 from assistant.settings import ROOT
 from models.bert import Encoder
 from models.heads.labeller import HEADS, Labeller
-from models.parts import Part
+from models.parts import Part, arrays_in
 
 FOLDER = ROOT / "deploy/weights/encoder"
 SPAM = "Make money fast, guaranteed\nEarn $5000 a week from home! Click here to order now, 100% risk free."
@@ -175,3 +179,37 @@ def test_a_file_that_stays_damaged_is_not_read_again_for_every_mail(tmp_path: Pa
     assert [str(part.fault()) for _ in range(3)] == ["cut: restore it"] * 3 and len(tries) == 1
     (tmp_path / "x").write_bytes(b"22")
     assert part.fault() is not None and len(tries) == 2
+
+
+def test_a_failure_that_may_pass_is_tried_again(tmp_path: Path) -> None:
+    """Memory that ran short, or Python's own fault with two threads in `ast`, is no damage of a file."""
+    tries: list[int] = []
+
+    def read() -> None:
+        tries.append(1)
+        if len(tries) < 3:
+            raise ModelUnavailable("not now") from MemoryError()
+
+    part = Part(read, [tmp_path / "x"])
+    assert [part.fault() is None for _ in range(4)] == [False, False, True, True] and len(tries) == 3
+
+
+def test_arrays_are_read_by_one_thread_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a good file is taken for a damaged one now and then (Python 3.11)."""
+    np.savez(tmp_path / "a.npz", one=np.arange(3), two=np.arange(4))
+    inside, most = 0, 0
+    whole = np.load
+
+    def load(*given: Any, **named: Any) -> Any:
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        time.sleep(0.01)
+        found = whole(*given, **named)
+        inside -= 1
+        return found
+
+    monkeypatch.setattr(np, "load", load)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: arrays_in(tmp_path / "a.npz", {"two", "three"}), range(8)))
+    assert most == 1 and [list(one) for one in found] == [["two"]] * 8
