@@ -22,7 +22,7 @@ from pipelines.stages.run import noted
 __all__ = ["OPT_OUT_SURE", "OPT_OUT_UNSURE", "Classify", "merged", "readable", "told", "windows"]
 
 WINDOW = 1200
-"""Characters: about what the encoder reads at once."""
+"""Characters of a window. Wording is read in the whole of it; of these about 270 tokens the encoder reads the front and the end, 128."""
 MOST_WINDOWS = 3
 ALONE = "words alone"
 """Stage of a verdict on spam that the encoder would have been asked for, had it been there."""
@@ -219,7 +219,7 @@ def _opt_out(labels: tuple[Label, ...], rules: Rules, sender: str) -> str:
 
 
 def windows(subject: str, text: str) -> list[str]:
-    """What the encoder is shown: the subject with the start of the text; of a long text also its middle and its end.
+    """What the heads are shown: the subject with the start of the text; of a long text also its middle and its end.
 
     An attacker who pads the front is still read at the end.
     """

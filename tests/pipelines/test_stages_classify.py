@@ -11,13 +11,15 @@ from assistant.settings import ROOT
 from assistant.values import DecisionKind, Label, TurnMessage
 from models.base import Classifier
 from models.catalog import load_classifier
+from models.heads.labeller import Labeller
+from models.heads.wording import columns
 from pipelines.stages.classify import WINDOW, Classify, readable, windows
 from pipelines.stages.run import failed_stages, run
 from tests.pipelines.turns import turn
 
 
 @pytest.fixture(scope="module")
-def encoder() -> Classifier:
+def encoder() -> Labeller:
     loaded = load_classifier(f"onnx:{ROOT / 'deploy/weights/encoder'}", threads=2)
     assert loaded is not None
     return loaded
@@ -101,6 +103,17 @@ def test_a_long_text_is_read_at_its_start_its_middle_and_its_end() -> None:
     assert set(shown[1]) == {"b"}
     assert shown[2].endswith("buy now")
     assert all(len(part) <= WINDOW + 301 for part in shown)
+
+
+def test_the_wording_of_a_window_is_read_to_its_end_and_the_encoder_reads_a_part_of_it(encoder: Labeller) -> None:
+    """What the comment at `WINDOW` says."""
+    filler = ("the table is of oak and stands in the hall " * 60)[:WINDOW]
+    assert columns(filler[:-9] + " zebrafish"[:9]).tolist() != columns(filler).tolist()
+    assert columns(filler + "zebrafish").tolist() == columns(filler).tolist()
+    encoder.load()
+    (ids,) = encoder.encoder._ids([filler])
+    whole = encoder.encoder._tokenizer.encode(filler).ids
+    assert len(ids) == 128 < len(whole) and ids[:96] == whole[:96] and ids[96:] == whole[-32:]
 
 
 def test_invisible_characters_and_lookalikes_do_not_hide_words() -> None:
