@@ -148,14 +148,14 @@ class Labeller:
 
         `clues` are what mails show besides their words (`models.clues`), one set a text. A head that cannot be read (`faults`)
         gives no labels, and the others go on: without the network spam is told by words alone. Raises `ModelUnavailable` where
-        only the language is left. `heads` asks for these alone: the others cost nothing then.
+        only the language is left and more was asked. `heads` asks for these alone: the others cost nothing then.
         """
         if not texts:
             return []
         if not self.ready:
             self.load(heads)
         network = self.encoder.network_fault()
-        if network is not None and self.encoder.judge.fault() is not None:
+        if network is not None and self.encoder.judge.fault() is not None and set(heads) != {"language"}:
             raise ModelUnavailable(network.message) from network
         own = self.weights.faults()
         given = list(clues) or [()] * len(texts)

@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 from assistant.errors import ModelError, ModelUnavailable
-from assistant.services.autopilot import Facts, decide, spam_verdict
+from assistant.services.autopilot import Facts, SpamVerdict, decide, spam_verdict
 from assistant.services.rules import Rules
 from assistant.telemetry import METRICS
-from assistant.values import DecisionKind, Label, Turn
+from assistant.values import Decision, DecisionKind, Label, Turn
 from models.base import OTHER, OUTSIDE, Classifier
 from models.clues import clues as clues_of
 from pipelines.stages.run import noted
@@ -105,13 +105,13 @@ class Classify:
             "opt_out": wants_out,
             "because": self._because(shown[0], intent, verdict),
         }
-        silent = {head: error for head, error in faults.items() if head != "spam"}
-        lacking = told(silent)
-        if isinstance(model, Explaining) and not fault:
+        lacking = told({head: error for head, error in faults.items() if head != "spam"})
+        if fault:
+            lacking = "; ".join(part for part in (f"spam was not judged: {fault}", lacking) if part)
+        elif isinstance(model, Explaining):
             why = model.spam_because(whole, clues)
             detail["spam_because"] = why | {"band": [band, threshold]}
-            if why["stage"] == ALONE and "spam" in faults:
-                lacking = told(faults)
+            lacking = told(faults) if why["stage"] == ALONE else lacking
             METRICS.spam_stages.labels(stage=why["stage"]).inc()
             outcome = "abstained" if verdict == "uncertain" else "claimed"
             METRICS.labels.labels(head="spam", outcome=outcome).inc()
@@ -126,29 +126,14 @@ class Classify:
             return noted(turn, self.name, "stop", decision.reason, score=spam, **detail)
         if lacking:
             detail["faults"] = {head: error.message for head, error in faults.items()}
-            claimed = f"{claimed}; {lacking}"
-        if decided:
-            if fault:
-                lacking = f"spam was not judged: {fault}"
-                claimed = f"{claimed}; {lacking}"
-            return noted(turn, self.name, "failed" if lacking else "ok", claimed, score=spam, **detail)
-        if fault:
-            # The other heads have spoken. A person sees that this one has not, and how to mend it; nothing is sent unseen.
-            words = f"{_RECORDED}; " if wants_out == "recorded" else ""
-            unjudged = decide(Facts(person_needed=f"{words}spam was not judged: {fault}"))
-            return noted(replace(turn, decision=unjudged), self.name, "failed", unjudged.reason, **detail)
-        if verdict in ("spam", "uncertain"):
-            decision = decide(Facts(spam=verdict, spam_score=spam))
-        elif wants_out:
-            words = _RECORDED if wants_out == "recorded" else _PLEASE_LOOK
-            decision = decide(Facts(person_needed=words))
-        elif "optout" in silent:  # nothing is sent unseen to who may have asked not to be written to
-            decision = decide(Facts(person_needed=f"nobody looked for an opt-out: {silent['optout'].message}"))
-        else:
-            return noted(turn, self.name, "failed" if lacking else "ok", claimed, score=spam, **detail)
-        outcome = "stop" if decision.kind == DecisionKind.STOP else "failed" if lacking else "handoff"
-        reason = f"{decision.reason}; {lacking}" if lacking else decision.reason
-        return noted(replace(turn, decision=decision), self.name, outcome, reason, score=spam, **detail)
+        here = None if decided else _decision(verdict, spam, wants_out, fault, faults)
+        outcome = (
+            "stop" if here and here.kind == DecisionKind.STOP else "failed" if lacking else "handoff" if here else "ok"
+        )
+        reason = "; ".join(
+            part for part in (here.reason if here else claimed, "" if here and fault else lacking) if part
+        )
+        return noted(replace(turn, decision=here or turn.decision), self.name, outcome, reason, score=spam, **detail)
 
     def _labels(self, shown: list[str], whole: str, clues: tuple[str, ...]) -> tuple[Label, ...]:
         """The heads read window by window; spam is judged once, on all of the text, as `notifyr classify` does."""
@@ -188,6 +173,23 @@ class Classify:
         if not isinstance(model, Explaining):
             return []
         return model.because(text, intent=intent, spam=verdict in ("spam", "uncertain"))
+
+
+def _decision(
+    verdict: SpamVerdict, spam: float | None, wants_out: str, fault: str, faults: Mapping[str, ModelError]
+) -> Decision | None:
+    """What becomes of a mail that nothing was decided about; None where it goes on."""
+    if fault:
+        # The other heads have spoken. A person sees that this one has not, and how to mend it; nothing is sent unseen.
+        words = f"{_RECORDED}; " if wants_out == "recorded" else ""
+        return decide(Facts(person_needed=f"{words}spam was not judged: {fault}"))
+    if verdict in ("spam", "uncertain"):
+        return decide(Facts(spam=verdict, spam_score=spam))
+    if wants_out:
+        return decide(Facts(person_needed=_RECORDED if wants_out == "recorded" else _PLEASE_LOOK))
+    if "optout" in faults:  # nothing is sent unseen to who may have asked not to be written to
+        return decide(Facts(person_needed=f"nobody looked for an opt-out: {faults['optout'].message}"))
+    return None
 
 
 def told(faults: Mapping[str, ModelError]) -> str:

@@ -153,6 +153,8 @@ def test_with_nothing_left_it_raises_instead_of_answering_with_a_language(folder
     shutil.rmtree(folder / "spam")
     with pytest.raises(ModelUnavailable, match=r"model\.onnx is missing.*notifyr train"):
         Labeller(Encoder(folder)).classify([QUESTION])
+    (labels,) = Labeller(Encoder(folder)).classify([QUESTION], heads=["language"])
+    assert [label.name for label in labels] == ["language:en"]
 
 
 def test_a_restored_file_heals_without_a_restart_and_a_loaded_one_stays_when_its_file_is_damaged(folder: Path) -> None:
