@@ -27,8 +27,8 @@ This file is written by `scripts/keys_doc.py` from `api/inbox/keys.py`.
 FOOT = """
 ## In a dismissal
 
-After `d`, the keys `1` to `6` choose the reason: wrong facts, wrong tone, not needed, unsafe, language, other. Without one
-the suggestion is dismissed two and a half seconds later; `Esc` keeps it. `z` takes a dismissal back.
+`d` dismisses at once. The keys `1` to `6` then say why: wrong facts, wrong tone, not needed, unsafe, language, other. The same
+reasons stay on the card as buttons. `z` takes a dismissal back.
 """
 
 
