@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 from fastapi.responses import HTMLResponse
 from sqlalchemy.orm import Session
 
-from api.inbox import frames, learning, starts, words
+from api.inbox import frames, learning, outgoing, starts, words
 from api.inbox.card import card_of, chosen
 from api.inbox.happening import between, folded
 from api.inbox.shell import Page, render
@@ -83,6 +83,7 @@ def show(
             "blocked_profiles": profiles.blocked(session),
             "filters": saved_filters.counted(session, page.agent.id, zone=page.zone),
             "row_labels": labels.of_threads(session, [row.id for row in listed.items]),
+            "outgoing": outgoing.became(session, [row.id for row in listed.items], view),
             "crowds": container.bus.crowds([row.id for row in listed.items]),
             "told": {} if listed.items else _told(session, page, view),
         }

@@ -52,6 +52,9 @@ CHANNEL_WORDS: dict[str, tuple[str, str]] = {
 }
 """Channel -> its name and icon. A channel that is not here is shown by its own name."""
 
+STATES = {"closed": "done", "trash": "in the trash"}
+"""State of a thread -> what a person calls it, where that is not its own name."""
+
 MARKS = {
     "ready": "ready",
     "check": "check",
@@ -189,6 +192,11 @@ def percent(score: float | None) -> str:
     return "" if score is None else f"{score * 100:.0f} %"
 
 
+def state(name: str) -> str:
+    """The state of a thread as a person calls it: what Done leads to is done."""
+    return STATES.get(name, name)
+
+
 def human(name: str) -> str:
     return name.replace("_", " ").replace("-", " ")
 
@@ -261,6 +269,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "hue": hue,
     "percent": percent,
     "human": human,
+    "state": state,
     "delivery": delivery,
     "event": event,
     "recipients": recipients,

@@ -168,7 +168,7 @@ def test_send_and_done_sends_and_closes_the_thread(thread: Opener, outside: Smtp
     expect(page.locator(".toast")).to_contain_text("Sending in")
     arrived(outside, "ivo@writing.example")
     page.goto(address)
-    expect(page.locator(".state")).to_have_text("closed")
+    expect(page.locator(".state")).to_have_text("done")
 
 
 def test_a_file_that_is_mentioned_and_missing_and_a_stranger_are_asked_about_once(

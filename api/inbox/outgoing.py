@@ -1,0 +1,65 @@
+"""What became of the mail of each thread, as one word with an icon: the rows of Sent and Outbox."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from assistant.db.messages import Message
+from assistant.states import Delivery, Direction
+from channels.base import KEPT_HERE
+
+__all__ = ["VIEWS", "Became", "became"]
+
+VIEWS = frozenset({"sent", "outbox"})
+"""The lists whose rows say it."""
+_SETTLED = (Delivery.SENT, Delivery.DELIVERED, Delivery.CANCELLED)
+
+
+class Became(NamedTuple):
+    """The word a person reads, its icon, and the class of its colour."""
+
+    word: str
+    icon: str
+    tone: str = ""
+
+
+_WORDS: Mapping[Delivery, Became] = MappingProxyType(
+    {
+        Delivery.HELD: Became("held", "clock", "chip-warn"),
+        Delivery.QUEUED: Became("queued", "upload"),
+        Delivery.SENDING: Became("sending", "upload"),
+        Delivery.SENT: Became("sent", "send"),
+        Delivery.DELIVERED: Became("delivered", "check", "mark-ready"),
+        Delivery.DEFERRED: Became("delayed", "clock", "chip-warn"),
+        Delivery.BOUNCED: Became("bounced", "triangle-alert", "chip-bad"),
+        Delivery.REJECTED: Became("rejected", "triangle-alert", "chip-bad"),
+        Delivery.FAILED: Became("failed", "triangle-alert", "chip-bad"),
+        Delivery.CANCELLED: Became("taken back", "undo-2"),
+        Delivery.UNKNOWN: Became("unknown", "info", "chip-warn"),
+    }
+)
+_KEPT = Became("kept here", "inbox", "chip-warn")
+"""No relay is set: it lies in the outbox folder and went nowhere."""
+
+
+def became(session: Session, thread_ids: Iterable[str], view: str) -> dict[str, Became]:
+    """What became of the newest outgoing message of each thread; in the outbox, of the newest that is not settled."""
+    ids = list(thread_ids)
+    if view not in VIEWS or not ids:
+        return {}
+    query = select(Message.thread_id, Message.status, Message.receipt).where(
+        Message.thread_id.in_(ids), Message.direction == Direction.OUTBOUND
+    )
+    if view == "outbox":
+        query = query.where(Message.status.not_in(_SETTLED))
+    rows = session.execute(query.order_by(Message.occurred_at, Message.id)).all()
+    return {
+        thread_id: _KEPT if status is Delivery.SENT and KEPT_HERE in (receipt or "") else _WORDS[status]
+        for thread_id, status, receipt in rows
+        if status in _WORDS
+    }
