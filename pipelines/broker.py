@@ -127,14 +127,19 @@ def dispatch(app: Celery, job: Job) -> None:
 
 
 def _throw_away(app: Celery, producer: Any) -> None:
-    """A producer and its connection, without a word to a broker that may not answer."""
+    """A producer's connection, without a word to a broker that may not answer. Both pools keep their full number of places:
+    `replace` alone takes one away each time, and with none left the next to come would wait for ever.
+    """
+    producers: Any = app.amqp.producer_pool
+    connections: Any = app.pool
     connection = producer.__connection__
-    pools: tuple[Any, Any] = (app.amqp.producer_pool, app.pool)
-    pools[0].replace(producer)
+    producer.__connection__ = None  # it is not given back together with its producer
+    producers.release(producer)
     if connection is not None:
         # A goodbye over AMQP would wait for its answer. Not the properties, which would connect.
         wire = getattr(connection._connection, "_transport", None)  # noqa: SLF001
         if wire is not None and wire.sock is not None:
             with contextlib.suppress(OSError):
                 wire.sock.shutdown(socket.SHUT_RDWR)
-        pools[1].replace(connection)
+        connections.replace(connection)
+        connections.resize(connections.limit)

@@ -10,12 +10,14 @@ from pathlib import Path
 from subprocess import Popen
 
 import pytest
+from celery import Celery
 from kombu.exceptions import OperationalError
 
 from assistant.db.session import Job
 from assistant.settings import ROOT, Settings
 from pipelines.broker import QUEUES, ROUTES, create_celery, dispatch
-from tests.support.servers import clean_environment, free_port, running, wait_until
+from tests.support.servers import clean_environment, free_port, running, temporary_folder, wait_until
+from tests.support.stores import RabbitStore, RedisStore
 
 Start = Callable[[], Popen[bytes]]
 
@@ -121,6 +123,39 @@ def test_a_broker_that_is_down_fails_at_once(scheme: str, settings: Settings) ->
         dispatch(app, Job("triage", ("x",)))
     assert time.monotonic() - began < 4
     app.close()
+
+
+@pytest.mark.parametrize("kind", ["redis", "rabbitmq"])
+def test_a_broker_that_is_down_for_many_jobs_takes_the_next_one_when_it_is_back(
+    kind: str, settings: Settings, tmp_path: Path
+) -> None:
+    """Each failed job once cost the pools a place for good, and the one after the last place waited for ever."""
+    with temporary_folder("broker") as folder:
+        store = RedisStore(folder) if kind == "redis" else RabbitStore(folder)
+        store.start()
+        app = create_celery(settings, store.url)
+        try:
+            dispatch(app, Job("triage", ("before",)))
+            store.kill()
+            for number in range(3 * app.pool.limit):
+                began = time.monotonic()
+                with pytest.raises(OperationalError):
+                    dispatch(app, Job("triage", (str(number),)))
+                assert time.monotonic() - began < 20
+            store.start()
+            wait_until(lambda: _taken(app), seconds=60, what="a job after the broker is back")
+        finally:
+            app.close()
+            store.stop()
+
+
+def _taken(app: Celery) -> bool:
+    """A server that has just started may refuse a first try."""
+    try:
+        dispatch(app, Job("triage", ("after",)))
+    except OperationalError:
+        return False
+    return True
 
 
 def test_every_route_leads_to_a_queue_that_workers_know() -> None:
