@@ -1,4 +1,4 @@
-"""Every fuzz target on its whole corpus, and a coverage-guided run of each: 60 s for all together, or `TEST_FUZZ_SECONDS`."""
+"""Every fuzz target on its whole corpus, and a coverage-guided run of each: 40 s for all together, or `TEST_FUZZ_SECONDS`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.fuzz.targets import CORPORA, TARGETS
 from tests.support.figures import Tell
 
 RUN = Path(__file__).with_name("run.py")
-SECONDS = float(os.environ.get("TEST_FUZZ_SECONDS", "60"))
+SECONDS = float(os.environ.get("TEST_FUZZ_SECONDS", "40"))
 """For all targets together, shared by the cores; `make fuzz` takes 300."""
 
 
