@@ -248,7 +248,7 @@ def test_a_refused_act_keeps_the_page_and_names_code_next_step_and_request(world
     [
         ("loading", "Models are loading"),
         ("failed", "Reading and replying work"),
-        ("partial", "no mail is judged as spam"),
+        ("partial", "A part of a model is missing; what it does not touch goes on. truncated"),
     ],
 )
 def test_a_model_that_is_not_ready_is_said_while_the_inbox_works(world: World, state: str, words: str) -> None:
