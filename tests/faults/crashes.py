@@ -1,15 +1,19 @@
 """Killing a real process at a named failpoint, over and over, and looking at what is left.
 
 A round: fork; the child arms one failpoint with `exit` and takes one step of the path; the parent waits for its end, with
-one round a core at the same time. After all rounds the path recovers as production would (sweeps, tasks again) and checks
+one round a core at the same time. The parent is a process of its own for each batch (`one_batch.py`): a fork is quick while it is
+small, and obstore's threads, which recovering starts, would be missing in the forks of the next batch, which wait for them. After all rounds the path recovers as production would (sweeps, tasks again) and checks
 its promises. A path is a `CrashPath`: add one to `PATHS` in `test_failpoints.py` and it is run like the others.
 """
 
 from __future__ import annotations
 
 import gc
+import json
 import os
 import random
+import subprocess
+import sys
 import traceback
 from collections import Counter, deque
 from collections.abc import Callable
@@ -19,11 +23,14 @@ from typing import Protocol
 
 from assistant import failpoints
 from assistant.clock import monotonic
+from assistant.settings import ROOT
 
-__all__ = ["CrashPath", "CrashRun", "Crashed", "crash", "sqlite_in"]
+__all__ = ["CrashPath", "CrashRun", "Crashed", "batch", "crash", "sqlite_in"]
 
 _KILLED = 137
-_BATCH = 100
+_BATCH = 60
+_LONGEST = 400
+"""Seconds for a batch: more than it takes on a busy machine, less than a landing can wait for one that hangs."""
 _WIDTH = min(4, os.cpu_count() or 1)
 """Rounds that run at the same time: as in production, another worker is always at the same tables."""
 
@@ -95,14 +102,35 @@ def crash(
     while result.rounds < rounds and (not result.rounds or monotonic() - began < seconds):
         own = folder / f"batch-{result.rounds}"
         own.mkdir()
-        _batch(path.start(own, database(own)), path, own, min(_BATCH, rounds - result.rounds), result)
+        count = min(_BATCH, rounds - result.rounds)
+        given = json.dumps(
+            {"path": path.name, "folder": str(own), "url": database(own), "rounds": count, "seed": seed + result.rounds}
+        )
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.faults.one_batch"],
+            input=given,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=_LONGEST,
+        )
+        if done.returncode:
+            result.problems.append(f"a batch ended with {done.returncode}: {done.stderr[-3000:]}")
+            break
+        found = json.loads(done.stdout.splitlines()[-1])
+        result.killed.update(found["killed"])
+        result.survived += found["survived"]
+        result.problems += found["problems"]
+        result.rounds += count
     result.seconds = monotonic() - began
     return result
 
 
-def _batch(run: CrashRun, path: CrashPath, folder: Path, rounds: int, result: Crashed) -> None:
+def batch(run: CrashRun, path: CrashPath, folder: Path, rounds: int, seed: int) -> Crashed:
+    """The rounds of one batch, in this process and its forks."""
+    result = Crashed(path.name, seed, rounds)
     chosen = [path.failpoints[number % len(path.failpoints)] for number in range(rounds)]
-    random.Random(result.seed + result.rounds).shuffle(chosen)
+    random.Random(seed).shuffle(chosen)
     run.prepare(rounds)
     # Children should share the parent's memory, not copy it page by page when their collector touches it.
     gc.collect()
@@ -117,7 +145,7 @@ def _batch(run: CrashRun, path: CrashPath, folder: Path, rounds: int, result: Cr
     gc.unfreeze()
     run.recover()
     result.problems += run.problems()
-    result.rounds += rounds
+    return result
 
 
 def _ended(child: int, number: int, name: str, result: Crashed) -> None:
