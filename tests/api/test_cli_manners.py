@@ -41,7 +41,11 @@ READS = {
     "evaluate": ["--banking", "/nowhere/train.csv"],
 }
 """Command -> words that name a file which is not there."""
-WRITES = {"classify": ["tests/data/mime", "--output", "/nowhere/labels.jsonl"], "backup": ["/nowhere/backup.tar"]}
+WRITES = {
+    "classify": ["tests/data/mime", "--output", "/nowhere/labels.jsonl"],
+    "backup": ["/nowhere/backup.tar"],
+    "train": ["--corpus", "tests/data/mime", "--write-split", "/nowhere/split.tsv"],
+}
 """Command -> words that name a file in a folder which is not there."""
 
 
@@ -164,7 +168,7 @@ def test_every_parameter_that_is_a_path_is_in_the_tables() -> None:
         "backup": {"file"}, "classify": {"paths", "output"},
         "evaluate": {"corpus", "split", "sms", "banking", "banking_test", "clinc"},
         "import": {"paths"}, "intents add": {"file"}, "knowledge add": {"file"}, "restore": {"file"},
-        "train": {"corpus", "split", "sms", "clinc", "intents"},
+        "train": {"corpus", "split", "sms", "clinc", "intents", "write_split"},
     }  # fmt: skip
     made = {"train": {"output"}, "evaluate": {"encoder"}}
     """Folders of the model: made, or refused by the model in its own words."""
