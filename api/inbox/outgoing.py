@@ -6,18 +6,16 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from assistant.db.messages import Message
-from assistant.states import Delivery, Direction
+from assistant.services import outbox_rows
+from assistant.states import Delivery
 from channels.base import KEPT_HERE
 
 __all__ = ["VIEWS", "Became", "became"]
 
 VIEWS = frozenset({"sent", "outbox"})
 """The lists whose rows say it."""
-_SETTLED = (Delivery.SENT, Delivery.DELIVERED, Delivery.CANCELLED)
 
 
 class Became(NamedTuple):
@@ -52,14 +50,9 @@ def became(session: Session, thread_ids: Iterable[str], view: str) -> dict[str, 
     ids = list(thread_ids)
     if view not in VIEWS or not ids:
         return {}
-    query = select(Message.thread_id, Message.status, Message.receipt).where(
-        Message.thread_id.in_(ids), Message.direction == Direction.OUTBOUND
-    )
-    if view == "outbox":
-        query = query.where(Message.status.not_in(_SETTLED))
-    rows = session.execute(query.order_by(Message.occurred_at, Message.id)).all()
+    rows = outbox_rows.outcomes(session, ids, unsettled=view == "outbox")
     return {
-        thread_id: _KEPT if status is Delivery.SENT and KEPT_HERE in (receipt or "") else _WORDS[status]
+        thread_id: _KEPT if status is Delivery.SENT and KEPT_HERE in receipt else _WORDS[status]
         for thread_id, status, receipt in rows
         if status in _WORDS
     }

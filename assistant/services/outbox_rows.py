@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -26,8 +27,11 @@ __all__ = [
     "may_have_left",
     "note",
     "one_line",
+    "outcomes",
     "profile_active",
 ]
+
+_SETTLED = (Delivery.SENT, Delivery.DELIVERED, Delivery.CANCELLED)
 
 _BREAKS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
@@ -133,3 +137,14 @@ def announce_id(session: Session, message_id: str) -> None:
 
 def actor_name(author: Author, agent_id: str | None) -> str:
     return f"agent:{agent_id}" if agent_id else str(author)
+
+
+def outcomes(session: Session, thread_ids: Sequence[str], *, unsettled: bool) -> list[tuple[str, Delivery, str]]:
+    """Thread, status and receipt of the outgoing messages of threads, oldest first; of those only that are not settled."""
+    query = select(Message.thread_id, Message.status, Message.receipt).where(
+        Message.thread_id.in_(thread_ids), Message.direction == Direction.OUTBOUND
+    )
+    if unsettled:
+        query = query.where(Message.status.not_in(_SETTLED))
+    rows = session.execute(query.order_by(Message.occurred_at, Message.id)).all()
+    return [(thread_id, Delivery(status), receipt or "") for thread_id, status, receipt in rows]
