@@ -16,8 +16,8 @@ def opened(page: Page, thread: str) -> None:
     page.locator("html[data-ready]").wait_for()
 
 
-def pass_by(page: Page, seconds: int) -> None:
-    page.clock.run_for(seconds * 1000)
+def pass_by(page: Page, seconds: float) -> None:
+    page.clock.run_for(int(seconds * 1000))
 
 
 def test_a_toast_without_an_undo_goes_after_a_while_and_waits_for_who_is_over_it(
@@ -54,8 +54,8 @@ def test_a_toast_with_an_undo_stays_for_its_window_also_when_the_page_is_read_ag
     page.evaluate("window.swaps = 0; document.addEventListener('htmx:after:swap', () => { swaps += 1; })")
     here = page.locator("#app").get_attribute("data-thread")
     world.container.bus.publish(Event("thread.changed", {"thread_id": here, "reason": "labelled"}))
-    for _ in range(100):
-        pass_by(page, 0)
+    for _ in range(200):
+        pass_by(page, 0.02)
         if page.evaluate("swaps"):
             break
         page.wait_for_timeout(50)
