@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -36,8 +36,6 @@ _SLOWER = ["SkipLayerNormFusion"]
 """The fused kernel of addition and normalisation takes several times as long on a CPU as the two it replaces."""
 _BULK = 2
 """Texts per thread from which they are worked on side by side."""
-_AHEAD = 8
-"""Texts that are read before those of them that words leave open go to the encoder."""
 _HEAD_SHARE = 0.75
 _CHARACTERS = (16_000, 4_000)
 """Characters of a long text that reach the tokenizer: its front and its end."""
@@ -118,7 +116,7 @@ class Encoder:
         places: dict[tuple[int, ...], int] = {}
         rows = [places.setdefault(ids, len(places)) for ids in map(tuple, self._ids(texts))]
         out = np.zeros((len(places), self.dimensions), dtype=np.float32)
-        if not self._side_by_side(len(places)):
+        if self._threads == 1 or len(places) < _BULK * self._threads:
             for ids, place in places.items():
                 out[place] = self._run(self._session, ids)
             return out[rows]
@@ -155,16 +153,11 @@ class Encoder:
         `clues` are those of `models.clues`, one set a text. Vectors that are there already save the texts left open a pass,
         and `words` (`spam_words` of the same texts and clues) the reading. Without a network the words' own probability stands.
         """
-        if vectors is None and words is None and self._side_by_side(len(texts)) and self.network_fault() is None:
-            words, ahead = self._read_ahead(texts, clues)
-        else:
-            words, ahead = words or self.spam_words(texts, clues), {}
+        words = words or self.spam_words(texts, clues)
 
         def meaning(rows: Sequence[int]) -> Vectors | None:
             if vectors is not None:
                 return vectors[list(rows)]
-            if ahead:
-                return np.stack([ahead[row] for row in rows])
             return self.embed([texts[row] for row in rows]) if self.network_fault() is None else None
 
         found: dict[int, Verdict] = {}
@@ -202,35 +195,6 @@ class Encoder:
         return self.judge.evidence(text, clues, limit=limit)
 
     # -- inside
-
-    def _side_by_side(self, texts: int) -> bool:
-        """Whether so many texts are worked on one a thread."""
-        return self._threads > 1 and texts >= _BULK * self._threads
-
-    def _read_ahead(self, texts: Sequence[str], clues: Sequence[Clues]) -> tuple[SpamWords, dict[int, Vectors]]:
-        """The words of texts, and the vectors of those that they leave open: one is encoded while the next ones are read."""
-        given, narrow = list(clues) or [()] * len(texts), self._narrow()
-        short: dict[int, float] = {}
-        mails: list[int] = []
-        read: list[Read] = []
-        coming: dict[int, Future[Vectors]] = {}
-        with ThreadPoolExecutor(self._threads) as pool:
-
-            def want(rows: Sequence[int]) -> None:
-                for row, ids in zip(rows, self._ids([texts[row] for row in rows]), strict=True):
-                    coming[row] = pool.submit(self._run, narrow, ids)
-
-            kind = [self._as_message(text, one) for text, one in zip(texts, given, strict=True)]
-            # Mails first: a long one begun last would leave the other threads with nothing to do.
-            for rows in _slices([row for row, message in enumerate(kind) if not message]):
-                read.append(self.judge.read([texts[row] for row in rows], [given[row] for row in rows]))
-                mails += rows
-                want([rows[place] for place in self.judge.unsure(read[-1])])
-            for rows in _slices([row for row, message in enumerate(kind) if message]):
-                short |= {row: self._of_short.lexical(texts[row]) for row in rows}
-                want([row for row in rows if self._of_short.sure(short[row]) is None])
-        found = {row: vector.result() for row, vector in coming.items()}
-        return SpamWords(short, mails, _together(read)), found
 
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, at most as many as the encoder reads."""
@@ -339,18 +303,6 @@ class Encoder:
 def _may_be_short(text: str, clues: Clues) -> bool:
     """A single line is judged as a text message where it is short; a mail has clues, or its subject above its text."""
     return not clues and "\n" not in text.strip()
-
-
-def _slices(rows: list[int]) -> Iterator[list[int]]:
-    """Few enough that the encoder has something to do early, many enough that the tokenizer is asked seldom."""
-    for start in range(0, len(rows), _AHEAD):
-        yield rows[start : start + _AHEAD]
-
-
-def _together(parts: Sequence[Read]) -> Read:
-    if not parts:
-        return Read(np.zeros((0, 2), dtype=np.float32), ())
-    return Read(np.concatenate([one.scores for one in parts]), [clues for one in parts for clues in one.clues])
 
 
 def _digest(path: Path) -> str:

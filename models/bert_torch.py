@@ -46,9 +46,6 @@ class TorchEncoder(Encoder):
         self._network.load()
         return str(self._device)
 
-    def _side_by_side(self, texts: int) -> bool:
-        return False  # a batch keeps every core, or the GPU, busy by itself
-
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Unit vectors, shape `(len(texts), dimensions)`, float32. Texts of like length share a batch."""
         import torch

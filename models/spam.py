@@ -203,12 +203,6 @@ class SpamJudge:
         pairs = [(hashed(text), clue_columns(found)) for text, found in zip(texts, clues, strict=True)]
         return Read(np.stack([self._cheap(*pair) for pair in pairs]), clues)
 
-    def unsure(self, read: Read) -> list[int]:
-        """Rows that their words leave open."""
-        if not len(read.scores):
-            return []
-        return [int(row) for row in self._by_words(read)[1]]
-
     def judge(self, read: Read, embed: Callable[[Sequence[int]], Floats | None]) -> list[Verdict]:
         """One verdict a row. `embed` gives the vectors of rows that their words leave open, or None where there is no encoder:
         then the words' own probability stands, which is calibrated without it.
@@ -217,7 +211,9 @@ class SpamJudge:
         if not len(cheap):
             return []
         known = np.array([bool(found) for found in clues])
-        scores, unsure = self._by_words(read)
+        scores = self._mixed("words", cheap, known)
+        low, high = (np.where(known, *ends) for ends in zip(*self._sure, strict=True))
+        unsure = np.flatnonzero((scores > low) & (scores < high))
         vectors = embed(unsure.tolist()) if len(unsure) else None
         if vectors is not None:
             meaning = self._meaning.scores(vectors)
@@ -246,13 +242,6 @@ class SpamJudge:
         return sorted(weighed, key=lambda pair: -abs(pair[1]))[:limit]
 
     # -- inside
-
-    def _by_words(self, read: Read) -> tuple[Floats, npt.NDArray[np.intp]]:
-        """The probability by words and clues, and the rows that it leaves open."""
-        known = np.array([bool(found) for found in read.clues])
-        scores = self._mixed("words", read.scores, known)
-        low, high = (np.where(known, *ends) for ends in zip(*self._sure, strict=True))
-        return scores, np.flatnonzero((scores > low) & (scores < high))
 
     def _cheap(self, text: Columns, clues: Columns) -> Floats:
         """Scores of the linear head and of the envelope, before any calibration."""
