@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from api.main import create_app
 from pipelines.container import Container
@@ -19,6 +19,7 @@ CHROMIUM = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update "
     "--disable-sync"
 ).split()
+expect.set_options(timeout=15_000)  # a machine that is busy with others' work may need more than the usual five seconds
 PASSWORD = "correct horse battery"
 
 

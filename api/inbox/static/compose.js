@@ -1,4 +1,6 @@
 // Writing: which kind of message, its files and saved replies.
+import { painted } from "./order.js";
+
 export function compose({ $, $$, acts, press, send, meta }) {
   const kind = () => $("#composer")?.dataset.compose ?? "";
   let focus = "", early = "", sending = false, since = 0;
@@ -116,16 +118,18 @@ export function compose({ $, $$, acts, press, send, meta }) {
     const body = new FormData();
     body.set("kind", box.dataset.kind);
     for (const file of files) body.append("files", file, file.name || "pasted.png");
-    const state = $("#draft-state");
-    state.textContent = "Keeping the file…";
+    const { files: place, kind: written } = box.dataset;
+    const here = () => { const now = $("#reply")?.dataset; return now?.files === place && now.kind === written; }; // or another thread is open by then
+    const say = (words) => { if (here()) $("#draft-state").textContent = words; };
+    say("Keeping the file…");
     try {
-      const answer = await fetch(box.dataset.files, { method: "POST", body, headers: { "X-CSRF-Token": meta("csrf"), Accept: "text/html" } });
+      const answer = await fetch(place, { method: "POST", body, headers: { "X-CSRF-Token": meta("csrf"), Accept: "text/html" } });
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");
       const list = $("#uploads", page);
-      if (list) { $("#uploads").replaceWith(document.adoptNode(list)); htmx.process($("#uploads")); }
-      state.textContent = answer.ok ? "File kept" : "The file was not kept";
+      if (list && here()) { painted(); $("#uploads").replaceWith(document.adoptNode(list)); htmx.process($("#uploads")); }
+      say(answer.ok ? "File kept" : "The file was not kept");
     } catch {
-      state.textContent = "Offline: the file was not kept, try again";
+      say("Offline: the file was not kept, try again");
     }
   }
   document.addEventListener("change", (event) => {

@@ -15,6 +15,8 @@ export function refresh(all) {
     htmx.ajax("GET", location.pathname + location.search, { source: "#announce", target: "#app", select: "#app", swap: "outerMorph" });
   }, 120);
 }
+// What a fetch of our own has painted: a page that was asked for before it is older.
+export const painted = () => { userActs += 1; };
 // An act of the agent beats a refresh that was asked for before it: the older page must not paint over the newer one.
 export const ours = (event) => event.detail?.ctx?.sourceElement?.id === "announce";
 let slow;
