@@ -77,7 +77,7 @@ def mails_of(corpus: Path, read: Read) -> list[Mail]:
         found.append(
             Mail(
                 f"{file.parent.name}/{file.name}",
-                re.sub(r"-?\d+$", "", file.parent.name),
+                file.parent.name.rstrip("0123456789").removesuffix("-"),
                 arrived(raw),
                 mail.external_id,
                 tuple(answers),

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -24,6 +25,13 @@ SECONDS = float(os.environ.get("TEST_FUZZ_SECONDS", "40"))
 _COUNT = re.compile(r"(?m)^(\w+) +([\d,]+) inputs ")
 
 
+def _spent(target: Callable[[bytes], object], data: bytes) -> float:
+    """Seconds of this thread's processor time. The better of two counts: a collection of garbage may fall into one."""
+    began = time.thread_time()
+    target(data)
+    return time.thread_time() - began
+
+
 @pytest.mark.checklist(1)
 @pytest.mark.parametrize("name", TARGETS)
 def test_the_whole_corpus_passes(name: str) -> None:
@@ -35,9 +43,7 @@ def test_the_whole_corpus_passes(name: str) -> None:
         for path in inputs:
             data = path.read_bytes()
             for cut in (len(data), len(data) // 2):
-                began = time.thread_time()
-                TARGETS[name](data[:cut])
-                assert time.thread_time() - began < 2, path.name
+                assert min(_spent(TARGETS[name], data[:cut]) for _ in range(2)) < 2, path.name
 
     # In a thread of its own: the browser's stories leave an event loop running in this one.
     with ThreadPoolExecutor(1) as threads:
