@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ForeignKey, Index, String, Text, UniqueConstraint
+from sqlalchemy import text as sql
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from assistant.clock import utcnow
@@ -102,6 +103,7 @@ class Message(Timestamps, Base):
     raw_key: Mapped[str] = mapped_column(String(300), default="")
     raw_size: Mapped[int] = mapped_column(default=0)
     content_hash: Mapped[str] = mapped_column(String(64), default="")
+    """Of an inbound message's raw bytes. Unique per profile: the same bytes are the same message, whatever was read in them."""
     defects: Mapped[list[Any]] = mapped_column(default=list)
     quarantined: Mapped[bool] = mapped_column(default=False)
     occurred_at: Mapped[datetime] = mapped_column(default=utcnow)
@@ -143,6 +145,14 @@ class Message(Timestamps, Base):
 
     __table_args__ = (
         UniqueConstraint("profile_id", "external_id"),
+        Index(
+            "uq_messages_content",
+            "profile_id",
+            "content_hash",
+            unique=True,
+            sqlite_where=sql("content_hash != ''"),
+            postgresql_where=sql("content_hash != ''"),
+        ),
         Index("ix_messages_thread", "thread_id", "occurred_at", "id"),
         Index("ix_messages_due", "status", "release_at"),
         Index("ix_messages_triage", "triage", "created_at"),

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import select
+from sqlalchemy import literal_column, select, union_all
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -113,13 +113,12 @@ def _identity(session: Session, profile_id: str, message: InboundMessage) -> tup
     """The id to store under, and where this very message is when it is there already."""
     suffix = f"#{message.content_hash[:16]}"
     base = message.external_id[: 1000 - len(suffix)]
-    # Where the same bytes are that could not be read the first time: their id was made from the hash.
-    unread = f"<{message.content_hash}@synthetic.invalid>"
-    rows = session.execute(
-        select(Message.id, Message.thread_id, Message.external_id, Message.content_hash).where(
-            Message.profile_id == profile_id, Message.external_id.in_((base, base + suffix, unread))
-        )
-    ).all()
+    columns = select(Message.id, Message.thread_id, Message.external_id, Message.content_hash).where(
+        Message.profile_id == profile_id
+    )
+    # The same bytes have another id where one of their deliveries broke the parser. A partial index needs its own words.
+    equal = columns.where(Message.content_hash != literal_column("''"), Message.content_hash == message.content_hash)
+    rows = session.execute(union_all(columns.where(Message.external_id.in_((base, base + suffix))), equal)).all()
     for row in rows:
         if row.content_hash == message.content_hash:
             return row.external_id, Received(row.id, row.thread_id, created=False)

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from datetime import timedelta
 from email.message import EmailMessage
 from email.policy import SMTP
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, insert, select, text
 
 from assistant import failpoints
 from assistant.backends.blobs import Blobs
+from assistant.clock import new_id, utcnow
 from assistant.db.contacts import Suppression
 from assistant.db.messages import Attachment, Message
+from assistant.db.migrate import migrate
+from assistant.db.profiles import Profile
 from assistant.db.session import Database
 from assistant.errors import StorageError
-from assistant.services import contacts, outbox, profiles
+from assistant.services import contacts, inbox, outbox, profiles
 from assistant.settings import Settings
 from assistant.states import Author, Delivery, Direction
 from channels.support import child
@@ -52,19 +57,81 @@ def count(database: Database) -> int:
         return session.scalar(select(func.count()).select_from(Message)) or 0
 
 
-def test_a_mail_that_broke_its_parser_once_is_the_same_mail_when_it_is_read(
+@pytest.mark.parametrize("broken", [0, 1], ids=["the first time", "the second time"])
+def test_a_mail_that_breaks_its_parser_once_is_stored_once(
+    database: Database, blobs: Blobs, parser: ParserChild, profile: str, monkeypatch: pytest.MonkeyPatch, broken: int
+) -> None:
+    """Regression: what could not be read was stored beside the same mail that could, whichever of them came first."""
+    receiver = Receiver(database, blobs, parser)
+    stored = []
+    for delivery in range(3):
+        with monkeypatch.context() as patch:
+            if delivery == broken:
+                patch.setattr(child._Child, "parse", lambda *_: None)
+            stored.append(receiver.receive(RAW, profile_id=profile))
+    assert [one.created for one in stored] == [True, False, False]
+    assert len({(one.message_id, one.thread_id) for one in stored}) == 1
+    assert count(database) == 1
+    with database.reading() as session:
+        assert session.scalars(select(Message.quarantined)).one() is (broken == 0)
+
+
+def test_of_two_processes_that_store_a_mail_at_once_one_of_which_cannot_read_it_one_stores_it(
     database: Database, blobs: Blobs, parser: ParserChild, profile: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Regression: its sender's second try was stored beside the quarantined first one."""
+    """Each has looked before the other wrote: their ids differ, so only the content can tell that they are the same."""
     receiver = Receiver(database, blobs, parser)
     with monkeypatch.context() as patch:
         patch.setattr(child._Child, "parse", lambda *_: None)
         first = receiver.receive(RAW, profile_id=profile)
+    looks, looked = iter([True]), inbox._identity
+
+    def blind(*facts: Any) -> tuple[str, Any]:
+        return (facts[2].external_id, None) if next(looks, False) else looked(*facts)
+
+    monkeypatch.setattr(inbox, "_identity", blind)
     again = receiver.receive(RAW, profile_id=profile)
     assert (again.message_id, again.created) == (first.message_id, False)
     assert count(database) == 1
-    receiver.receive(RAW.replace(b"Hello", b"Other"), profile_id=profile)
-    assert count(database) == 2
+
+
+def test_another_mail_with_the_same_id_is_another_message_and_each_profile_has_its_own(
+    database: Database, receiver: Receiver, profile: str
+) -> None:
+    with database.transaction() as session:
+        other = Profile(channel="email", name="Sales", address="sales@example.org")
+        session.add(other)
+        session.flush()
+        elsewhere = other.id
+    receiver.receive(RAW, profile_id=profile)
+    changed = RAW.replace(b"Hello", b"Other")
+    assert [receiver.receive(changed, profile_id=profile).created for _ in range(2)] == [True, False]
+    assert [receiver.receive(RAW, profile_id=elsewhere).created for _ in range(2)] == [True, False]
+    assert count(database) == 3
+    with database.reading() as session:
+        query = select(Message.external_id).where(Message.profile_id == profile).order_by(Message.external_id)
+        ids = session.scalars(query).all()
+    assert ids == ["<1@example.com>", f"<1@example.com>#{hashlib.sha256(changed).hexdigest()[:16]}"]
+
+
+def test_a_mail_that_an_earlier_release_stored_twice_is_known_after_the_upgrade(
+    database: Database, receiver: Receiver, profile: str
+) -> None:
+    first = receiver.receive(RAW, profile_id=profile)
+    with database.engine.begin() as connection:
+        connection.execute(text("DROP INDEX uq_messages_content"))
+        connection.execute(text("UPDATE alembic_version SET version_num = '0012'"))
+        row = connection.execute(select(Message.__table__)).mappings().one()
+        again = {"id": new_id(), "external_id": "<again@example.com>", "created_at": utcnow() + timedelta(seconds=1)}
+        connection.execute(insert(Message), dict(row) | again)
+    migrate(database.engine)
+    stored = receiver.receive(RAW, profile_id=profile)
+    assert (stored.message_id, stored.created) == (first.message_id, False)
+    with database.reading() as session:
+        hashes = session.execute(select(Message.id, Message.content_hash)).all()
+    assert sorted(map(tuple, hashes)) == sorted(
+        [(first.message_id, hashlib.sha256(RAW).hexdigest()), (again["id"], "")]
+    )
 
 
 def test_the_raw_mail_and_its_row_belong_together(
