@@ -216,6 +216,26 @@ class House:
             log.seek(self._logged[name])
             return log.read().decode(errors="replace")
 
+    def stacks(self) -> str:
+        """Where the threads of each process stand, the innermost frames, and what it said last: why something did not happen."""
+        parts = []
+        for name, process in self.processes.items():
+            begins = (self.folder / f"{name}.log").stat().st_size
+            if process.poll() is None:
+                process.send_signal(signal.SIGUSR2)
+                time.sleep(0.5)
+            with (self.folder / f"{name}.log").open("rb") as log:
+                log.seek(max(0, begins - 600))
+                said = log.read(600).decode(errors="replace")
+                threads = log.read(60_000).decode(errors="replace").split("\n\n")
+            frames = [
+                "\n".join(one.splitlines()[:6])
+                for one in threads
+                if "clocked_process.py" not in "".join(one.splitlines()[1:2])
+            ]
+            parts += [f"-- {name}: {said}", *frames]
+        return "\n".join(parts)[-12_000:]
+
     def kill(self, name: str) -> None:
         """SIGKILL for a process and its children."""
         process = self.processes[name]
@@ -331,7 +351,12 @@ class House:
                                 return {**one, "thread": thread["id"]}
             return None
 
-        made: dict[str, object] = wait_until(found, seconds=30, what="the suggestion")
+        made: dict[str, object]
+        try:
+            made = wait_until(found, seconds=30, what="the suggestion")
+        except BaseException as error:
+            error.add_note(self.stacks())
+            raise
         return made
 
     def waiting(self, kind: str) -> int:
@@ -378,7 +403,7 @@ class House:
         try:
             found: Reconciliation = wait_until(rest, seconds=seconds, what="everything at rest")
         except BaseException as error:
-            error.add_note(str(self.reconcile()))
+            error.add_note(f"{self.reconcile()}\n{self.stacks()}")
             raise
         return found
 

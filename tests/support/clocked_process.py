@@ -1,11 +1,13 @@
 """The `notifyr` command under a clock that a test sets while it runs. Usage: CLOCK_FILE ARGUMENTS...
 
 The file holds seconds to add; what the process goes by is in `CLOCK_FILE.seen`. libfaketime would do it from outside, but an absolute `clock_nanosleep`, which Python 3.11's
-`sleep` is, fails under it with EINVAL.
+`sleep` is, fails under it with EINVAL. SIGUSR2 writes where each thread stands to the log.
 """
 
 from __future__ import annotations
 
+import faulthandler
+import signal
 import sys
 import threading
 import time
@@ -34,6 +36,7 @@ def follow(clock: Path) -> None:
 
 
 def main() -> None:
+    faulthandler.register(signal.SIGUSR2)
     from api import cli
 
     threading.Thread(target=follow, args=(Path(sys.argv[1]),), daemon=True).start()
