@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import APIResponse, Page, Route, expect
 
 from tests.support.installation import Installation, mail
 from tests.support.servers import Delivered, SmtpSink, wait_until
@@ -104,6 +104,14 @@ DROP = """(names) => {
 }"""
 
 
+LEAST = """() => {
+  const files = () => document.querySelectorAll("#uploads li").length;
+  window.least = files();
+  new MutationObserver(() => { least = Math.min(least, files()); }).observe(document.body, { childList: true, subtree: true });
+}"""
+"""`least` is the smallest number of files that was to be seen from now on."""
+
+
 def test_dropped_files_wait_with_the_words_and_leave_with_them(thread: Opener, outside: SmtpSink) -> None:
     page = thread("Dina", "Dina's bike")
     page.keyboard.press("r")
@@ -119,6 +127,37 @@ def test_dropped_files_wait_with_the_words_and_leave_with_them(thread: Opener, o
     page.keyboard.press("Control+Enter")
     got = arrived(outside, "dina@writing.example").message
     assert [part.get_filename() for part in got.iter_attachments()] == ["bell.txt"]
+
+
+def test_a_page_that_was_asked_for_before_a_file_came_does_not_take_it_away(
+    thread: Opener, server: Installation
+) -> None:
+    page = thread("Hedi", "Hedi's bike")
+    page.keyboard.press("r")
+    expect(page.locator("#reply")).to_be_focused()
+    older: list[tuple[Route, APIResponse]] = []
+
+    def hold(route: Route) -> None:
+        if older or route.request.headers.get("hx-request") != "true" or route.request.method != "GET":
+            route.continue_()
+        else:
+            older.append((route, route.fetch()))
+
+    page.route("**/inbox*", hold)
+    page.route("**/inbox/*", hold)
+    answers = mail("Hedi Berg <hedi@writing.example>", "Hedi's bike", "")["Message-ID"]
+    again = mail("Hedi Berg <hedi@writing.example>", "Re: Hedi's bike", "And the lamp.", In_Reply_To=answers)
+    again["Auto-Submitted"] = "auto-generated"
+    server.send(again)
+    wait_until(lambda: page.wait_for_timeout(100) or older, seconds=60, what="the thread read again for her next mail")
+    page.evaluate(DROP, ["bell.txt"])
+    expect(page.locator("#uploads li")).to_have_count(1)
+    page.evaluate(LEAST)
+    route, answer = older[0]
+    with page.expect_response(lambda response: response.request == route.request):
+        route.fulfill(response=answer)
+    page.wait_for_timeout(500)  # a page that is read once more would bring the file back
+    assert page.evaluate("least") == 1
 
 
 def test_a_slash_lists_saved_replies_and_fills_them_in(thread: Opener, new_page: Callable[..., Page]) -> None:
