@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from assistant.errors import InvalidInput, NotFound, StorageError
+from assistant.failpoints import failpoint
 from assistant.settings import Settings
 
 __all__ = ["Blobs", "key_of"]
@@ -73,7 +74,9 @@ class Blobs:
 
         _check(key)
         try:
+            failpoint("blob.before_put")
             obstore.put(self._store, key, content, use_multipart=False)
+            failpoint("blob.after_put")
             self._sync(key)
         except (OSError, obstore.exceptions.BaseError) as error:
             raise StorageError(f"the blob store refused: {type(error).__name__}: {str(error)[:200]}") from error
@@ -109,9 +112,11 @@ class Blobs:
         import obstore
 
         try:
+            failpoint("blob.before_read")
             for batch in obstore.list(self._store):
                 for entry in batch:
                     yield str(entry["path"]), entry["last_modified"]
+            failpoint("blob.after_read")
         except (OSError, obstore.exceptions.BaseError) as error:
             raise StorageError(f"the blob store refused: {type(error).__name__}") from error
 
@@ -133,18 +138,23 @@ class Blobs:
 
         _check(key)
         try:
-            return bytes(obstore.get(self._store, key).bytes())
+            failpoint("blob.before_read")
+            content = bytes(obstore.get(self._store, key).bytes())
+            failpoint("blob.after_read")
         except (FileNotFoundError, obstore.exceptions.NotFoundError):
             raise NotFound("these bytes are not in the blob store") from None
         except (OSError, obstore.exceptions.BaseError) as error:
             raise StorageError(f"the blob store refused: {type(error).__name__}") from error
+        return content
 
     def exists(self, key: str) -> bool:
         import obstore
 
         _check(key)
         try:
+            failpoint("blob.before_read")
             obstore.head(self._store, key)
+            failpoint("blob.after_read")
         except (FileNotFoundError, obstore.exceptions.NotFoundError):
             return False
         except (OSError, obstore.exceptions.BaseError) as error:
@@ -156,7 +166,9 @@ class Blobs:
 
         _check(key)
         try:
+            failpoint("blob.before_delete")
             obstore.delete(self._store, key)
+            failpoint("blob.after_delete")
         except (FileNotFoundError, obstore.exceptions.NotFoundError):
             return
         except (OSError, obstore.exceptions.BaseError) as error:
@@ -169,7 +181,9 @@ class Blobs:
         _check(key)
         _check(target)
         try:
+            failpoint("blob.before_move")
             obstore.rename(self._store, key, target)
+            failpoint("blob.after_move")
         except (FileNotFoundError, obstore.exceptions.NotFoundError):
             raise NotFound("these bytes are not in the blob store") from None
         except (OSError, obstore.exceptions.BaseError) as error:
@@ -198,9 +212,11 @@ class Blobs:
         """Every key below a prefix (whole path parts)."""
         import obstore
 
+        failpoint("blob.before_read")
         for batch in obstore.list(self._store, prefix=prefix or None):
             for entry in batch:
                 yield str(entry["path"])
+        failpoint("blob.after_read")
 
     def close(self) -> None:
         """Nothing is held open."""
@@ -210,6 +226,7 @@ class Blobs:
         if self._folder is None:
             return
         target = self._folder / key
+        failpoint("blob.before_sync")
         _fsync(target)
         on_the_way = []
         while target != self._folder:
@@ -220,6 +237,7 @@ class Blobs:
                 break
             on_the_way.append(known)
         self._named.update(on_the_way)
+        failpoint("blob.after_sync")
 
 
 def _check(key: str) -> None:

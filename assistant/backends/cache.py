@@ -13,6 +13,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from assistant.clock import monotonic, new_id
+from assistant.failpoints import failpoint
 from assistant.telemetry import METRICS
 
 __all__ = ["GenerationCache"]
@@ -50,7 +51,9 @@ class GenerationCache:
         """The answer and whether it was a hit. Errors of `compute` pass through and nothing is kept."""
         token = new_id()
         try:
+            failpoint("cache.before_lead")
             found = self._wait_or_lead(key, token)
+            failpoint("cache.after_lead")
         except RedisError as error:
             _log.warning("cache_unavailable", error=type(error).__name__)
             METRICS.cache.labels(outcome="unavailable").inc()
@@ -86,7 +89,9 @@ class GenerationCache:
     def _keep(self, key: str, answer: str) -> None:
         lifetime = int(self._seconds * random.uniform(0.9, 1.0)) or 1  # noqa: S311  # jitter, not a secret
         with _passing_by():
+            failpoint("cache.before_keep")
             self._redis.set(self._namespace + key, answer.encode(), ex=lifetime)
+            failpoint("cache.after_keep")
 
     @contextmanager
     def _leading(self, key: str, token: str) -> Iterator[None]:
@@ -96,7 +101,9 @@ class GenerationCache:
         def renew() -> None:
             while not done.wait(self._lease / 3):
                 with _passing_by():
+                    failpoint("cache.before_renew")
                     self._redis.eval(_RENEW, 1, self._name(key), token, self._milliseconds)
+                    failpoint("cache.after_renew")
 
         threading.Thread(target=renew, name="cache-lease", daemon=True).start()
         try:
@@ -104,7 +111,9 @@ class GenerationCache:
         finally:
             done.set()
             with _passing_by():
+                failpoint("cache.before_release")
                 self._redis.eval(_RELEASE, 1, self._name(key), token)
+                failpoint("cache.after_release")
 
     def _name(self, key: str) -> str:
         return f"{self._namespace}lead:{key}"

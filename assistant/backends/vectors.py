@@ -20,6 +20,7 @@ from urllib.parse import unquote, urlsplit
 import structlog
 
 from assistant.errors import ModelError, StorageError
+from assistant.failpoints import failpoint
 from assistant.settings import Settings
 
 if TYPE_CHECKING:
@@ -193,9 +194,11 @@ class Vectors:
             store = self._store
             if store is None:
                 raise StorageError("the vector index is not open")
+            failpoint("index.before_search")
             found: list[tuple[int, float]] = self._guarded(
                 lambda: _plausible(store.search(vector, limit), empty=self._empty)
             )
+            failpoint("index.after_search")
             return found
 
     def close(self) -> None:
@@ -210,18 +213,27 @@ class Vectors:
     def _bring_in_line(
         self, name: str, dimensions: int, wanted: Mapping[int, str], embed: Callable[[Sequence[str]], Matrix]
     ) -> None:
+        failpoint("index.before_open")
         store = self._open(name, dimensions)
         present = store.numbers()
+        failpoint("index.after_open")
         if gone := sorted(present - wanted.keys()):
+            failpoint("index.before_delete")
             store.delete(gone)
+            failpoint("index.after_delete")
         missing = sorted(wanted.keys() - present)
         for start in range(0, len(missing), _BATCH):
             numbers = missing[start : start + _BATCH]
-            store.upsert(numbers, embed([wanted[number] for number in numbers]))
+            found = embed([wanted[number] for number in numbers])
+            failpoint("index.before_upsert")
+            store.upsert(numbers, found)
+            failpoint("index.after_upsert")
         self._empty = not wanted
         if kept := sorted(wanted.keys() & present):
             probe = embed([wanted[kept[0]]])[0]
+            failpoint("index.before_search")
             best = _plausible(store.search(probe, 1), empty=False)[0][1]
+            failpoint("index.after_search")
             if best < _SAME_TEXT:
                 raise _Damaged(f"a stored text is found with {best:.2f}")
 

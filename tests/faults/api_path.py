@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import email
 from collections import Counter
 from contextlib import ExitStack
 from datetime import timedelta
@@ -12,11 +13,12 @@ import httpx
 import time_machine
 from kombu import pools
 from redis import Redis
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from api.main import create_app
 from assistant.clock import utcnow
-from assistant.db.messages import Message
+from assistant.db.inbox import Upload
+from assistant.db.messages import Attachment, Message
 from assistant.db.tables import metadata
 from assistant.services import access, answers
 from assistant.settings import load_settings
@@ -25,6 +27,21 @@ from pipelines.container import Container
 from tests.faults.reconciler import reconcile
 from tests.support.outboxes import add_thread
 from tests.support.servers import valkey_server
+
+
+class _Plain:
+    """A blob store for the rehearsal: obstore's threads would not survive the fork, so no child may find them started."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def keep(self, key: str, content: bytes) -> None:
+        path = self.folder / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+    def ensure(self, key: str, content: bytes) -> None:
+        """It is there."""
 
 
 class ReplyByApi:
@@ -60,6 +77,7 @@ class ReplyByApi:
                 session, "program", scopes=access.SCOPES, actor="test", agent_id=agent.id
             )
         # One round without a death: children inherit compiled statements and imported modules, but no open connection.
+        self.container.__dict__["blobs"] = _Plain(self.settings.path("blobs"))
         self.app = create_app(self.container)
         assert self._ask(rounds) == httpx.codes.CREATED
         engine, reader = database.engine, database._reader
@@ -104,11 +122,58 @@ class ReplyByApi:
         async def ask() -> int:
             transport = httpx.ASGITransport(app=self.app)
             async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1", timeout=60) as client:
-                answer = await client.post(
-                    f"/api/v1/threads/{self.threads[number // self.PER_THREAD]}/messages",
-                    json={"text": f"Reply {number}"},
-                    headers={"authorization": f"Bearer {self.secret}", "idempotency-key": f"round-{number}"},
-                )
-            return answer.status_code
+                return await self._requests(client, number)
 
         return asyncio.run(ask())
+
+    async def _requests(self, client: httpx.AsyncClient, number: int) -> int:
+        return await self._reply(client, number)
+
+    async def _reply(self, client: httpx.AsyncClient, number: int, **more: object) -> int:
+        answer = await client.post(
+            f"/api/v1/threads/{self.threads[number // self.PER_THREAD]}/messages",
+            json={"text": f"Reply {number}", **more},
+            headers=self._headers(f"round-{number}"),
+        )
+        return answer.status_code
+
+    def _headers(self, key: str) -> dict[str, str]:
+        return {"authorization": f"Bearer {self.secret}", "idempotency-key": key}
+
+
+class ReplyWithFile(ReplyByApi):
+    """As above, with a file that is uploaded first. Each reply has its own file, once, with the bytes that were sent."""
+
+    async def _requests(self, client: httpx.AsyncClient, number: int) -> int:
+        content = b"file %d" % number
+        made = await client.post(
+            "/api/v1/uploads",
+            files={"file": (f"{number}.txt", content, "text/plain")},
+            headers=self._headers(f"file-{number}"),
+        )
+        if made.status_code != httpx.codes.CREATED:
+            return made.status_code
+        return await self._reply(client, number, upload_ids=[made.json()["id"]])
+
+    def problems(self) -> list[str]:
+        database, blobs = self.container.database, self.container.blobs
+        with database.reading() as session:
+            rows = session.execute(
+                select(Message.text, Attachment.filename, Attachment.blob_key)
+                .join(Attachment, Attachment.message_id == Message.id)
+                .where(Message.direction == Direction.OUTBOUND)
+            ).all()
+            waiting = session.scalar(select(func.count()).select_from(Upload))
+        found = Counter((text, name, blobs.get(key)) for text, name, key in rows)
+        wanted = Counter((f"Reply {one}", f"{one}.txt", b"file %d" % one) for one in range(self.rounds))
+        wrong = [f"files lost or twice: {wanted - found} {found - wanted}"] if found != wanted else []
+        wrong += [f"{waiting} files still wait for a message that is sent"] * bool(waiting)
+        # Each as it left: the mail carries the bytes of its file.
+        for file in (self.settings.data_dir / "outbox" / "new").iterdir():
+            mail = email.message_from_bytes(file.read_bytes())
+            number = str(mail.get_payload(0)).rpartition("Reply ")[2].split()[0]  # the text is the first part
+            if mail.get_payload(1).get_payload(decode=True) != b"file " + number.encode():  # type: ignore[union-attr]
+                wrong.append(f"reply {number} left with another file")
+        unnamed = reconcile(database, arrived=Counter(), files=blobs, backlog=False)
+        wrong += [one for one in unnamed.problems if "file" in one]
+        return super().problems() + wrong

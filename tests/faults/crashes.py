@@ -58,6 +58,8 @@ class CrashPath:
     """`name`, or `name:2` for the second time that it is passed."""
     start: Callable[[Path, str], CrashRun]
     """From a folder and the URL of an empty database."""
+    share: float = 1.0
+    """Of the rounds of a path: where a death leaves little, few are enough."""
 
 
 @dataclass

@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 
 from tests.faults.crashes import batch
-from tests.faults.test_failpoints import PATHS
+from tests.faults.test_failpoints import PATHS, STORES
 
 if __name__ == "__main__":
     given = json.load(sys.stdin)
     folder = Path(given["folder"])
-    path = next(one for one in PATHS if one.name == given["path"])
+    path = next(one for one in PATHS + STORES if one.name == given["path"])
     found = batch(path.start(folder, given["url"]), path, folder, given["rounds"], given["seed"])
     print(json.dumps({"killed": found.killed, "survived": found.survived, "problems": found.problems}))  # noqa: T201

@@ -25,11 +25,12 @@ from assistant.services import outbox, sweeper
 from assistant.settings import ROOT, Settings, load_settings
 from channels.twins.smtp_receiver import SmtpReceiver
 from pipelines.outbound import Deliverer, Portal, open_channels
-from tests.faults.api_path import ReplyByApi
+from tests.faults.api_path import ReplyByApi, ReplyWithFile
 from tests.faults.broker_path import Hints
 from tests.faults.crashes import CrashPath, crash
 from tests.faults.paths import Receive, Review, Suggest, TriageRun
 from tests.faults.reconciler import reconcile
+from tests.faults.store_paths import Remember, Search, Tidy
 from tests.support.figures import Tell
 from tests.support.outboxes import add_thread
 from tests.support.servers import PostgresServer, free_port
@@ -133,6 +134,12 @@ def _of(prefix: str) -> tuple[str, ...]:
 _SEND = _of("send.")
 # The first commit of a request with a key reserves the key, the second is the act with its answer.
 _COMMITS = tuple(f"commit.{side}:{number}" for number in (1, 2) for side in ("before", "after"))
+
+
+def _blobs(*acts: str) -> tuple[str, ...]:
+    return tuple(f"blob.{side}_{act}" for act in acts for side in ("before", "after"))
+
+
 PATHS = [
     CrashPath("send by relay", (*_SEND, *_of("smtp.")), lambda *at: Send(*at, relay=True)),
     CrashPath("send into the outbox folder", (*_SEND, *_of("folder.")), lambda *at: Send(*at, relay=False)),
@@ -143,39 +150,57 @@ PATHS = [
     CrashPath("reply by the API", _COMMITS, ReplyByApi),
     CrashPath("broker and bus", (*_of("dispatch."), *_of("publish.")), Hints),
 ]
+STORES = [
+    CrashPath("reply with a file", _blobs("read", "put", "sync"), ReplyWithFile, 0.02),
+    CrashPath("search", _of("index."), Search, 0.02),
+    CrashPath("generations in Redis", _of("cache."), Remember, 0.02),
+    CrashPath("tidying", _blobs("read", "move", "delete"), Tidy, 0.02),
+]
+"""What a death leaves in them is the same beside any database."""
 
 
 def test_every_failpoint_belongs_to_a_path_that_dies_there() -> None:
-    assert {name.partition(":")[0] for path in PATHS for name in path.failpoints} == FAILPOINTS
+    assert {name.partition(":")[0] for path in PATHS + STORES for name in path.failpoints} == FAILPOINTS
 
 
-EXTERNAL = r"\.(keep|send|publish|dispatch)$|^run$"
-"""Calls that change something outside our process, or run the models. A commit has its pair from `committing`."""
+EXTERNAL = {
+    "pipelines": r"\.(keep|send|publish|dispatch)$|^run$",
+    "assistant/backends/blobs.py": r"^obstore\.(put|get|head|list|delete|rename)$|^_fsync$",
+    "assistant/backends/cache.py": r"^self\._redis\.(set|eval)$|^self\._wait_or_lead$",
+    "assistant/backends/vectors.py": r"^(store|self\._store)\.(numbers|upsert|delete|search)$|^self\._open$",
+}
+"""Calls that change or ask something outside our process, or run the models. A commit has its pair from `committing`."""
+WITHIN = {"_wait_or_lead"}
+"""Functions whose only caller has the pair round its call of them."""
 
 
 def test_every_external_call_has_a_failpoint_before_it_and_one_after_it() -> None:
-    seen, bare = 0, []
-    for file in sorted((ROOT / "pipelines").rglob("*.py")):
-        for function in ast.walk(ast.parse(file.read_text())):
-            if not isinstance(function, ast.FunctionDef):
-                continue
-            calls = [(node.lineno, ast.unparse(node.func)) for node in ast.walk(function) if isinstance(node, ast.Call)]
-            points = [line for line, name in calls if name in {"failpoint", "committing"}]
-            for line, name in calls:
-                if re.search(EXTERNAL, name):
-                    seen += 1
-                    if min(points, default=line) >= line or max(points, default=line) <= line:
-                        bare.append(f"{file.relative_to(ROOT)}:{line} {name}")
-    assert seen >= 7
+    seen, bare = Counter[str](), []
+    for where, pattern in EXTERNAL.items():
+        path = ROOT / where
+        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
+            for function in ast.walk(ast.parse(file.read_text())):
+                if not isinstance(function, ast.FunctionDef) or function.name in WITHIN:
+                    continue
+                calls = [
+                    (node.lineno, ast.unparse(node.func)) for node in ast.walk(function) if isinstance(node, ast.Call)
+                ]
+                points = [line for line, name in calls if name in {"failpoint", "committing"}]
+                for line, name in calls:
+                    if re.search(pattern, name):
+                        seen[where] += 1
+                        if min(points, default=line) >= line or max(points, default=line) <= line:
+                            bare.append(f"{file.relative_to(ROOT)}:{line} {name}")
+    assert seen["pipelines"] >= 7 and min(seen.values()) >= 4 and set(seen) == set(EXTERNAL)
     assert bare == []
 
 
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", PATHS + STORES, ids=lambda path: path.name)
 def test_a_crash_at_any_failpoint_loses_nothing_and_sends_nothing_twice(path: CrashPath, tell: Tell) -> None:
     # In memory: a killed process leaves what it wrote in the system's cache, so no disk has to be waited for.
     with in_memory("crash") as folder:
-        result = crash(path, folder, rounds=ROUNDS, seed=SEED, seconds=SECONDS)
+        result = crash(path, folder, rounds=int(ROUNDS * path.share), seed=SEED, seconds=SECONDS)
         tell(f"{result}")
     assert result.problems == []
     assert set(result.killed) == set(path.failpoints), "every name was hit"
@@ -194,7 +219,7 @@ def test_a_crash_on_postgresql_loses_nothing_and_sends_nothing_twice(
         return postgres.url(name)
 
     with in_memory("crash") as folder:
-        result = crash(path, folder, rounds=ROUNDS, seed=SEED, seconds=SECONDS / 3, database=database)
+        result = crash(path, folder, rounds=int(ROUNDS * path.share), seed=SEED, seconds=SECONDS / 3, database=database)
         tell(f"{result}")
     assert result.problems == []
     assert set(result.killed) == set(path.failpoints), "every name was hit"
