@@ -41,16 +41,18 @@ async def act_on(
     do: Callable[[Session], dict[str, str]],
     *,
     advance: frozenset[str] = frozenset(),
+    leave: bool = False,
     compose: str = "",
 ) -> Response:
     """Run `do` in a transaction and go to the page after it; on an error show this page with the reason.
 
-    `advance`: the views in which the next thread is opened, because this one leaves them. `compose`: what was being written.
+    `advance`: the views in which the next thread is opened, because this one leaves them. `leave`: the list is gone to,
+    whatever the view. `compose`: what was being written.
     """
     query = {name: field(form, name) for name in ("view", "sort", "q") if field(form, name)}
 
     def run() -> Response:
-        after = thread_id
+        after = "" if leave else thread_id
         if query.get("view") in advance:
             after = _following(page, thread_id, query)
         try:

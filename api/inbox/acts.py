@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import smtplib
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.message import EmailMessage
 from email.utils import make_msgid
@@ -39,6 +40,8 @@ _STATES = {
 }
 _UNDOABLE = 100
 """Threads of one act that its undo may name in an address."""
+_NOBODY = "nobody"
+"""In place of an agent's id: the thread is given back."""
 _WORKED = frozenset({"inbox", "review", "unread"})
 _LEAVES = {
     "done": _WORKED | {"snoozed"},
@@ -54,44 +57,78 @@ _LEAVES = {
 # -- threads
 
 
+@dataclass(frozen=True, slots=True)
+class Act:
+    """One act as a form asks for it. `assignee`: an agent's id, of `assign`. `until`: a moment, of `snooze`."""
+
+    name: str
+    assignee: str = ""
+    until: datetime | None = None
+
+
+def _name(form: FormData) -> str:
+    """Which act a form asks for. A button that names an agent or a moment needs no act beside it."""
+    name, assignee = field(form, "act"), field(form, "assignee")
+    name = name or ("assign" if assignee else "snooze" if field(form, "until") else "")
+    return "unassign" if name == "assign" and assignee == _NOBODY else name
+
+
+def _asked(page: Page, form: FormData) -> Act:
+    """What a form asks for. Raises `InvalidInput` for a moment that nobody understands."""
+    name = _name(form)
+    if name == "assign":
+        return Act(name, field(form, "assignee")[:36] or page.agent.id)
+    return Act(name, until=_until(page, form)) if name == "snooze" else Act(name)
+
+
 @router.post("/inbox/{thread_id}/act")
 async def act(page: SignedIn, thread_id: Id) -> Response:
     """Done, reopen, spam, not spam, trash, star, assign, snooze, unread; and back again."""
     form = await page.form()
-    name = field(form, "act")
+    name = _name(form)
 
     def do(session: Session) -> dict[str, str]:
+        asked = _asked(page, form)
         before = threads.get_thread(session, thread_id)
         old, slept = before.state.value, before.snoozed_until
-        change = _change(session, page, form, thread_id, name)
-        if name == "not-spam":
-            access.audit(session, page.agent.id, action="quarantine.release", subject=thread_id)
-        did = {"did": name, "thread": thread_id, "state": old}
-        if name == "snooze" and change.thread.snoozed_until:
-            did["until"] = change.thread.snoozed_until.isoformat()
-        if slept is not None:
+        change = _change(session, page, thread_id, asked)
+        if not change.undo:
+            return {}
+        did = {"did": name, "thread": thread_id, "state": old} | _with(asked)
+        if name not in _STATES and name != "snooze":
+            did |= {"was": _before(change, slept)}
+        elif slept is not None:
             did["back"] = slept.isoformat()
-        return did if change.undo else {}
+        return did
 
-    return await act_on(page, form, thread_id, do, advance=_LEAVES.get(name, frozenset()))
+    # A thread that was marked as unread would be read again by looking at it.
+    return await act_on(page, form, thread_id, do, advance=_LEAVES.get(name, frozenset()), leave=name == "unread")
 
 
-def _change(session: Session, page: Page, form: FormData, thread_id: str, name: str) -> threads.Change:
-    by = page.agent.id
+def _with(asked: Act) -> dict[str, str]:
+    """What else an act needs to be done again."""
+    found = {"to": asked.assignee} if asked.assignee else {}
+    return found | ({"until": asked.until.isoformat()} if asked.until else {})
+
+
+def _change(session: Session, page: Page, thread_id: str, asked: Act) -> threads.Change:
+    by, name = page.agent.id, asked.name
     if name in _STATES:
         before = threads.get_thread(session, thread_id).state
         change = threads.change_state(session, thread_id, state=_STATES[name], agent_id=by)
         if change.undo and (name == "spam" or (name == "not-spam" and before == ThreadState.SPAM)):
             verdicts.call_spam(session, thread_id, spam=name == "spam", agent_id=by)
+        if name == "not-spam" and change.undo:
+            access.audit(session, by, action="quarantine.release", subject=thread_id)
         return change
     simple: dict[str, Callable[[], threads.Change]] = {
         "star": lambda: threads.star(session, thread_id, starred=True, agent_id=by),
         "unstar": lambda: threads.star(session, thread_id, starred=False, agent_id=by),
-        "assign": lambda: threads.assign(session, thread_id, assignee_id=by, agent_id=by),
+        "assign": lambda: threads.assign(session, thread_id, assignee_id=asked.assignee or by, agent_id=by),
         "unassign": lambda: threads.assign(session, thread_id, assignee_id=None, agent_id=by),
         "unread": lambda: threads.mark_read(session, thread_id, read=False, agent_id=by),
         "read": lambda: threads.mark_read(session, thread_id, read=True, agent_id=by),
-        "snooze": lambda: threads.snooze(session, thread_id, until=_until(page, form), agent_id=by),
+        "snooze": lambda: threads.snooze(session, thread_id, until=asked.until or utcnow(), agent_id=by),
     }
     if name not in simple:
         raise InvalidInput("there is no such act")
@@ -109,15 +146,18 @@ def _until(page: Page, form: FormData) -> datetime:
 
 @router.post("/inbox/{thread_id}/undo")
 async def undo(page: SignedIn, thread_id: Id) -> Response:
-    """Put a thread back into the state it had before the last act."""
+    """Take the last act on a thread back: `was` names the act that does it, else `state` what the thread was."""
     form = await page.form()
-    state = field(form, "state")
-    if state not in set(ThreadState):
+    state, was = field(form, "state"), field(form, "was")
+    if not was and state not in set(ThreadState):
         raise InvalidInput("there is nothing to undo")
 
     def do(session: Session) -> dict[str, str]:
-        _put_back(session, page, thread_id, state, field(form, "back"))
-        return {"did": "undone", "thread": thread_id, "redo": field(form, "redo"), "until": field(form, "until")}
+        if was:
+            _restore_one(session, page, thread_id, was)
+        else:
+            _put_back(session, page, thread_id, state, field(form, "back"))
+        return {"did": "undone", "thread": thread_id} | {name: field(form, name) for name in ("redo", "until", "to")}
 
     return await act_on(page, form, thread_id, do)
 
@@ -145,62 +185,79 @@ def _moment(text: str) -> datetime | None:
 
 @router.post("/inbox-bulk")
 async def bulk(page: SignedIn) -> Response:
-    """One act on several threads."""
+    """One act on several threads, or on the one that the keys stand on. `open` is the thread that is read meanwhile."""
     form = await page.form()
-    name = field(form, "act")
-    ids = [value for value in form.getlist("id") if isinstance(value, str)][:200]
+    ids = [value for value in form.getlist("id") if isinstance(value, str)]
+    ids = (ids or [one for one in field(form, "ids")[:8_000].split(".") if one])[:200]
+    name, opened = _name(form), field(form, "open")[:36]
+    gone = opened in ids and (name == "unread" or field(form, "view") in _LEAVES.get(name, frozenset()))
 
     def do(session: Session) -> dict[str, str]:
         if name in {"label", "unlabel"}:
             return _label_all(session, page, form, ids)
         if name == "restore":
             return _restore(session, page, form)
+        asked = _asked(page, form)
         back: dict[str, list[str]] = {}
         for thread_id in ids:
             slept = threads.get_thread(session, thread_id).snoozed_until
-            change = _change(session, page, form, thread_id, name)
-            if change.undo and (before := _before(name, change, slept)):
-                back.setdefault(before, []).append(thread_id)
+            change = _change(session, page, thread_id, asked)
+            if change.undo:
+                back.setdefault(_before(change, slept), []).append(thread_id)
         done = sum(len(some) for some in back.values())
         was = ";".join(f"{before}:{'.'.join(some)}" for before, some in back.items())
-        return {"did": "bulk", "state": name, "redo": str(len(ids)), "was": was if done <= _UNDOABLE else ""}
+        did = {"did": "bulk", "state": name, "redo": str(len(ids)), "was": was if done <= _UNDOABLE else ""}
+        return did | _with(asked)
 
-    return await act_on(page, form, "", do)
+    return await act_on(page, form, opened, do, leave=gone)
 
 
-def _before(name: str, change: threads.Change, slept: datetime | None) -> str:
-    """What takes an act on one of many threads back: a state to return to (`snoozed@` with its moment), or another act."""
+def _before(change: threads.Change, slept: datetime | None) -> str:
+    """What takes an act back: a state to return to (`snoozed@` with its moment), or another act (`assign@` with its agent)."""
     if "state" in change.undo or "snoozed_until" in change.undo:
         state = ThreadState(change.undo.get("state", change.thread.state))
         # The parts of what can be undone are told apart by colons and dots: the moment has neither.
         return f"{state.value}@{slept.astimezone(UTC):%Y%m%dT%H%M%SZ}" if slept is not None else state.value
-    return {"unread": "read", "star": "unstar"}.get(name) or ("" if change.undo.get("assignee_id") else "unassign")
+    if "unread" in change.undo:
+        return "unread" if change.undo["unread"] else "read"
+    if "starred" in change.undo:
+        return "star" if change.undo["starred"] else "unstar"
+    return f"assign@{change.undo['assignee_id']}" if change.undo.get("assignee_id") else "unassign"
+
+
+def _restore_one(session: Session, page: Page, thread_id: str, before: str) -> None:
+    name, _, rest = before.partition("@")
+    if name in set(ThreadState):
+        _put_back(session, page, thread_id, name, rest)
+    else:
+        _change(session, page, thread_id, Act(name, assignee=rest))
 
 
 def _restore(session: Session, page: Page, form: FormData) -> dict[str, str]:
     """Take an act on many threads back; `was` says what each was before."""
+    restored: list[str] = []
     for part in field(form, "was")[:8_000].split(";"):
         before, _, ids = part.partition(":")
         for thread_id in filter(None, ids.split(".")):
-            state, _, slept = before.partition("@")
-            if state in set(ThreadState):
-                _put_back(session, page, thread_id, state, slept)
-            else:
-                _change(session, page, form, thread_id, before)
-    return {"did": "undone"}
+            _restore_one(session, page, thread_id, before)
+            restored.append(thread_id)
+    return {"did": "undone-all", "was": ".".join(restored)} | {
+        name: field(form, name) for name in ("redo", "until", "to")
+    }
 
 
 def _label_all(session: Session, page: Page, form: FormData, ids: list[str]) -> dict[str, str]:
     label = labels.name_of(field(form, "label"))
+    did = {"state": label, "was": ".".join(ids[:_UNDOABLE])}
     if field(form, "act") == "label":
         at = labels.add_all(session, ids, name=label, agent_id=page.agent.id)
-        return {"did": "labelled", "state": label, "version": at.isoformat(), "redo": str(len(ids))}
+        return did | {"did": "labelled", "version": at.isoformat(), "redo": str(len(ids))}
     try:
         at = datetime.fromisoformat(field(form, "at"))
         labels.take_back(session, name=label, agent_id=page.agent.id, at=at.astimezone(UTC))
     except ValueError:
         raise InvalidInput("there is nothing to undo") from None
-    return {"did": "undone"}
+    return did | {"did": "undone-all", "redo": "label" if ids else ""}
 
 
 @router.post("/first-mail")

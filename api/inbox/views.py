@@ -16,6 +16,7 @@ from api.inbox.happening import between, folded
 from api.inbox.shell import Page, render
 from api.inbox.times import PRESETS, snoozes
 from assistant.clock import utcnow
+from assistant.db.access import Agent
 from assistant.db.messages import Message, Suggestion, Thread
 from assistant.errors import NotFound
 from assistant.services import (
@@ -70,6 +71,7 @@ def show(
             filters=searching.read(q, zone=page.zone, agent_id=page.agent.id),
         )
         counts, channels = overview.counted(session)
+        agents = access.agents(session)
         values: dict[str, Any] = {
             "counts": counts,
             "channels": channels,
@@ -78,7 +80,11 @@ def show(
             "last_cursor": listed.last_cursor or "",
             "covered": upto if len(listed.items) < threads.FARTHEST else "",
             "did": _did(session, page),
-            "open": _thread(session, page, thread_id, compose) if thread_id else None,
+            "open": _thread(session, page, thread_id, compose, agents) if thread_id else None,
+            "names": {one.id: "you" if one.id == page.agent.id else one.name for one in agents},
+            "colleagues": sorted(
+                (one for one in agents if one.disabled_at is None), key=lambda one: one.id != page.agent.id
+            ),
             "all_labels": labels.every(session),
             "blocked_profiles": profiles.blocked(session),
             "filters": saved_filters.counted(session, page.agent.id, zone=page.zone),
@@ -112,6 +118,7 @@ def show(
         channel_words=words.CHANNEL_WORDS,
         sorts=threads.SORTS,
         marks=words.MARKS,
+        did_words=words.DID,
         presets=PRESETS,
         snoozes=snoozes(page.zone),
         examples=searching.EXAMPLES,
@@ -131,7 +138,7 @@ def _told(session: Session, page: Page, view: str) -> dict[str, Any]:
     return {"done": overview.done_since(session, midnight), "sleeper": overview.longest_snoozed(session)}
 
 
-def _thread(session: Session, page: Page, thread_id: str, compose: str) -> dict[str, Any]:
+def _thread(session: Session, page: Page, thread_id: str, compose: str, agents: Sequence[Agent]) -> dict[str, Any]:
     found = threads.get_thread(session, thread_id)
     messages = threads.messages_of(session, thread_id)
     drafted = threads.suggestions_of(session, thread_id)
@@ -140,7 +147,7 @@ def _thread(session: Session, page: Page, thread_id: str, compose: str) -> dict[
     current = chosen(page, drafted)
     card = _card(found, newest, current)
     present = page.container.bus.who(thread_id)
-    names = {one.id: one.name for one in access.agents(session)}
+    names = {one.id: one.name for one in agents}
     lines_of = between(
         messages,
         notes=notes.of_thread(session, thread_id),
@@ -243,7 +250,7 @@ def _blocked(session: Session, thread: Thread) -> str:
 
 def _did(session: Session, page: Page) -> dict[str, str]:
     """What the last act did, from the query: the toast offers to undo it. Nothing here is trusted, only shown."""
-    names = ("did", "thread", "message", "suggestion", "state", "version", "redo", "until", "back")
+    names = ("did", "thread", "message", "suggestion", "state", "version", "redo", "until", "back", "to")
     did = {name: page.request.query_params.get(name, "")[:64] for name in names}
     did["was"] = page.request.query_params.get("was", "")[:8_000]
     did["left"] = str(_seconds_left(session, did["message"])) if did["did"] == "sending" else "0"

@@ -15,6 +15,7 @@ from channels.base import KEPT_HERE
 
 __all__ = [
     "CHANNEL_WORDS",
+    "DID",
     "FILTERS",
     "HELPS",
     "MARKS",
@@ -54,6 +55,22 @@ CHANNEL_WORDS: dict[str, tuple[str, str]] = {
 
 STATES = {"closed": "done", "trash": "in the trash"}
 """State of a thread -> what a person calls it, where that is not its own name."""
+
+DID = {
+    "done": "Done",
+    "spam": "Moved to spam",
+    "not-spam": "Released to the inbox",
+    "trash": "Moved to trash",
+    "reopen": "Reopened",
+    "snooze": "Snoozed until",
+    "star": "Starred",
+    "unstar": "Star removed",
+    "assign": "Assigned to",
+    "unassign": "Assigned to nobody",
+    "unread": "Marked as unread",
+    "read": "Marked as read",
+}
+"""An act on a thread -> what is said when it was done, to be followed by the moment or the agent."""
 
 MARKS = {
     "ready": "ready",

@@ -39,13 +39,13 @@ def test_a_search_finds_what_its_terms_say(world: World, q: str, found: bool) ->
     assert (f'id="row-{made}"' in world.browser().get("/inbox", params={"view": "all", "q": q}).text) == found
 
 
-def states(world: World, ids: list[str]) -> list[tuple[ThreadState, bool, str | None]]:
+def states(world: World, ids: list[str]) -> list[tuple[ThreadState, bool, bool, str | None]]:
     with world.container.database.reading() as session:
         found = [session.get_one(Thread, one) for one in ids]
-        return [(one.state, one.unread, one.assignee_id) for one in found]
+        return [(one.state, one.unread, one.starred, one.assignee_id) for one in found]
 
 
-@pytest.mark.parametrize("act", ["done", "snooze", "spam", "trash", "assign", "unread"])
+@pytest.mark.parametrize("act", ["done", "snooze", "spam", "trash", "assign", "unread", "star"])
 def test_an_act_on_many_threads_can_be_taken_back(world: World, act: str) -> None:
     client = world.browser()
     ids = [

@@ -3,7 +3,7 @@ import { compose } from "./compose.js";
 import { $, $$, app, meta } from "./dom.js";
 import { restore as restoreWords } from "./drafts.js";
 import { acts, go, run, send } from "./keys.js";
-import { paintCursor, remember, restore, selection } from "./list.js";
+import { inherit, paintCursor, remember, restore, selection } from "./list.js";
 import { live, present, state } from "./live.js";
 import "./menus.js";
 import { pill, press, refresh } from "./order.js";
@@ -36,6 +36,7 @@ document.addEventListener("htmx:after:swap", (event) => {
   open();
   panels();
   paintCursor(false);
+  inherit();
   selection();
   remember();
   present(state());

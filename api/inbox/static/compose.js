@@ -13,13 +13,6 @@ export function compose({ $, $$, acts, press, send, meta }) {
       if (!press(wanted)) focus = "";
     };
   }
-  acts.label = () => {
-    if ($("#bulk-name")?.offsetParent) return $("#bulk-name").focus();
-    const panel = $("[data-panel=label]");
-    if (!panel) return;
-    panel.open = true;
-    $("input[name=add]", panel).focus();
-  };
   acts["send-done"] = () => send("send-done");
   // Letters typed before the page of another kind has come are words for it, never keys that act on the thread.
   function wait(wanted) {

@@ -2,7 +2,7 @@
 import { matchKeyBindingPress, parseKeybinding } from "./vendor/tinykeys.js";
 import { $, meta, frame } from "./dom.js";
 import { who } from "./frame.js";
-import { extend, move, rowHere, selection } from "./list.js";
+import { extend, letGo, move, onRows, rowHere, selection } from "./list.js";
 import { press } from "./order.js";
 import { message } from "./reading.js";
 
@@ -11,6 +11,12 @@ export function send(key) {
   const form = document.activeElement?.closest("form");
   const button = $(`[data-key=${key}]`, form?.matches("#reply-form, [data-panel=edit]") ? form : $("#reply-form") ?? document.createElement("form"));
   if (button && !button.disabled) button.form.requestSubmit(button);
+}
+function panel(name, first) {
+  const menu = $(`[data-panel=${name}]`);
+  if (!menu) return;
+  menu.open = true;
+  $(first, menu).focus();
 }
 export const acts = {
   next: () => move(1),
@@ -26,7 +32,9 @@ export const acts = {
   "next-message": () => message(1),
   "previous-message": () => message(-1),
   context: () => who(),
-  snooze: () => { const panel = $("[data-panel=snooze]"); if (panel) { panel.open = true; $("#when").focus(); } },
+  snooze: () => onRows("snooze") || panel("snooze", "#when"),
+  assign: () => onRows("assign") || panel("assign", "button"),
+  label: () => onRows("label") || panel("label", "input[name=add]"),
   help: () => $("#help")?.showModal(),
   send: () => send("send"),
 };
@@ -82,7 +90,8 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && event.target.id && !event.isComposing) $(`[data-enter="#${event.target.id}"]`)?.click();
   if (event.key === "Escape") {
     if (event.target.closest?.("#context") && frame.classList.contains("who-open")) who(false);
-    else if (event.target.closest?.("details[open]:has(> .pop)")) { const menu = event.target.closest("details[open]"); menu.open = false; $("summary", menu).focus(); }
+    else if (event.target.closest?.("details[open]:has(> .pop)")) { const menu = event.target.closest("details[open]"); menu.open = false; $("summary", menu).focus(); if (menu.closest(".bulk-bar")) letGo(); }
+    else if (event.target.closest?.(".bulk-bar")) { event.target.blur(); letGo(); }
     else if (event.target.matches?.("input, textarea")) event.target.blur();
     else press("back");
   } else if (event.key === "ArrowDown" && event.target.closest?.("#rows")) { event.preventDefault(); move(1); }

@@ -92,7 +92,7 @@ export async function more() {
 function keepMore(fragment, posted) {
   const list = fragment?.querySelector?.("#rows");
   if (!list || list.dataset.list !== $("#rows")?.dataset.list) return;
-  const gone = (row) => posted && (row.dataset.id === thread() || $("input:checked", row));
+  const gone = (row) => posted && (row.dataset.id === thread() || acted.has(row.dataset.id));
   // A page that was asked for as far down as this list goes has every row that is still there.
   if (list.dataset.upto && list.dataset.upto === $("#rows").dataset.last) return;
   const extra = $$("#rows [data-more]").filter((row) => !list.querySelector(`#${row.id}`) && !gone(row));
@@ -108,13 +108,80 @@ function keepMore(fragment, posted) {
 document.addEventListener("htmx:before:swap", (event) => {
   for (const task of event.detail?.tasks ?? []) keepMore(task.fragment, event.detail.ctx?.request?.method === "POST");
 });
+const ticked = () => rows().filter((row) => $("input:checked", row));
 export function selection() {
-  const count = $$("#rows input:checked").length;
+  const chosen = ticked();
   const bar = $(".bulk-bar");
   if (!bar) return;
-  bar.hidden = !count;
-  $("#bulk-count").textContent = `${count} selected`;
-  $("#rows").classList.toggle("selecting", count > 0);
+  bar.hidden = !chosen.length;
+  $("#bulk-count").textContent = `${chosen.length} selected`;
+  $("#rows").classList.toggle("selecting", chosen.length > 0);
+  turn(chosen);
+}
+// A button whose act is done to all of these rows already takes it back: star and unstar.
+function turn(list) {
+  for (const button of $$(".bulk-bar [data-flag]")) {
+    const flags = button.dataset.flag.split(" ");
+    const off = list.length > 0 && list.every((row) => row.dataset.is.split(" ").some((one) => flags.includes(one)));
+    [button.value, button.textContent] = (off ? button.dataset.off : button.dataset.on).split("=");
+  }
+}
+// -- acts by key on rows: on those that are selected, else on the one that the keys stand on, when that is not the open thread
+let lent = ""; // the row that a key selected for a menu, and lets go again
+let acted = new Set(), heir = "";
+export function meant() {
+  const chosen = ticked();
+  if (chosen.length) return chosen;
+  const row = document.getElementById(`row-${cursor}`);
+  return row && cursor !== thread() && (!thread() || document.activeElement?.closest("#rows")) ? [row] : [];
+}
+export function onRows(key) {
+  const control = $(`.bulk-bar [data-rows="${key}"]`);
+  const list = control ? meant() : [];
+  if (!list.length || control.disabled) return false;
+  const box = $("input", list[0]), picked = !box.checked;
+  if (control.matches("button")) {
+    turn(list);
+    if (picked) pressFor(list[0], control);
+    else control.click();
+    return true;
+  }
+  if (picked) { box.checked = true; lent = list[0].dataset.id; }
+  selection();
+  if (control.matches("details")) control.open = true;
+  (control.matches("input") ? control : $("input, .pop button", control)).focus();
+  return true;
+}
+// Of one row that stays unselected. The words are for the list of acts that wait for a connection.
+function pressFor(row, button) {
+  const box = $("input", row);
+  box.checked = true;
+  $("#bulk-count").textContent = $(".row-subject", row).textContent.trim();
+  button.click();
+  box.checked = false;
+}
+export function letGo() {
+  if (!lent) return;
+  const row = document.getElementById(`row-${lent}`);
+  if (row) $("input", row).checked = false;
+  lent = "";
+  selection();
+  paintCursor(true);
+}
+document.addEventListener("submit", (event) => {
+  if (!event.target.matches("#bulk")) return; // its own `id` is that of its first row
+  const list = ticked(), all = rows();
+  acted = new Set(list.map((row) => row.dataset.id));
+  const after = all.slice(all.indexOf(list.at(-1)) + 1), before = all.slice(0, Math.max(0, all.indexOf(list[0]))).reverse();
+  heir = cursor && acted.has(cursor) ? [...after, ...before].find((row) => !acted.has(row.dataset.id))?.dataset.id ?? "" : "";
+  setTimeout(letGo);
+}, true);
+// A row that left by its own act hands the cursor to the one below it.
+export function inherit() {
+  if (!heir || document.getElementById(`row-${cursor}`)) return;
+  cursor = document.getElementById(`row-${heir}`) ? heir : "";
+  heir = "";
+  paintCursor(document.activeElement === document.body || Boolean(document.activeElement?.closest("#rows, .bulk-bar")));
 }
 // -- phone: a row drawn to the right is done, to the left snoozed; the same buttons stand in the thread
 let drawn;
@@ -136,7 +203,7 @@ document.addEventListener("touchend", () => {
   row.style.transform = "";
   if (Math.abs(by) < 90) return;
   for (const box of $$("#rows input:checked")) box.checked = false;
-  $("input[type=checkbox]", row).checked = true;
-  $(`.bulk-bar [value=${by > 0 ? "done" : "snooze"}]`).click();
+  turn([row]);
+  pressFor(row, $(by > 0 ? ".bulk-bar [data-rows=done]" : ".bulk-bar [value=snooze]"));
 });
 export const rowHere = () => $(`#row-${CSS.escape(cursor || thread() || "none")}`) ?? rows()[0];

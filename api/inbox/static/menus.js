@@ -8,6 +8,18 @@ import { refresh } from "./order.js";
 function fold(but) {
   for (const menu of $$("details[open]:has(> .pop)")) if (menu !== but) menu.open = false;
 }
+// In a menu of people the arrows go up and down, and a letter goes to the next one whose name begins with it.
+document.addEventListener("keydown", (event) => {
+  const list = event.target.closest?.(".pop.choose") && $$("button", event.target.closest(".pop.choose"));
+  if (!list || event.ctrlKey || event.metaKey || event.altKey) return;
+  const at = list.indexOf(document.activeElement), turned = [...list.slice(at + 1), ...list.slice(0, at)];
+  const to = { ArrowDown: turned[0], ArrowUp: turned.at(-1), Home: list[0], End: list.at(-1) }[event.key]
+    ?? (event.key.length === 1 && event.key !== " " && turned.find((one) => $(":scope > span:not(.avatar)", one).textContent.trim().toLowerCase().startsWith(event.key.toLowerCase())));
+  if (!to && event.key.length !== 1 || event.key === " ") return;
+  event.preventDefault();
+  event.stopPropagation();
+  to?.focus?.();
+});
 document.addEventListener("submit", (event) => { if (event.target.closest(".pop") || event.submitter?.closest(".pop")) fold(); });
 
 // -- clicks, selection, selects that submit

@@ -21,7 +21,7 @@ function named(form, button) {
   const shown = (button ?? form).cloneNode(true);
   for (const key of $$("kbd", shown)) key.remove();
   const words = (button?.title || shown.textContent).trim().replace(/\s+/g, " ").slice(0, 60) || "An act";
-  const subject = form.id === "bulk" ? $("#bulk-count")?.textContent : $(".thread-title h1")?.textContent;
+  const subject = form.matches("#bulk") ? $("#bulk-count")?.textContent : $(".thread-title h1")?.textContent;
   return subject ? `${words} (${subject})` : words;
 }
 document.addEventListener("submit", (event) => {

@@ -1,6 +1,6 @@
 // Acts of the agent and pages that are read again, one after the other: the older page never paints over the newer one.
 import { $, $$, thread } from "./dom.js";
-import { rows } from "./list.js";
+import { meant, onRows, rows } from "./list.js";
 import { carry, signedOut } from "./toasts.js";
 
 let busy = 0, posting = 0, turns = 0, userActs = 0, pending = 0, whole = false;
@@ -124,11 +124,14 @@ export function pill() {
 // While one is under way, those that take a thread out of the list wait their turn: a key held down drops none. What is
 // about the act under way (its undo, the reason of a dismissal) waits for that act, and lapses when it fails.
 const LEAVING = new Set(["done", "spam", "trash"]);
+const ROWS = new Set([...LEAVING, "star", "mark-unread"]);
 const ABOUT = /^(undo|redo|reason-\d)$/;
 const waiting = [];
 const lapse = () => waiting.splice(0, waiting.length, ...waiting.filter((key) => LEAVING.has(key)));
 export const press = (key) => {
-  if (busy && LEAVING.has(key) || posting && ABOUT.test(key)) return Boolean(waiting.push(key));
+  const onRow = ROWS.has(key) && meant().length > 0;
+  if (busy && (onRow || LEAVING.has(key)) || posting && ABOUT.test(key)) return Boolean(waiting.push(key));
+  if (onRow && onRows(key)) return true;
   // What was done last can be undone first: its toast stands before an older mail that is still held.
   const there = $$(`[data-key="${key}"]`).filter((one) => !one.disabled && one.offsetParent !== null);
   const button = there.find((one) => one.closest("#toasts")) ?? there[0];

@@ -1,13 +1,15 @@
 // The palette: acts that can be done now, views, filters, pages and help by their words; contacts looked up while one types.
+import { meant } from "./list.js";
+
 export function palette({ $, $$, acts, run, go }) {
   const list = () => $$("#palette-list li:not([hidden])");
   const here = () => list().find((item) => item.getAttribute("aria-selected") === "true");
   // What each act needs on the page, where it is more than its button.
   const NEEDS = {
-    open: ".row", select: ".row", "select-next": ".row", "select-previous": ".row", search: "#search", snooze: "[data-panel=snooze]", label: "[data-panel=label], #bulk-name",
+    open: ".row", select: ".row", "select-next": ".row", "select-previous": ".row", search: "#search", snooze: "[data-panel=snooze]", label: "[data-panel=label]",
     "next-message": ".message", "previous-message": ".message", "more-acts": ".acts", send: "#reply-form, [data-panel=edit]:not([hidden])", cite: "[data-cite]", help: "#help",
   };
-  const possible = (act) => Boolean($(NEEDS[act] ?? `[data-key="${act}"]`));
+  const possible = (act) => Boolean($(NEEDS[act] ?? `[data-key="${act}"]`) || $(`.bulk-bar [data-rows="${act}"]`) && meant().length);
 
   function select(item) {
     here()?.setAttribute("aria-selected", "false");

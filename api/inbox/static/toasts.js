@@ -21,7 +21,7 @@ setInterval(() => {
 function forgetAct() {
   const url = new URL(location.href);
   if (!$("#toasts") || !url.searchParams.has("did")) return;
-  for (const name of ["did", "message", "suggestion", "state", "thread", "version", "redo", "until", "back", "was"]) url.searchParams.delete(name);
+  for (const name of ["did", "message", "suggestion", "state", "thread", "version", "redo", "until", "back", "was", "to"]) url.searchParams.delete(name);
   history.replaceState(history.state, "", url);
 }
 document.addEventListener("htmx:after:swap", forgetAct);
