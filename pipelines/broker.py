@@ -12,6 +12,7 @@ from kombu import Connection, Exchange, Queue
 from assistant.db.session import Job
 from assistant.settings import Settings
 from assistant.telemetry import METRICS
+from pipelines.redis_broker import Transport
 
 __all__ = ["QUEUES", "ROUTES", "broker_url", "create_celery", "dispatch", "try_broker"]
 
@@ -51,6 +52,7 @@ def create_celery(settings: Settings, url: str) -> Celery:
             "socket_keepalive": True,
             "global_keyprefix": "notifyr:celery:",
         }
+        app.conf.broker_transport = Transport
     app.conf.update(
         task_acks_late=True,
         task_reject_on_worker_lost=True,

@@ -115,6 +115,30 @@ def test_rabbitmq_gives_a_killed_workers_task_to_the_next_one(
     app.close()
 
 
+def test_a_worker_that_ends_its_task_while_redis_is_away_takes_the_next_one(settings: Settings, tmp_path: Path) -> None:
+    """It is busy in its only place, so it listens to nothing, and what fails is its acknowledgement."""
+    log = tmp_path / "worker.log"
+    with temporary_folder("broker") as folder:
+        store = RedisStore(folder).start()
+        app = create_celery(settings, store.url)
+        command = [sys.executable, "-m", "tests.support.recording_worker", store.url, str(tmp_path), "1"]
+        env = clean_environment(PYTHONPATH=str(ROOT))
+        try:
+            with running(command, log=log, ready=lambda: "ready." in log.read_text(), seconds=30, env=env):
+                dispatch(app, Job("draft", ("slow",)))
+                wait_until(lambda: lines(tmp_path / "started"), seconds=20, what="the task")
+                store.kill()
+                (tmp_path / "quick").touch()
+                wait_until(lambda: lines(tmp_path / "done"), seconds=20, what="the end of the task")
+                wait_until(lambda: "Couldn't ack" in log.read_text(), seconds=20, what="the acknowledgement that fails")
+                store.start()
+                wait_until(lambda: _taken(app), seconds=30, what="a job for the Redis that came back")
+                wait_until(lambda: "notifyr.triage after" in lines(tmp_path / "done"), seconds=30, what="the next task")
+        finally:
+            app.close()
+            store.stop()
+
+
 @pytest.mark.parametrize("scheme", ["redis://127.0.0.1:{}/0", "amqp://guest:guest@127.0.0.1:{}//"])
 def test_a_broker_that_is_down_fails_at_once(scheme: str, settings: Settings) -> None:
     app = create_celery(settings, scheme.format(free_port()))

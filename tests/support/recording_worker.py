@@ -1,4 +1,7 @@
-"""A worker on our broker settings whose tasks only write down their ids. Usage: BROKER_URL FOLDER."""
+"""A worker on our broker settings whose tasks only write down their ids. Usage: BROKER_URL FOLDER [PLACES].
+
+A task with the id `slow` takes 30 s, or until the folder holds a file named `quick`.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +18,16 @@ from pipelines.broker import ROUTES, create_celery
 
 def main() -> None:
     url, folder = sys.argv[1], Path(sys.argv[2])
+    places = (*sys.argv[3:], "2")[0]
     app = create_celery(load_settings({}, data_dir=folder / "var"), url)
 
     def body(name: str, slow: float) -> None:
         def record(*ids: str) -> None:
             with (folder / "started").open("a") as file:
                 file.write(f"{name} {os.getpid()} {' '.join(ids)}\n")
-            time.sleep(slow if "slow" in ids and not (folder / "quick").exists() else 0)
+            end = time.monotonic() + (slow if "slow" in ids else 0)
+            while time.monotonic() < end and not (folder / "quick").exists():
+                time.sleep(0.05)
             with (folder / "done").open("a") as file:
                 file.write(f"{name} {' '.join(ids)}\n")
 
@@ -34,7 +40,7 @@ def main() -> None:
     for name in ROUTES:
         body(name, 30.0)
     signals.worker_ready.connect(ready, weak=False)
-    app.worker_main(["worker", "--pool=threads", "--concurrency=2", "--without-gossip", "--without-mingle"])
+    app.worker_main(["worker", "--pool=threads", f"--concurrency={places}", "--without-gossip", "--without-mingle"])
 
 
 if __name__ == "__main__":
