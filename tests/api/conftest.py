@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -34,10 +35,15 @@ PASSWORD = "correct horse battery"
 BOTH = ("sqlite", "postgresql")
 
 
+EVERYWHERE = os.environ.get("TEST_API_ENGINES") == "both"
+ONE_ENGINE = {"test_an_answer_is_not_given_for_what_was_not_kept"}
+"""Makes its fault in SQLAlchemy before the driver is asked to commit, which leaves PostgreSQL's transaction open: no fault of it."""
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Each test of a module with `ENGINES = BOTH` runs once on each."""
-    engines = getattr(metafunc.module, "ENGINES", None)
-    if engines and "engine" in metafunc.fixturenames:
+    """Each test of a module with `ENGINES = BOTH` runs once on each; `TEST_API_ENGINES=both` says so for all that name none."""
+    engines = getattr(metafunc.module, "ENGINES", BOTH if EVERYWHERE else None)
+    if engines and "engine" in metafunc.fixturenames and metafunc.definition.name not in ONE_ENGINE:
         metafunc.parametrize("engine", engines, indirect=True)
 
 

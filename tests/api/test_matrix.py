@@ -11,7 +11,9 @@ import pytest
 from api.deps import Access
 from api.openapi import PUBLIC, document, rules
 from assistant.clock import new_id
-from assistant.services import access
+from assistant.db.tables import metadata
+from assistant.services import access, uploads
+from assistant.values import StoredAttachment
 from tests.api.conftest import BOTH, World
 
 ENGINES = BOTH
@@ -229,6 +231,113 @@ def test_a_malformed_id_is_refused_before_anything_is_looked_up(world: World) ->
             for bad in ("1", "..%2f..%2fetc", "%27%20OR%201=1", "A" * 300, "0" * 36):
                 world.clear_limits()
                 assert call(admin, operation, world.ids | {kind: bad}).status_code in {404, 422}, (operation, bad)
+
+
+BODY_IDS = {
+    # every field of a body and every parameter of a query that names something -> what it names
+    "assignee_id": "agent",
+    "into_id": "thread",
+    "upload_ids": "upload",
+    "assignee": "agent",
+    "contact_id": "contact",
+}
+UNDER_WAY = frozenset({"agent_sessions", "api_keys", "idempotent_answers"})
+"""Tables that a refused request may touch: when a caller was last seen, and the key of a repeat while it runs."""
+
+
+def named_in(described: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """`(operation, "body" or "query", field)` for each id that is not in a path, from the API's own description."""
+    found, schemas = [], described["components"]["schemas"]
+    for path, operations in described["paths"].items():
+        for method, operation in operations.items():
+            asked = [one["name"] for one in operation.get("parameters", []) if one["in"] == "query"]
+            named = [name for name in asked if name in BODY_IDS or re.search(r"(^|_)ids?$", name)]
+            found += [(f"{method.upper()} {path}", "query", name) for name in named]
+            for content in operation.get("requestBody", {}).get("content", {}).values():
+                schema = content["schema"]
+                schema = schemas[schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
+                inner = re.findall(r"#/components/schemas/(\w+)", str(schema.get("properties")))
+                assert not [one for one in inner if "properties" in schemas[one]], (
+                    f"{path}: look for ids in {inner}, too"
+                )
+                for name, field in schema.get("properties", {}).items():
+                    if re.search(r"(^|_)ids?$", name):
+                        found.append((f"{method.upper()} {path}", "body:" + field.get("type", ""), name))
+    return found
+
+
+def everything(world: World) -> dict[str, list[str]]:
+    """Every row of every table."""
+    with world.container.database.reading() as session:
+        return {
+            name: sorted(map(repr, session.execute(table.select())))
+            for name, table in metadata.tables.items()
+            if name not in UNDER_WAY
+        }
+
+
+@pytest.mark.checklist(20)
+def test_an_id_in_a_body_or_a_query_is_refused_like_one_in_a_path_and_changes_nothing(world: World) -> None:
+    found = named_in(document(world.app))
+    assert {name for _, _, name in found} == set(BODY_IDS), "say in BODY_IDS what a new field names"
+    assert {operation for operation, _, _ in found} <= set(ROUTES)
+    with world.container.database.transaction() as session:
+        file = StoredAttachment("b.txt", "text/plain", 5, "parts/other")
+        other = uploads.add(session, file, agent_id=world.ids["agent"], thread_id=None, kind=uploads.PROGRAM)
+        page = uploads.add(session, file, agent_id=world.ids["admin"], thread_id=world.ids["thread"], kind="reply")
+        world.ids |= {"foreign": other.id, "of a page": page.id}
+    for client in (world.browser(), world.program()):
+        for operation, where, name in found:
+            kind = BODY_IDS[name]
+            kinds = [one for one in world.ids if one != kind and not (kind == "agent" and one == "admin")]
+            wrong = {new_id(): "absent"} | {world.ids[one]: one for one in kinds}
+            before, answers = everything(world), {}
+            for value, what in wrong.items():
+                world.clear_limits()
+                answers[what] = _named(client, operation, where, name, value, world.ids)
+            assert everything(world) == before, (operation, name)
+            absent = answers["absent"]
+            if where == "query":
+                assert (absent.status_code, absent.json().get("items", [])) == (200, []), (operation, name, absent.text)
+            else:
+                assert absent.status_code in {404, 422} and absent.json()["code"] in {"not-found", "invalid-input"}
+            for what, answer in answers.items():
+                assert answer.status_code == absent.status_code and _same(answer, absent), (operation, name, what)
+            for bad in ("1", "../../etc", "' OR 1=1", "A" * 300, "\x00", "0" * 36):
+                world.clear_limits()
+                answer = _named(client, operation, where, name, bad, world.ids)
+                assert answer.status_code in {400, 404, 422} or (where == "query" and _same(answer, absent)), (
+                    name,
+                    bad,
+                )
+            assert everything(world) == before, (operation, name)
+            # The refusals were about the id: a right one is taken.
+            right = world.ids[kind] if name != "into_id" else world.thread()
+            world.clear_limits()
+            answer = _named(client, operation, where, name, right, world.ids)
+            assert answer.status_code < 300, (operation, name, answer.text)
+            if name == "into_id":
+                world.ids["thread"] = right
+            elif name == "upload_ids":
+                world.ids["upload"] = _uploaded(client)
+
+
+def _named(
+    client: httpx.Client, operation: str, where: str, name: str, value: str, ids: dict[str, str]
+) -> httpx.Response:
+    """A request that is right but for one id."""
+    method, path = operation.split()
+    for kind, one in ids.items():
+        path = path.replace("{" + kind + "_id}", one)
+    if where == "query":
+        return client.request(method, path, params={name: value})
+    body = BODIES[operation] | {name: [value] if where == "body:array" else value}
+    return client.request(method, path, json=body)
+
+
+def _uploaded(client: httpx.Client) -> str:
+    made: str = client.post("/api/v1/uploads", files=FILES["POST /api/v1/uploads"]).json()["id"]
+    return made
 
 
 @pytest.mark.checklist(22)
