@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -128,9 +129,15 @@ def exit_code(error: NotifyrError) -> int:
     return _BY_STATUS.get(error.status, 1)
 
 
+def _harden() -> None:
+    """What this process and its children write is ours alone, and none leaves an image of its memory when it dies."""
+    os.umask(0o077)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
 def main() -> None:
     """Run the command line, and turn an expected failure into words and an exit code."""
-    os.umask(0o077)
+    _harden()
     as_json = "--json" in sys.argv
     try:
         sys.exit(create_app()(prog_name="notifyr", standalone_mode=False) or 0)

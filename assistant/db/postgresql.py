@@ -62,7 +62,13 @@ def engine_of(url: URL, pool_size: int, *, patient: bool = False) -> Engine:
     """`patient`: for changes of whole tables, which may take their time and wait for any lock."""
     given = {name: value for name, value in _OPTIONS.items() if name not in url.query}
     engine = create_engine(
-        url, pool_size=pool_size, max_overflow=10, pool_pre_ping=True, pool_timeout=10, connect_args=given
+        url,
+        pool_size=pool_size,
+        max_overflow=10,
+        pool_pre_ping=True,
+        pool_timeout=10,
+        hide_parameters=True,
+        connect_args=given,
     )
     event.listen(engine, "connect", _prepare)
     if not patient:

@@ -184,7 +184,11 @@ def _engine(url: str, pool_size: int, *, patient: bool) -> Engine:
     if parsed.database:
         Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
     engine = create_engine(
-        parsed, pool_size=pool_size, max_overflow=10, connect_args={"timeout": 30, "check_same_thread": False}
+        parsed,
+        pool_size=pool_size,
+        max_overflow=10,
+        hide_parameters=True,  # an error in the log names its statement, not the mail it was about
+        connect_args={"timeout": 30, "check_same_thread": False},
     )
     event.listen(engine, "connect", _sqlite_connect)
     event.listen(engine, "begin", _sqlite_begin)
