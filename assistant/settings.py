@@ -155,6 +155,12 @@ class Settings(BaseSettings):
     worker_threads: int = Field(4, ge=1, le=64, description="Threads of one worker process.")
     sweep_seconds: int = Field(30, ge=1, le=3600, description="How often rows that the broker lost are taken up again.")
     lease_seconds: int = Field(120, ge=5, description="How long a claimed row may stay without a result.")
+    trash_days: int = Field(
+        30,
+        ge=0,
+        le=3650,
+        description="Days after which a thread in the trash is deleted for good; 0 keeps it for ever.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
     log_format: Literal["json", "console"] = Field("json", description="ECS JSON lines, or text for people.")
     failpoints: str = Field("", description="Tests only: `name=action[:count]` pairs, comma separated.")

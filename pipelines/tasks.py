@@ -41,7 +41,8 @@ def sweep(container: Container) -> None:
 
 
 def tidy(container: Container) -> None:
-    """Delete stored bytes that no row names."""
+    """Empty the trash of what was in it for its days, and delete stored bytes that no row names."""
+    tidying.empty_trash(container.database, now=utcnow(), days=container.settings.trash_days)
     tidying.tidy(container.database, container.blobs, now=utcnow())
 
 

@@ -1,4 +1,5 @@
-"""Stored bytes that no row names: left when a process died, or the database refused, between the bytes and the row.
+"""The end of the trash, and stored bytes that no row names: left when a thread was deleted, a process died, or the database
+refused, between the bytes and the row.
 
 Only what is a day old is looked at. Whoever relies on bytes that were there already looks again once its row is committed
 (`Blobs.ensure`); here they are put aside before they are deleted, and put back when a row has come to name them meanwhile. So of
@@ -20,8 +21,9 @@ from assistant.db.inbox import MessageImage, Upload
 from assistant.db.messages import Attachment, Message
 from assistant.db.session import Database
 from assistant.errors import NotFound
+from assistant.services import purging
 
-__all__ = ["AGE", "named", "tidy"]
+__all__ = ["AGE", "empty_trash", "named", "tidy"]
 
 AGE = timedelta(days=1)
 _log = structlog.get_logger(__name__)
@@ -38,6 +40,20 @@ def named(database: Database, keys: Iterable[str]) -> set[str]:
             for part in session.execute(select(column).where(column != "")).yield_per(10_000).partitions():
                 found.update(wanted.intersection(row[0] for row in part))
     return found
+
+
+def empty_trash(database: Database, *, now: datetime, days: int) -> int:
+    """Delete for good what has been in the trash for `days`; 0 days keep it for ever. Returns how many threads. Twice is once."""
+    gone = 0
+    while days:
+        with database.transaction() as session:
+            some = purging.purge(session, now=now, days=days)
+        if not some:
+            break
+        gone += some
+    if gone:
+        _log.info("trash_emptied", count=gone)
+    return gone
 
 
 def tidy(database: Database, blobs: Blobs, *, now: datetime) -> int:

@@ -12,10 +12,13 @@ import pytest
 
 from assistant.backends.blobs import Blobs
 from assistant.clock import utcnow
+from assistant.db.messages import Attachment
 from assistant.db.session import Database
 from assistant.errors import StorageError
-from assistant.services import profiles
+from assistant.services import access, profiles, threads, uploads
 from assistant.settings import Settings
+from assistant.states import ThreadState
+from assistant.values import StoredAttachment
 from channels.support import mime
 from pipelines import tidying
 from pipelines.inbound import Receiver
@@ -177,3 +180,26 @@ def test_a_mail_whose_bytes_were_tidied_up_before_its_row_was_there_puts_them_ba
     house.receive()
     (key,) = house.blobs.list()
     assert house.blobs.get(key) == MAIL
+
+
+def test_the_bytes_of_a_purged_thread_go_unless_another_row_names_them(house: House) -> None:
+    house.receive()
+    with house.database.transaction() as session:
+        (thread,) = threads.list_threads(session, "all").items
+        threads.change_state(session, thread.id, state=ThreadState.TRASH)
+        (message,) = threads.messages_of(session, thread.id)
+        shared = f"parts/{message.id}"
+        session.add(Attachment(message_id=message.id, filename="a.txt", blob_key=shared, size=5))
+        agent = access.create_agent(session, "bo@example.org", name="Bo", role="agent").id
+        uploads.add(
+            session, StoredAttachment("a.txt", "text/plain", 5, shared), agent_id=agent, thread_id=None, kind="x"
+        )
+        raw = message.raw_key
+    house.blobs.put(shared, b"hello")
+    assert sorted(house.blobs.list()) == sorted([raw, shared])
+    later = utcnow() + timedelta(days=31)
+    assert tidying.empty_trash(house.database, now=later, days=0) == 0, "0 days: for ever"
+    assert house.tidy(days=31) == 0
+    assert tidying.empty_trash(house.database, now=later, days=30) == 1
+    assert house.tidy(days=31) == 1
+    assert list(house.blobs.list()) == [shared], "what an agent uploaded is theirs still"
