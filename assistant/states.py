@@ -140,8 +140,69 @@ _MOVES: dict[type[StrEnum], dict[StrEnum, frozenset[StrEnum]]] = {
 State = TypeVar("State", Delivery, ThreadState, SuggestionState, ProfileState)
 
 
+_LOOK = "Reload the page to see it as it is now."
+_WORDS: dict[type[StrEnum], tuple[str, dict[str, tuple[str, str]]]] = {
+    Delivery: (
+        "message",
+        {
+            Delivery.RECEIVED: ("came in", "Reply to it instead."),
+            Delivery.HELD: ("waits for the end of its undo window", _LOOK),
+            Delivery.QUEUED: ("waits to be sent", _LOOK),
+            Delivery.SENDING: ("is being sent", "Wait a moment: its row says what became of it."),
+            Delivery.SENT: ("was sent", "Write again if something in it was wrong."),
+            Delivery.DELIVERED: ("was delivered", "Write again if something in it was wrong."),
+            Delivery.DEFERRED: ("was put off by their server", _LOOK),
+            Delivery.BOUNCED: ("came back", "Check the address, and write again."),
+            Delivery.REJECTED: ("was refused by their server", "Check the address, and write again."),
+            Delivery.FAILED: ("could not be sent", _LOOK),
+            Delivery.CANCELLED: ("was taken back", "Its words are in your reply: send them from there."),
+            Delivery.UNKNOWN: ("may have been sent", "Say first what became of it, in its thread."),
+        },
+    ),
+    ThreadState: (
+        "thread",
+        {
+            ThreadState.OPEN: ("is open", _LOOK),
+            ThreadState.PENDING: ("waits for an answer", _LOOK),
+            ThreadState.SNOOZED: ("is snoozed", _LOOK),
+            ThreadState.CLOSED: ("is done", _LOOK),
+            ThreadState.SPAM: ("is held as spam", _LOOK),
+            ThreadState.TRASH: ("is in the trash", _LOOK),
+        },
+    ),
+    SuggestionState: (
+        "suggestion",
+        {
+            SuggestionState.DRAFTING: ("is being written", "Wait until it is there, or stop it."),
+            SuggestionState.PROPOSED: ("waits for a decision", _LOOK),
+            SuggestionState.ACCEPTED: ("was accepted", "Its message is in the thread."),
+            SuggestionState.EDITED: ("was edited and sent", "Its message is in the thread."),
+            SuggestionState.REJECTED: ("was dismissed", "Undo the dismissal, or draft again."),
+            SuggestionState.EXPIRED: (
+                "is stale: they wrote again after it",
+                "Read the newer message, then draft again.",
+            ),
+        },
+    ),
+    ProfileState: (
+        "profile",
+        {
+            ProfileState.ACTIVE: ("sends", _LOOK),
+            ProfileState.BLOCKED: ("is stopped because its server refused us", _LOOK),
+            ProfileState.EXPIRED: ("is stopped because its credentials ended", _LOOK),
+            ProfileState.DISABLED: ("is switched off", "An admin can switch it on in the settings."),
+        },
+    ),
+}
+"""What a person calls it, what is said of each of its states, and what can be done then. Equal words are one key: a table each."""
+
+
 def transition(current: State, new: State) -> State:
-    """Return `new` when the move is allowed, else raise `Conflict`."""
+    """Return `new` when the move is allowed, else raise `Conflict` in a sentence: what it is now, and what can be done."""
     if new in _MOVES[type(current)][current]:
         return new
-    raise Conflict(f"{type(current).__name__} cannot go from {current} to {new}")
+    what, said = _WORDS[type(current)]
+    now, step = said[current]
+    already = " already" if current is new else ""
+    facts: dict[str, object] = {"state": current.value, "wanted": new.value}
+    raise Conflict(f"this {what} {now}{already}, so nothing was changed. {step}", detail=facts)
