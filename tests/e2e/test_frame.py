@@ -145,7 +145,7 @@ SWIPE = """([id, by]) => {
 }"""
 
 
-@pytest.mark.parametrize(("by", "says"), [(150, "1 thread: done"), (-150, "1 thread: snoozed")])
+@pytest.mark.parametrize(("by", "says"), [(150, "Done"), (-150, "Snoozed until")])
 def test_a_finger_draws_a_row_to_done_or_to_snoozed(
     robots: str, new_page: Callable[..., Page], by: int, says: str
 ) -> None:
@@ -154,7 +154,7 @@ def test_a_finger_draws_a_row_to_done_or_to_snoozed(
     row = page.locator(".row").nth(4).get_attribute("id")
     page.evaluate(SWIPE, [row, by / 3])
     page.evaluate(SWIPE, [row, by])
-    page.get_by_text(says).wait_for()
+    page.locator(".toast", has_text=says).wait_for()
     page.locator("#toasts [data-key=undo]").click()
     page.get_by_text("Undone").wait_for()
 

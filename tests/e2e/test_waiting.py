@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from playwright.sync_api import Page, Route, WebSocketRoute, expect
 
+from tests.api.conftest import World
 from tests.support.installation import Installation, mail
 
 
@@ -24,7 +25,7 @@ def test_a_slow_thread_shows_its_bones_and_a_quick_one_does_not(
     page = new_page()
     arrived(server, page, "Opening hours")
     page.evaluate(
-        "() => { window.seen = []; new MutationObserver(() => seen.push(document.body.classList.contains('waiting')))"
+        "() => { window.seen = []; new MutationObserver(() => seen.push(document.body.classList.contains('waiting-thread')))"
         ".observe(document.body, { attributes: true }); }"
     )
 
@@ -34,12 +35,38 @@ def test_a_slow_thread_shows_its_bones_and_a_quick_one_does_not(
 
     page.route("**/inbox/*-*", later)
     page.locator(".row-link").first.click()
-    expect(page.locator("body.waiting")).to_have_count(1)
+    expect(page.locator("body.waiting-thread")).to_have_count(1)
     assert page.locator("#thread").get_attribute("aria-busy") == "true"
     expect(page.locator("h1")).to_have_text("Opening hours")
-    expect(page.locator("body.waiting")).to_have_count(0)
+    expect(page.locator("body.waiting-thread")).to_have_count(0)
     assert page.locator("#thread").get_attribute("aria-busy") is None
     page.unroute("**/inbox/*-*")
+
+
+BOXES = """() => Object.fromEntries([...document.querySelectorAll("#list, #thread, .list-head, #rows")]
+  .map((one) => [one.id || one.className, ["x", "y", "width"].map((name) => Math.round(one.getBoundingClientRect()[name]))]))"""
+
+
+def test_another_view_shows_the_bones_of_its_list_and_nothing_moves(world: World, desk: Callable[..., Page]) -> None:
+    page = desk()
+    page.goto(f"/inbox/{world.ids['thread']}?view=inbox")
+    page.wait_for_function("document.documentElement.dataset.ready === '1'")
+    before = page.evaluate(BOXES)
+
+    def later(route: Route) -> None:
+        time.sleep(0.9)
+        route.continue_()
+
+    page.route("**/inbox?view=done", later)
+    page.locator(".rail a[title=Done]").click()
+    expect(page.locator("body.waiting-list")).to_have_count(1)
+    assert page.locator("#list").get_attribute("aria-busy") == "true"
+    assert page.evaluate("getComputedStyle(document.querySelector('.row')).opacity") == "0"
+    assert page.evaluate("getComputedStyle(document.querySelector('#rows'), '::before').content") == '""'
+    assert page.evaluate(BOXES) == before
+    expect(page.locator(".view-title")).to_have_text("Done")
+    expect(page.locator("body.waiting-list")).to_have_count(0)
+    assert page.locator("#list").get_attribute("aria-busy") is None
 
 
 def test_a_lost_connection_is_said_after_three_seconds_and_taken_back(

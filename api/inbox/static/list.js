@@ -168,7 +168,7 @@ export function letGo() {
   selection();
   paintCursor(true);
 }
-document.addEventListener("submit", (event) => {
+addEventListener("submit", (event) => {
   if (!event.target.matches("#bulk")) return; // its own `id` is that of its first row
   const list = ticked(), all = rows();
   acted = new Set(list.map((row) => row.dataset.id));

@@ -10,7 +10,7 @@ function fold(but) {
 }
 // In a menu of people the arrows go up and down, and a letter goes to the next one whose name begins with it.
 document.addEventListener("keydown", (event) => {
-  const list = event.target.closest?.(".pop.choose") && $$("button", event.target.closest(".pop.choose"));
+  const list = event.target.closest?.("details[open] .pop.choose") && $$("button", event.target.closest(".pop.choose"));
   if (!list || event.ctrlKey || event.metaKey || event.altKey) return;
   const at = list.indexOf(document.activeElement), turned = [...list.slice(at + 1), ...list.slice(0, at)];
   const to = { ArrowDown: turned[0], ArrowUp: turned.at(-1), Home: list[0], End: list.at(-1) }[event.key]
@@ -20,7 +20,13 @@ document.addEventListener("keydown", (event) => {
   event.stopPropagation();
   to?.focus?.();
 });
-document.addEventListener("submit", (event) => { if (event.target.closest(".pop") || event.submitter?.closest(".pop")) fold(); });
+// Before anything else hears of it: also an act that waits for a connection closes its menu, and gives the keys back.
+addEventListener("submit", (event) => {
+  const menu = (event.submitter ?? event.target).closest(".pop")?.closest("details");
+  if (!menu) return;
+  if (menu.contains(document.activeElement)) $("summary", menu)?.focus();
+  fold();
+}, true);
 
 // -- clicks, selection, selects that submit
 document.addEventListener("click", (event) => {

@@ -20,6 +20,16 @@ export const painted = () => { userActs += 1; };
 // An act of the agent beats a refresh that was asked for before it: the older page must not paint over the newer one.
 export const ours = (event) => event.detail?.ctx?.sourceElement?.id === "announce";
 let slow;
+// The bones stand where something else will be: in the list when another view is asked for, in the thread when another one is.
+function changing({ method, action } = {}) {
+  const to = new URL(action ?? location.href, location.href);
+  if (method === "POST") return to.pathname === "/inbox-bulk" ? [] : ["thread"]; // what one reads meanwhile stays to be read
+  const listed = (url) => ["view", "sort", "q", "cursor"].map((name) => url.searchParams.get(name) ?? (name === "view" ? "inbox" : "")).join(" ");
+  return [...(listed(to) === listed(new URL(location.href)) ? [] : ["list"]), ...(to.pathname === location.pathname ? [] : ["thread"])];
+}
+function rest() {
+  for (const part of ["list", "thread"]) { document.body.classList.remove(`waiting-${part}`); $(`#${part}`)?.removeAttribute("aria-busy"); }
+}
 // Each refresh knows for itself which acts came before it: one that waited for another starts later than it was asked for.
 document.addEventListener("htmx:before:request", (event) => {
   if (ours(event)) {
@@ -35,7 +45,10 @@ document.addEventListener("htmx:before:request", (event) => {
   held.clear();
   if (event.detail?.ctx?.target?.id !== "app") return;
   clearTimeout(slow);
-  slow = setTimeout(() => { document.body.classList.add("waiting"); $("#thread")?.setAttribute("aria-busy", "true"); }, 150);
+  const parts = changing(event.detail.ctx.request);
+  slow = setTimeout(() => {
+    for (const part of parts) { document.body.classList.add(`waiting-${part}`); $(`#${part}`)?.setAttribute("aria-busy", "true"); }
+  }, 150);
 });
 // Of two pages that were asked for, the later one stays: the other would take the thread away under the hands that type in it.
 document.addEventListener("htmx:after:request", (event) => {
@@ -47,7 +60,7 @@ document.addEventListener("htmx:finally:request", (event) => {
   busy = Math.max(0, busy - 1);
   if (event.detail?.ctx?.posted) posting = Math.max(0, posting - 1);
   if (!(event.detail?.ctx?.response?.status < 400)) lapse();
-  if (!busy) { clearTimeout(slow); document.body.classList.remove("waiting"); $("#thread")?.removeAttribute("aria-busy"); }
+  if (!busy) { clearTimeout(slow); rest(); }
   while (!busy && waiting.length && !press(waiting.shift()));
 });
 document.addEventListener("htmx:before:swap", (event) => {
