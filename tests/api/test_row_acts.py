@@ -162,3 +162,13 @@ def test_a_release_from_quarantine_by_the_list_is_in_the_audit_trail(world: Worl
         told = session.scalars(select(AuditEntry.subject).where(AuditEntry.action == "quarantine.release")).all()
     assert told == [held]
     assert shown(world, held)[0] == "open"
+
+
+def test_the_trash_says_how_long_it_keeps_and_what_keeps_a_thread(world: World) -> None:
+    client, thread = world.browser(), world.thread()
+    assert "stays here for 30 days, then it is deleted for good" in client.get("/inbox?view=trash").text
+    page = post(client, f"/inbox/{thread}/act", act="trash", view="all")
+    assert "Moved to trash" in page
+    page = client.get(f"/inbox/{thread}?view=trash").text
+    assert "It is deleted for good 30 days after it came here" in page
+    assert 'name="act" value="reopen"' in page
