@@ -219,6 +219,29 @@ def test_a_mail_that_is_too_large_is_refused_before_and_after_its_bytes(listen: 
     assert listener.count() == 1
 
 
+@pytest.mark.checklist(2)
+def test_a_mail_of_exactly_the_largest_size_is_taken_and_one_byte_more_is_not(listen: Callable[..., Listening]) -> None:
+    """By what it says it has, and by what it has."""
+    listener = listen(max_mail_bytes=20_000)
+
+    def of(size: int) -> bytes:
+        head = mail().rstrip(b"\r\n") + b"\r\n"
+        lines, rest = divmod(size - len(head), 100)
+        return head + b"x" * 98 + b"\r\n" + (b"y" * 98 + b"\r\n") * (lines - 2) + b"z" * (98 + rest) + b"\r\n"
+
+    assert (len(of(20_000)), len(of(20_001))) == (20_000, 20_001)
+    with listener.connect() as wire:
+        assert wire.say(b"HELO client.example").startswith("250")
+        assert "SIZE 20000" in _greeting(wire)
+        assert wire.say(b"MAIL FROM:<a@b.example> SIZE=20000").startswith("250")
+        assert wire.say(b"RSET").startswith("250")
+        assert wire.say(b"MAIL FROM:<a@b.example> SIZE=20001").startswith("552")
+        for size, answer in ((20_001, "552"), (20_000, "250")):
+            wire.begin()
+            assert wire.say(of(size) + b".").startswith(answer), size
+    assert listener.count() == 1
+
+
 def _greeting(wire: Wire) -> str:
     wire.socket.sendall(b"EHLO client.example\r\n")
     lines = []
