@@ -10,8 +10,8 @@ from sqlalchemy.orm import Session
 
 from assistant.clock import utcnow
 from assistant.db.inbox import NewDraft
-from assistant.db.messages import DraftText
-from assistant.errors import InvalidInput
+from assistant.db.messages import DraftText, Suggestion
+from assistant.errors import InvalidInput, NotFound
 from assistant.services.threads import get_thread
 
 __all__ = ["KINDS", "LONGEST", "append", "discard", "load", "load_new", "others", "save", "save_new"]
@@ -40,6 +40,10 @@ def save(
     if len(text) > LONGEST:
         raise InvalidInput(f"a draft may have {LONGEST} characters")
     get_thread(session, thread_id)
+    if suggestion_id is not None:
+        of_it = select(Suggestion.id).where(Suggestion.id == suggestion_id[:37], Suggestion.thread_id == thread_id)
+        if session.scalar(of_it) is None:
+            raise NotFound("there is no such suggestion")
     if not text.strip():
         discard(session, thread_id, agent_id=agent_id, kind=kind)
         return None

@@ -5,7 +5,11 @@ A new route fails the first test until it is declared in `PAGES`; the others the
 
 from __future__ import annotations
 
+import ast
+import inspect
 import re
+import sys
+import textwrap
 from collections.abc import Iterator
 
 import httpx
@@ -14,6 +18,7 @@ from fastapi.routing import APIRoute, iter_route_contexts
 from starlette.routing import BaseRoute, WebSocketRoute
 
 from assistant.clock import new_id
+from assistant.db.tables import metadata
 from tests.api.conftest import BOTH, World
 
 ENGINES = BOTH
@@ -277,3 +282,82 @@ def test_what_is_absent_and_what_is_another_kind_look_the_same(world: World) -> 
                 assert answer.status_code in {404, 422}, (operation, bad, answer.status_code)
             tried += 1
     assert tried >= 40
+
+
+BACK = frozenset({"thread_id", "open"})
+"""Fields that only say which page comes next."""
+NAMED: dict[tuple[str, str], tuple[str, dict[str, str]]] = {
+    # an act and its field that names something -> what it names, and the rest of a form that is right in itself
+    ("POST /inbox/{thread_id}/act", "assignee"): ("agent", {}),
+    ("POST /inbox-bulk", "assignee"): ("agent", {"id": "THREAD"}),
+    ("POST /inbox-bulk", "id"): ("thread", {"act": "done"}),
+    ("POST /inbox-bulk", "ids"): ("thread", {"act": "done"}),
+    ("POST /inbox/{thread_id}/draft", "suggestion_id"): ("suggestion", {"kind": "edit", "text": "hello"}),
+    ("POST /inbox/{thread_id}/merge", "into"): ("thread", {"reason": "the same order"}),
+}
+_NAMES = re.compile(r"(^|_)ids?$|^(into|assignee|open)$")
+
+
+def fields_of(route: APIRoute) -> set[str]:
+    """The fields of the form that a route's function reads, by itself or through functions of its module."""
+    module = sys.modules[route.endpoint.__module__]
+    ahead, seen, found = [route.endpoint], set[str](), set[str]()
+    while ahead:
+        function = ahead.pop()
+        if function.__name__ in seen:
+            continue
+        seen.add(function.__name__)
+        for call in ast.walk(ast.parse(textwrap.dedent(inspect.getsource(function)))):
+            if not isinstance(call, ast.Call):
+                continue
+            words = [one.value for one in call.args if isinstance(one, ast.Constant) and isinstance(one.value, str)]
+            if ast.unparse(call.func) in {"form.get", "form.getlist"} or (
+                call.args and ast.unparse(call.args[0]) == "form"
+            ):
+                found.update(words)
+            other = getattr(module, ast.unparse(call.func), None)
+            if inspect.isfunction(other) and other.__module__ == module.__name__:
+                ahead.append(other)
+    return found
+
+
+@pytest.mark.checklist(20)
+def test_an_id_in_a_form_is_refused_like_one_in_a_path_and_changes_nothing(world: World) -> None:
+    found = {
+        (operation, name)
+        for operation, route in table(world)
+        if operation.startswith("POST") and isinstance(route, APIRoute)
+        for name in fields_of(route)
+        if _NAMES.search(name) and name not in BACK and name != "form_id"
+    }
+    assert found == set(NAMED), (
+        "say in NAMED what a new field names, or in BACK that it only says which page comes next"
+    )
+    client = world.browser("agent@example.org")
+    for (operation, name), (kind, rest) in NAMED.items():
+        form = {one: world.ids["thread"] if value == "THREAD" else value for one, value in rest.items()}
+        before, answers = everything(world), []
+        wrong = [new_id(), *(world.ids[one] for one in ("contact", "message", "profile") if one != kind)]
+        for value in wrong:
+            world.clear_limits()
+            method, path = filled(operation, own(world))
+            answers.append(client.request(method, path, data=form | {name: value}, headers={"accept": "*/*"}))
+        assert 400 <= answers[0].status_code < 500, (operation, name, answers[0].status_code, answers[0].headers)
+        for value, answer in zip(wrong, answers, strict=True):
+            assert same(answers[0], answer, *wrong), (operation, name, value)
+        for bad in ("1", "../../etc", "' OR 1=1", "A" * 300):
+            world.clear_limits()
+            method, path = filled(operation, own(world))
+            answer = client.request(method, path, data=form | {name: bad})
+            assert answer.status_code < 500, (operation, name, bad)
+        assert everything(world) == before, (operation, name)
+
+
+def everything(world: World) -> dict[str, list[str]]:
+    """Every row of every table but that which says when somebody was last seen."""
+    with world.container.database.reading() as session:
+        return {
+            name: sorted(map(repr, session.execute(rows.select())))
+            for name, rows in metadata.tables.items()
+            if name != "agent_sessions"
+        }
