@@ -81,10 +81,7 @@ def show(
             "covered": upto if len(listed.items) < threads.FARTHEST else "",
             "did": _did(session, page),
             "open": _thread(session, page, thread_id, compose, agents) if thread_id else None,
-            "names": {one.id: "you" if one.id == page.agent.id else one.name for one in agents},
-            "colleagues": sorted(
-                (one for one in agents if one.disabled_at is None), key=lambda one: one.id != page.agent.id
-            ),
+            **_acting(page, agents),
             "all_labels": labels.every(session),
             "blocked_profiles": profiles.blocked(session),
             "filters": saved_filters.counted(session, page.agent.id, zone=page.zone),
@@ -118,7 +115,6 @@ def show(
         channel_words=words.CHANNEL_WORDS,
         sorts=threads.SORTS,
         marks=words.MARKS,
-        did_words=words.DID,
         presets=PRESETS,
         snoozes=snoozes(page.zone),
         examples=searching.EXAMPLES,
@@ -128,6 +124,16 @@ def show(
         # This page answers a form's post, whose own address nobody can read again.
         answer.headers["HX-Push-Url"] = here
     return answer
+
+
+def _acting(page: Page, agents: Sequence[Agent]) -> dict[str, Any]:
+    """What is said of acts, what this agent calls each of the others, and who can be given a thread: they themselves first."""
+    here = [one for one in agents if one.disabled_at is None]
+    return {
+        "did_words": words.DID,
+        "names": {one.id: "you" if one.id == page.agent.id else one.name for one in agents},
+        "colleagues": sorted(here, key=lambda one: one.id != page.agent.id),
+    }
 
 
 def _told(session: Session, page: Page, view: str) -> dict[str, Any]:
