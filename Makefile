@@ -6,7 +6,7 @@ T ?= tests
 SECONDS ?= 300
 WORKERS ?= 2
 
-.PHONY: run test check fuzz bench bench-classify load vendor docs openapi screenshots lock servers setup clean help
+.PHONY: run test check audit fuzz bench bench-classify load vendor docs openapi screenshots lock servers setup clean help
 
 run: .venv/.ready-run ## Start everything on this machine and print the inbox' link (creates .venv on the first call)
 	@.venv/bin/notifyr run $(ARGS)
@@ -26,6 +26,7 @@ check: .venv/.ready-dev ## Lint, types, import floors, generated files up to dat
 	@$(PYTHON) scripts/openapi.py --check
 	@$(PYTHON) scripts/checklist_doc.py --check
 	@$(PYTHON) scripts/model_card.py --check
+	@$(PYTHON) scripts/sbom.py --check
 	@$(PYTHON) scripts/check_links.py
 
 fuzz: .venv/.ready-dev ## Fuzz every door that strangers' bytes come through; SECONDS=300 for all together
@@ -62,6 +63,10 @@ screenshots: .venv/.ready-dev ## Take the pictures in docs/images from a running
 
 lock: .venv/.ready-dev ## Resolve and pin every dependency again, with hashes
 	@scripts/lock.sh
+	@$(PYTHON) scripts/sbom.py
+
+audit: .venv/.ready-dev ## Compare every locked package with the published advisories (needs the network)
+	@$(PYTHON) scripts/audit.py
 
 servers: ## Install what the tests need from Debian (root or sudo)
 	@scripts/install_test_servers.sh
