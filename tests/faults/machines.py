@@ -24,7 +24,7 @@ from tests.support.stores import in_memory
 __all__ = ["run_machine"]
 
 HISTORIES = int(os.environ.get("TEST_MACHINE_EXAMPLES", "2000"))
-SECONDS = float(os.environ.get("TEST_MACHINE_SECONDS", "15"))
+SECONDS = float(os.environ.get("TEST_MACHINE_SECONDS", "10"))
 """For each machine. On a slow one the time ends before the histories do; a share of them is played in any case."""
 _SHARE = 50
 STEPS = 50

@@ -37,7 +37,7 @@ from tests.support.servers import PostgresServer, free_port
 from tests.support.stores import in_memory
 
 ROUNDS = int(os.environ.get("TEST_CRASH_ROUNDS", "2000"))
-SECONDS = float(os.environ.get("TEST_CRASH_SECONDS", "15"))
+SECONDS = float(os.environ.get("TEST_CRASH_SECONDS", "10"))
 """For each path. On a slow machine the time ends before the rounds do."""
 SEED = int(os.environ.get("TEST_SEED", "20261124"))
 
