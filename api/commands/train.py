@@ -57,7 +57,7 @@ def train(
         ),
     ] = None,
     output: _Encoder = Path("deploy/weights/encoder"),
-    version: Annotated[str, typer.Option(help="Version in the model's name.")] = "3",
+    version: Annotated[str, typer.Option(help="Version in the model's name.")] = "4",
     as_json: Json = False,
 ) -> None:
     """Train every head; about five minutes on two cores. Needs the train extra: scripts/install_train.sh
@@ -87,7 +87,7 @@ def train(
         samples = _samples(_given(corpus, "corpus"), _given(split, "split"), dropped=dropped)
         _train_spam(output, samples, dropped, as_json=as_json)
         return
-    from models.training.export import export, packaged_base
+    from models.training.export import calibration, export, packaged_base
     from models.training.heads import train_heads
     from models.training.labels import train_labels
     from models.training.language import keep_languages
@@ -97,7 +97,7 @@ def train(
     base = packaged_base()
     output.mkdir(parents=True, exist_ok=True)
     if not (output / "model.onnx").exists():
-        export(base, output / "model.onnx")
+        export(base, output / "model.onnx", like=calibration(samples))
         (output / "tokenizer.json").write_bytes((base / "tokenizer.json").read_bytes())
     manifest = train_heads(output, samples, version=version, intents=_INTENTS)
     labels = train_labels(output, outside=outside)  # they read the vectors of this very encoder

@@ -14,7 +14,7 @@ import pytest
 
 from assistant.errors import ConfigurationError, ModelUnavailable
 from models.base import Classifier, Embedder
-from models.bert import FILES, TOLERANCE, Encoder, _clip, _ends
+from models.bert import FILES, TOLERANCE, Encoder, _clip, _ends, _passes
 from models.catalog import load_classifier, load_embedder
 
 FOLDER = Path(__file__).resolve().parents[2] / "deploy" / "weights" / "encoder"
@@ -103,6 +103,20 @@ def test_no_text_gives_no_vector_and_no_verdict(encoder: Encoder) -> None:
 def test_a_text_alone_is_scored_as_in_a_batch(encoder: Encoder) -> None:
     for text, batch in zip(MIXED, encoder.spam(MIXED), strict=True):
         assert batch.score == pytest.approx(score(encoder, text), abs=TOLERANCE)
+
+
+def test_texts_of_one_length_share_a_pass_and_keep_their_vectors(encoder: Encoder) -> None:
+    texts = [
+        f"My {thing} came {how} today" for thing in ("bike", "book", "lamp", "shoes") for how in ("late", "broken")
+    ]
+    texts += MIXED[4:5] * 3 + ["x " * 400, "WIN $$$ " * 100]
+    passes = _passes(list(dict.fromkeys(map(tuple, encoder._ids(texts)))))
+    assert any(len(one) > 3 for one in passes)
+    assert all(len({len(ids) for ids in one}) == 1 for one in passes)
+    assert max(sum(map(len, one)) for one in passes) <= 256
+    for text, together in zip(texts, encoder.embed(texts), strict=True):
+        (alone,) = encoder.embed([text])
+        assert np.allclose(alone, together, atol=TOLERANCE), text[:30]
 
 
 def test_the_same_texts_give_the_same_bits_on_one_and_two_threads(encoder: Encoder) -> None:

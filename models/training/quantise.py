@@ -1,0 +1,275 @@
+"""MiniLM as an int8 graph whose vectors stay near those of fp32. Needs the `train` extra (torch, transformers, onnx).
+
+A plain dynamic quantisation loses most by its one scale for a whole text, and the rest by seven bits of the weights. Here each
+token has a scale of its own; columns of the input that are far larger than the others are evened out into the weights (SmoothQuant,
+Xiao et al. 2022); weights are rounded one after the other so that each makes good the error of those before it on real activations
+(GPTQ, Frantar et al. 2022); and of the feed-forward, whose GELU never falls below -0.17, the values are shifted into unsigned range
+and the few largest columns stay in fp32.
+
+Since nothing but its own row decides a token's scale, texts of one length may share a pass: company changes no answer.
+Seven bits of the weights (-63 to 63): on AVX2 without VNNI, VPMADDUBSW saturates with eight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["quantised"]
+
+_LAYERS, _HEADS, _WIDTH, _PLACES = 6, 12, 384, 512
+_LARGEST = 2**6 - 1
+_SMOOTH = 0.65
+"""How much of a column's size moves into the weights: 0 none of it, 1 all."""
+_HOT = 16
+"""Columns between the two halves of a feed-forward that stay in fp32, of 1,536."""
+_SHIFT = 0.17
+"""GELU's smallest value is -0.16998."""
+_ROWS = 12
+"""Tokens of each text whose activations the rounding goes by."""
+_DAMPING = 0.1
+_BLOCK = 64
+_MICROSOFT = "com.microsoft"
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass
+class _Site:
+    """What came into one product of matrices: the largest size of each column, and some rows."""
+
+    largest: Floats = field(default_factory=lambda: np.zeros(0, dtype=np.float32))
+    rows: list[Floats] = field(default_factory=list)
+
+    def add(self, came: Floats, chance: np.random.Generator) -> None:
+        sizes = np.abs(came).max(0)
+        self.largest = np.maximum(self.largest, sizes) if len(self.largest) else sizes
+        self.rows.append(came[chance.permutation(len(came))[:_ROWS]])
+
+    def sample(self) -> Floats:
+        return np.concatenate(self.rows)
+
+
+def quantised(base: Path, texts: Sequence[Sequence[int]]) -> bytes:
+    """The ONNX file of the model folder `base`; `texts` are token ids of some hundred texts like those it will read.
+
+    `input_ids` (int64, batch x tokens, all of one length) to `embedding` (float32, batch x 384, length 1).
+    """
+    from safetensors.numpy import load_file
+
+    weights = {name.removeprefix("bert."): value for name, value in load_file(str(base / "model.safetensors")).items()}
+    return _Graph(weights, _activations(base, texts)).build()
+
+
+def _activations(base: Path, texts: Sequence[Sequence[int]]) -> dict[str, _Site]:
+    import torch
+    from transformers import AutoModel
+
+    network: Any = AutoModel.from_pretrained(base, attn_implementation="eager").eval()
+    chance = np.random.default_rng(0)
+    sites: dict[str, _Site] = {}
+
+    def watch(module: Any, name: str) -> None:
+        site = sites.setdefault(name, _Site())
+        module.register_forward_pre_hook(lambda _, inputs: site.add(inputs[0][0].numpy(), chance))
+
+    for number, layer in enumerate(network.encoder.layer):
+        watch(layer.attention.self.query, f"{number}.qkv")
+        watch(layer.attention.output.dense, f"{number}.out")
+        watch(layer.intermediate.dense, f"{number}.up")
+        watch(layer.output.dense, f"{number}.down")
+    with torch.inference_mode():
+        for ids in texts:
+            network(input_ids=torch.tensor([list(ids)]))
+    return sites
+
+
+def _rounded(weights: Floats, came: Floats) -> tuple[npt.NDArray[np.int8], Floats]:
+    """Whole numbers for `weights` (input x output) and the scale of each output, so that `came @ weights` changes least."""
+    size = len(weights)
+    second = came.T.astype(np.float64) @ came / len(came)
+    second += np.eye(size) * _DAMPING * np.trace(second) / size
+    upper = np.linalg.cholesky(np.linalg.inv(second)).T
+    scale = np.maximum(np.abs(weights).max(0), 1e-12) / _LARGEST
+    left = weights.astype(np.float64)
+    whole = np.zeros(weights.shape, dtype=np.int8)
+    for start in range(0, size, _BLOCK):
+        end = min(size, start + _BLOCK)
+        wrong = np.zeros((end - start, weights.shape[1]))
+        for row in range(start, end):
+            whole[row] = np.clip(np.round(left[row] / scale), -_LARGEST, _LARGEST)
+            wrong[row - start] = (left[row] - whole[row] * scale) / upper[row, row]
+            left[row + 1 : end] -= np.outer(upper[row, row + 1 : end], wrong[row - start])
+        left[end:] -= upper[start:end, end:].T @ wrong
+    return whole, scale.astype(np.float32)
+
+
+def _signed(came: Floats) -> Floats:
+    """Activations as their signed eight bits say them: zero at 128, one scale a token."""
+    step = np.maximum(np.abs(came).max(1, keepdims=True), 1e-12) / 127
+    return np.asarray(np.round(came / step) * step, dtype=np.float32)
+
+
+def _shifted(came: Floats) -> Floats:
+    """What GELU gives as unsigned eight bits say it, above its smallest value."""
+    step = (came.max(1, keepdims=True) + _SHIFT) / 255
+    return np.asarray(np.round((came + _SHIFT) / step) * step, dtype=np.float32)
+
+
+class _Graph:
+    """The nodes of the network in the order they run. A value is the name of what a node gives, or of a stored array."""
+
+    def __init__(self, weights: dict[str, Floats], sites: dict[str, _Site]) -> None:
+        self._weights = weights
+        self._sites = sites
+        self._nodes: list[Any] = []
+        self._stored: dict[str, Any] = {}
+
+    def build(self) -> bytes:
+        from onnx import TensorProto, checker, helper
+
+        for name, value in {"signed": 127.0, "unsigned": 255.0, "shift": _SHIFT, "step": 1.0}.items():
+            self._keep(name, np.array(value, dtype=np.float32))
+        self._keep("middle", np.array(128, dtype=np.uint8))
+        self._keep("bottom", np.array(0, dtype=np.uint8))
+        x = self._norm(self._words(), "embeddings.LayerNorm")
+        for number in range(_LAYERS):
+            place = f"encoder.layer.{number}"
+            x = self._norm(self._do("Add", x, self._attention(x, number)), f"{place}.attention.output.LayerNorm")
+            x = self._norm(self._do("Add", x, self._feed_forward(x, number)), f"{place}.output.LayerNorm")
+        mean = self._do("ReduceMean", x, axes=[1], keepdims=0)
+        self._nodes.append(
+            helper.make_node("Div", [mean, self._do("ReduceL2", mean, axes=[1], keepdims=1)], ["embedding"])
+        )
+        graph = helper.make_graph(
+            self._nodes,
+            "sentence",
+            [helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["batch", "tokens"])],
+            [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", _WIDTH])],
+            list(self._stored.values()),
+        )
+        model = helper.make_model(
+            graph, opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid(_MICROSOFT, 1)]
+        )
+        model.ir_version = 9
+        checker.check_model(model)
+        return bytes(model.SerializeToString())
+
+    # -- the parts of the network
+
+    def _words(self) -> str:
+        from onnx import TensorProto
+
+        table = self._weights["embeddings.word_embeddings.weight"]
+        scale = np.maximum(np.abs(table).max(1, keepdims=True), 1e-12) / 127
+        words = self._do("Gather", self._keep("words", np.round(table / scale).astype(np.int8)), "input_ids")
+        scales = self._do("Gather", self._keep("words.scale", scale.astype(np.float32)), "input_ids")
+        first = self._weights["embeddings.token_type_embeddings.weight"][0]
+        places = self._weights["embeddings.position_embeddings.weight"][:_PLACES] + first
+        zero = self._keep("zero", np.array([0], dtype=np.int64))
+        count = self._do("Shape", "input_ids", start=1, end=2)
+        place = self._do("Slice", self._keep("places", places), zero, count, zero)
+        return self._do("Add", self._do("Mul", self._do("Cast", words, to=TensorProto.FLOAT), scales), place)
+
+    def _attention(self, x: str, number: int) -> str:
+        own, out = f"encoder.layer.{number}.attention.self", f"encoder.layer.{number}.attention.output.dense"
+        kinds = ("query", "key", "value")
+        weights = np.concatenate([self._weights[f"{own}.{kind}.weight"] for kind in kinds]).T
+        bias = np.concatenate([self._weights[f"{own}.{kind}.bias"] for kind in kinds])
+        name = f"{number}.qkv"
+        each = self._add(self._product(x, weights, name, smooth=_SMOOTH), bias, name)
+        sizes = self._keep("sizes", np.array([_WIDTH] * 3, dtype=np.int64))
+        parts = [f"{name}.{kind}" for kind in kinds]
+        self._node("Split", [each, sizes], parts, axis=-1)
+        seen = self._do("MultiHeadAttention", *parts, domain=_MICROSOFT, num_heads=_HEADS)
+        name = f"{number}.out"
+        return self._add(
+            self._product(seen, self._weights[f"{out}.weight"].T, name), self._weights[f"{out}.bias"], name
+        )
+
+    def _feed_forward(self, x: str, number: int) -> str:
+        place, up, down = f"encoder.layer.{number}", f"{number}.up", f"{number}.down"
+        first, first_bias = (self._weights[f"{place}.intermediate.dense.{kind}"] for kind in ("weight", "bias"))
+        second, second_bias = (self._weights[f"{place}.output.dense.{kind}"] for kind in ("weight", "bias"))
+        order = np.argsort(-self._sites[down].largest, kind="stable")
+        hot, cold = np.sort(order[:_HOT]), np.sort(order[_HOT:])
+        taken, known = self._signed_input(x, first.T, up, smooth=_SMOOTH)
+        whole, steps = _rounded(*known)
+        token = self._token
+
+        def half(columns: npt.NDArray[np.int64], name: str) -> str:
+            y = self._integer(taken, whole[:, columns], steps[columns], "middle", name)
+            bias = self._keep(f"{name}.bias", first_bias[columns])
+            return self._do("BiasGelu", self._do("Mul", y, token), bias, domain=_MICROSOFT)
+
+        middle, largest = half(cold, f"{up}.cold"), half(hot, f"{up}.hot")
+        came = self._sites[down].sample()[:, cold]
+        whole_down, steps_down = _rounded(second.T[cold], _shifted(came))
+        lifted = self._do("Add", middle, "shift")
+        top = self._do("ReduceMax", lifted, axes=[-1], keepdims=1)
+        taken_down = self._do(
+            "QuantizeLinear", self._do("Mul", lifted, self._do("Div", "unsigned", top)), "step", "bottom"
+        )
+        y = self._integer(taken_down, whole_down, steps_down, "bottom", down)
+        y = self._do("Mul", y, self._do("Div", top, "unsigned"))
+        exact = self._do("MatMul", largest, self._keep(f"{down}.hot", second.T[hot]))
+        lift = _SHIFT * (whole_down.astype(np.float32) * steps_down).sum(0)
+        return self._add(self._do("Add", y, exact), second_bias - lift, down)
+
+    # -- products in int8
+
+    def _product(self, x: str, weights: Floats, name: str, *, smooth: float = 0.0) -> str:
+        taken, known = self._signed_input(x, weights, name, smooth=smooth)
+        whole, steps = _rounded(*known)
+        return self._do("Mul", self._integer(taken, whole, steps, "middle", name), self._token)
+
+    def _signed_input(
+        self, x: str, weights: Floats, name: str, *, smooth: float = 0.0
+    ) -> tuple[str, tuple[Floats, Floats]]:
+        """`x` in eight bits with one scale a token (`self._token` names what to multiply by), and what the weights are rounded by."""
+        came = self._sites[name].sample()
+        if smooth:
+            inputs = np.maximum(self._sites[name].largest, 1e-3) ** smooth
+            evened = inputs / np.maximum(np.abs(weights).max(1), 1e-3) ** (1 - smooth)
+            evened = (evened / np.exp(np.log(evened).mean())).astype(np.float32)
+            x = self._do("Mul", x, self._keep(f"{name}.even", 1 / evened))
+            weights, came = weights * evened[:, None], came / evened
+        largest = self._do("ReduceMax", self._do("Abs", x), axes=[-1], keepdims=1)
+        self._token = self._do("Div", largest, "signed")
+        taken = self._do("QuantizeLinear", self._do("Mul", x, self._do("Div", "signed", largest)), "step", "middle")
+        return taken, (weights, _signed(came))
+
+    def _integer(self, taken: str, whole: npt.NDArray[np.int8], steps: Floats, zero: str, name: str) -> str:
+        stored = self._keep(f"{name}.weight", whole), "step", self._keep(f"{name}.steps", steps), zero
+        return self._do("MatMulIntegerToFloat", taken, *stored, domain=_MICROSOFT)
+
+    def _add(self, y: str, bias: Floats, name: str) -> str:
+        return self._do("Add", y, self._keep(f"{name}.bias", bias))
+
+    def _norm(self, x: str, name: str) -> str:
+        gain, bias = (self._keep(f"{name}.{kind}", self._weights[f"{name}.{kind}"]) for kind in ("weight", "bias"))
+        return self._do("LayerNormalization", x, gain, bias, axis=-1, epsilon=1e-12)
+
+    # -- nodes
+
+    def _keep(self, name: str, array: npt.NDArray[Any]) -> str:
+        from onnx import numpy_helper
+
+        if name not in self._stored:
+            stored = array.astype(np.float32) if array.dtype == np.float64 else array
+            self._stored[name] = numpy_helper.from_array(np.ascontiguousarray(stored), name)
+        return name
+
+    def _do(self, kind: str, *inputs: str, domain: str = "", **values: Any) -> str:
+        name = f"n{len(self._nodes)}"
+        self._node(kind, list(inputs), [name], domain=domain, **values)
+        return name
+
+    def _node(self, kind: str, inputs: list[str], outputs: list[str], *, domain: str = "", **values: Any) -> None:
+        from onnx import helper
+
+        self._nodes.append(helper.make_node(kind, inputs, outputs, domain=domain, **values))
