@@ -37,7 +37,7 @@ _SLOWER = ["SkipLayerNormFusion"]
 _BULK = 2
 """Texts per thread from which they are worked on side by side."""
 _TOGETHER = 256
-"""Tokens of one pass over several texts. More gain nothing: the weights are read once a pass, and the last passes end unevenly."""
+"""Tokens of one pass over several texts; the more, the more unevenly the threads end."""
 _HEAD_SHARE = 0.75
 _CHARACTERS = (16_000, 4_000)
 """Characters of a long text that reach the tokenizer: its front and its end."""

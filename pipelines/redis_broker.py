@@ -7,6 +7,9 @@ other, and stands still until it is started again, long after Redis is back. See
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from kombu.transport import redis, virtual
 
 __all__ = ["Transport"]
@@ -17,22 +20,18 @@ _LOST = redis.Transport.connection_errors
 
 class _QoS(redis.QoS):
     def ack(self, delivery_tag: str) -> None:
-        """Once more on a fresh connection; and whatever comes of that, the place is free.
-
-        What could not be acknowledged is delivered again after the visibility timeout, and finds its work done.
-        """
-        try:
+        with self._leaving(delivery_tag):
             super().ack(delivery_tag)
-        except _LOST:
-            try:
-                super().ack(delivery_tag)
-            except _LOST:
-                virtual.QoS.ack(self, delivery_tag)
-                raise
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
-        try:
+        with self._leaving(delivery_tag):
             super().reject(delivery_tag, requeue=requeue)
+
+    @contextmanager
+    def _leaving(self, delivery_tag: str) -> Iterator[None]:
+        """Whatever Redis says, the place is free. It delivers the message again after the visibility timeout: its work is done."""
+        try:
+            yield
         except _LOST:
             virtual.QoS.ack(self, delivery_tag)
             raise

@@ -41,7 +41,7 @@ def save(
         raise InvalidInput(f"a draft may have {LONGEST} characters")
     get_thread(session, thread_id)
     if suggestion_id is not None:
-        of_it = select(Suggestion.id).where(Suggestion.id == suggestion_id[:37], Suggestion.thread_id == thread_id)
+        of_it = select(Suggestion.id).where(Suggestion.id == suggestion_id, Suggestion.thread_id == thread_id)
         if session.scalar(of_it) is None:
             raise NotFound("there is no such suggestion")
     if not text.strip():

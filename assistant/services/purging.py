@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, CursorResult, and_, delete, func, select
+from sqlalchemy import ColumnElement, ScalarSelect, and_, delete, func, select
 from sqlalchemy.orm import Session
 
 from assistant.db.access import AuditEntry
@@ -18,9 +18,10 @@ from assistant.db.moves import ThreadMove
 from assistant.db.session import publish
 from assistant.db.timeline import ThreadEvent
 from assistant.services import timeline
+from assistant.services.outbox_rows import changed
 from assistant.states import Delivery, Direction, ThreadState
 
-__all__ = ["purge", "thrown_away_at"]
+__all__ = ["purge"]
 
 _BATCH = 100
 _UNDER_WAY = (Delivery.HELD, Delivery.QUEUED, Delivery.SENDING, Delivery.DEFERRED, Delivery.UNKNOWN)
@@ -34,22 +35,18 @@ def purge(session: Session, *, now: datetime, days: int) -> int:
     """
     _begin(session)
     due = _due(now - timedelta(days=days))
-    found = session.execute(select(Thread.id, Thread.message_count).where(due).order_by(Thread.id).limit(_BATCH)).all()
+    wanted = select(Thread.id, Thread.message_count, _thrown_away_at()).where(due).order_by(Thread.id).limit(_BATCH)
+    found = session.execute(wanted).all()
     gone = 0
     worn = set(
         session.scalars(select(ThreadLabel.label_id).where(ThreadLabel.thread_id.in_([one.id for one in found])))
     )
-    for thread_id, messages in found:
-        thrown = thrown_away_at(session, thread_id)
+    for thread_id, messages, at in found:
         # Asked again: somebody may have taken it out of the trash since, or written into it.
-        done = session.execute(
-            delete(Thread).where(Thread.id == thread_id, due).execution_options(synchronize_session=False)
-        )
-        assert isinstance(done, CursorResult)
-        if done.rowcount != 1:
+        if not changed(session, delete(Thread).where(Thread.id == thread_id, due)):
             continue
         session.execute(delete(ThreadMove).where(ThreadMove.into_id == thread_id))
-        detail = {"messages": messages, "thrown_away": thrown.isoformat() if thrown else ""}
+        detail = {"messages": messages, "thrown_away": at.isoformat()}
         session.add(AuditEntry(actor="sweeper", action="thread.purged", subject=thread_id, detail=detail))
         publish(session, "thread.changed", thread_id=thread_id, reason="purged")
         gone += 1
@@ -62,22 +59,17 @@ def purge(session: Session, *, now: datetime, days: int) -> int:
     return gone
 
 
-def thrown_away_at(session: Session, thread_id: str) -> datetime | None:
-    """When a thread came into the trash, the last time. None when nothing tells."""
-    return session.scalar(
-        select(func.max(ThreadEvent.created_at)).where(
-            ThreadEvent.thread_id == thread_id, ThreadEvent.kind == ThreadState.TRASH.value
-        )
-    )
-
-
-def _due(before: datetime) -> ColumnElement[bool]:
-    told = (
+def _thrown_away_at() -> ScalarSelect[datetime]:
+    """When a thread came into the trash, the last time. NULL when nothing tells."""
+    return (
         select(func.max(ThreadEvent.created_at))
         .where(ThreadEvent.thread_id == Thread.id, ThreadEvent.kind == ThreadState.TRASH.value)
         .correlate(Thread)
         .scalar_subquery()
     )
+
+
+def _due(before: datetime) -> ColumnElement[bool]:
     under_way = (
         select(Message.id)
         .where(
@@ -88,7 +80,9 @@ def _due(before: datetime) -> ColumnElement[bool]:
         .correlate(Thread)
         .exists()
     )
-    return and_(Thread.state == ThreadState.TRASH, Thread.last_message_at <= before, told <= before, ~under_way)
+    return and_(
+        Thread.state == ThreadState.TRASH, Thread.last_message_at <= before, _thrown_away_at() <= before, ~under_way
+    )
 
 
 def _begin(session: Session) -> None:

@@ -8,7 +8,6 @@ padded: adding its zeros to every score took a twentieth of a pass.
 from __future__ import annotations
 
 import importlib.util
-import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from models.training.heads import MAX_TOKENS
 from models.training.labels import optout_phrases, reply_phrases
 from models.training.quantise import quantised
 
-__all__ = ["calibration", "export", "packaged_base"]
+__all__ = ["calibration", "export", "export_fp32", "packaged_base"]
 
 _OF_EACH = 120
 """Mails, and text messages, that the rounding goes by."""
@@ -34,9 +33,9 @@ def packaged_base() -> Path:
     return Path(spec.submodule_search_locations[0]) / "model"
 
 
-def export(base: Path, target: Path, *, like: Sequence[str] = (), int8: bool = True) -> None:
-    """Write `target` (an .onnx file) from the model folder `base`. In int8 it is rounded for texts `like` those it will read."""
-    target.write_bytes(quantised(base, _ids(base, like)) if int8 else _plain(base))
+def export(base: Path, target: Path, *, like: Sequence[str]) -> None:
+    """Write `target` (an .onnx file, int8) from the model folder `base`, rounded for texts `like` those it will read."""
+    target.write_bytes(quantised(base, _ids(base, like)))
 
 
 def calibration(samples: Sequence[Sample]) -> list[str]:
@@ -56,8 +55,8 @@ def _ids(base: Path, texts: Sequence[str]) -> list[list[int]]:
     return [one.ids for one in tokenizer.encode_batch(list(texts))]
 
 
-def _plain(base: Path) -> bytes:
-    """The network in fp32."""
+def export_fp32(base: Path, target: Path) -> None:
+    """Write `target` (an .onnx file, fp32) from the model folder `base`."""
     import torch
     from transformers import AutoModel
 
@@ -71,13 +70,12 @@ def _plain(base: Path) -> bytes:
             return torch.nn.functional.normalize(hidden.sum(1) / hidden.shape[1], dim=1)
 
     example = torch.ones((2, 8), dtype=torch.int64)
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        plain = Path(folder) / "fp32.onnx"
         torch.onnx.export(
             Sentence(),
             (example,),
-            str(plain),
+            str(target),
             input_names=["input_ids"],
             output_names=["embedding"],
             dynamic_axes={
@@ -87,4 +85,3 @@ def _plain(base: Path) -> bytes:
             opset_version=17,
             dynamo=False,
         )
-        return plain.read_bytes()

@@ -197,9 +197,8 @@ class _Graph:
         second, second_bias = (self._weights[f"{place}.output.dense.{kind}"] for kind in ("weight", "bias"))
         order = np.argsort(-self._sites[down].largest, kind="stable")
         hot, cold = np.sort(order[:_HOT]), np.sort(order[_HOT:])
-        taken, known = self._signed_input(x, first.T, up, smooth=_SMOOTH)
+        taken, token, known = self._signed_input(x, first.T, up, smooth=_SMOOTH)
         whole, steps = _rounded(*known)
-        token = self._token
 
         def half(columns: npt.NDArray[np.int64], name: str) -> str:
             y = self._integer(taken, whole[:, columns], steps[columns], "middle", name)
@@ -223,13 +222,13 @@ class _Graph:
     # -- products in int8
 
     def _product(self, x: str, weights: Floats, name: str, *, smooth: float = 0.0) -> str:
-        taken, known = self._signed_input(x, weights, name, smooth=smooth)
+        taken, token, known = self._signed_input(x, weights, name, smooth=smooth)
         whole, steps = _rounded(*known)
-        return self._do("Mul", self._integer(taken, whole, steps, "middle", name), self._token)
+        return self._do("Mul", self._integer(taken, whole, steps, "middle", name), token)
 
     def _signed_input(
         self, x: str, weights: Floats, name: str, *, smooth: float = 0.0
-    ) -> tuple[str, tuple[Floats, Floats]]:
+    ) -> tuple[str, str, tuple[Floats, Floats]]:
         """`x` in eight bits with one scale a token (`self._token` names what to multiply by), and what the weights are rounded by."""
         came = self._sites[name].sample()
         if smooth:
@@ -239,9 +238,9 @@ class _Graph:
             x = self._do("Mul", x, self._keep(f"{name}.even", 1 / evened))
             weights, came = weights * evened[:, None], came / evened
         largest = self._do("ReduceMax", self._do("Abs", x), axes=[-1], keepdims=1)
-        self._token = self._do("Div", largest, "signed")
+        token = self._do("Div", largest, "signed")
         taken = self._do("QuantizeLinear", self._do("Mul", x, self._do("Div", "signed", largest)), "step", "middle")
-        return taken, (weights, _signed(came))
+        return taken, token, (weights, _signed(came))
 
     def _integer(self, taken: str, whole: npt.NDArray[np.int8], steps: Floats, zero: str, name: str) -> str:
         stored = self._keep(f"{name}.weight", whole), "step", self._keep(f"{name}.steps", steps), zero

@@ -29,7 +29,7 @@ from models.bert_torch import TorchEncoder
 from models.heads.labeller import HEADS, Labeller
 from models.heads.wording import columns, may_ask_out, optout_lexicon, sentences
 from models.training.corpora import Sample, mail_samples, sms_samples
-from models.training.export import export, packaged_base
+from models.training.export import export_fp32, packaged_base
 from models.training.heads import everyday
 from models.training.labels import optout_phrases, reply_phrases
 from tests.benchmarks.classify_peers import (
@@ -204,7 +204,7 @@ def _side_by_side(encoder: Any, tokens: int, times: int) -> float:
 @pytest.mark.timeout(300)
 def test_classify_encoder_against_the_peak_of_the_machine(labeller: Labeller, base: Path, tmp_path: Path) -> None:
     load = os.getloadavg()[0]
-    export(base, tmp_path / "model.onnx", int8=False)
+    export_fp32(base, tmp_path / "model.onnx")
     plain = Encoder(tmp_path)._session_of(1)
     shipped = labeller.encoder._session_of(1)
     say(
