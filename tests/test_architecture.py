@@ -280,6 +280,8 @@ def test_every_make_target_is_explained() -> None:
     text = (ROOT / "Makefile").read_text()
     targets = set(re.findall(r"^([a-z-]+):", text, re.MULTILINE))
     explained = set(re.findall(r"^([a-z-]+):.*## \S", text, re.MULTILINE))
-    shown = subprocess.run(["make", "-s", "--no-print-directory", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    shown = subprocess.run(
+        ["make", "-s", "--no-print-directory", "help"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
     assert targets == explained == {line.split()[0] for line in shown.splitlines()}
     assert {"run", "test", "check", "bench", "docs", "help"} <= targets
