@@ -18,14 +18,19 @@ _SECRET_NAMES = re.compile(
 _URL_PASSWORD = re.compile(r"(?P<head>[a-z][a-z0-9+.-]{0,30}://[^\s:/@]*:)[^\s@/]+(?=@)", re.I)
 _BEARER = re.compile(r"\b(Bearer|Basic)\s+[A-Za-z0-9._~+/=-]+", re.I)
 _KEY = re.compile(r"\bntf_[A-Za-z0-9_-]{8,}")
+_ROW = re.compile(
+    r"^(DETAIL|CONTEXT):.*?(?=^(?:HINT|CONTEXT|QUERY|\[SQL|\(Background|Traceback|The above|During)\b|\Z)", re.M | re.S
+)
+"""What PostgreSQL adds to an error: the row that it refused, values and all."""
 _ADDRESS = re.compile(r"[^\s<>@\"'(),;:]{1,64}@[A-Za-z0-9.-]{1,255}")
 
 
 def redact(text: str) -> str:
-    """`text` without passwords in URLs, bearer tokens, API keys and mail addresses."""
+    """`text` without passwords in URLs, bearer tokens, API keys, mail addresses and the rows that PostgreSQL's errors quote."""
     text = _URL_PASSWORD.sub(r"\g<head>***", text)
     text = _BEARER.sub(r"\1 ***", text)
     text = _KEY.sub("ntf_***", text)
+    text = _ROW.sub(r"\1: ***\n", text)
     return _ADDRESS.sub("***@***", text)
 
 

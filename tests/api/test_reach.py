@@ -13,7 +13,7 @@ import pytest
 
 from assistant.settings import ROOT
 from tests.support.qdrant import qdrant_twin
-from tests.support.servers import PostgresServer, SmtpSink, free_port, notifyr
+from tests.support.servers import PostgresServer, SmtpSink, free_port, notifyr, s3_environment
 
 Facts = dict[str, dict[str, str]]
 
@@ -47,16 +47,6 @@ def servers(
             "NOTIFYR_RELAY_URL": smtp_sink.url,
             **s3_environment(s3),
         }
-
-
-def s3_environment(facts: dict[str, str]) -> dict[str, str]:
-    return {
-        "AWS_ENDPOINT_URL": facts["endpoint"],
-        "AWS_ACCESS_KEY_ID": facts["key"],
-        "AWS_SECRET_ACCESS_KEY": facts["secret"],
-        "AWS_REGION": "us-east-1",
-        "AWS_ALLOW_HTTP": "true",
-    }
 
 
 NAMES = ("database", "Redis", "broker", "vector index", "blob store", "mail relay")

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 import structlog
 from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
 
 from assistant import failpoints
 from assistant.db.migrate import migrate
@@ -183,6 +184,24 @@ def test_an_error_of_the_database_names_its_statement_and_not_its_values(databas
     told = "".join(traceback.format_exception(caught.value)) + repr(caught.value)
     assert "INSERT INTO nowhere" in told
     kept_out(told, MAIL)
+
+
+def test_the_row_that_a_database_refused_is_not_in_the_log(database: Database, log: io.StringIO) -> None:
+    """PostgreSQL's own words name the values of a row: of one key, and of a whole row that breaks a rule."""
+    value = f"first line of {MAIL}\nits second line, {MAIL}"
+    with database.transaction() as session:
+        session.execute(text("CREATE TABLE refused (body TEXT UNIQUE, other TEXT NOT NULL)"))
+        session.execute(text("INSERT INTO refused VALUES (:body, 'x')"), {"body": value})
+    for other in ("x", None):
+        try:
+            with database.transaction() as session:
+                session.execute(text("INSERT INTO refused VALUES (:body, :other)"), {"body": value, "other": other})
+        except IntegrityError:
+            structlog.get_logger("tests").exception("it_failed")
+    said = log.getvalue()
+    assert said.count("[SQL: INSERT INTO refused") == 2
+    assert "UNIQUE" in said.upper(), "its cause is there"
+    kept_out(said, MAIL)
 
 
 def test_a_backup_says_nothing_of_the_settings_and_holds_none_of_them(tmp_path: Path) -> None:

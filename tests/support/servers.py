@@ -321,6 +321,17 @@ def s3_server() -> Iterator[dict[str, str]]:
             yield {"endpoint": endpoint, "bucket": "notifyr-tests", "key": "testing", "secret": "testing"}
 
 
+def s3_environment(facts: dict[str, str]) -> dict[str, str]:
+    """What obstore reads from the environment to find the server of `s3_server`."""
+    return {
+        "AWS_ENDPOINT_URL": facts["endpoint"],
+        "AWS_ACCESS_KEY_ID": facts["key"],
+        "AWS_SECRET_ACCESS_KEY": facts["secret"],
+        "AWS_REGION": "us-east-1",
+        "AWS_ALLOW_HTTP": "true",
+    }
+
+
 # -- a mail server that receives
 
 
