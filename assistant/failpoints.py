@@ -85,6 +85,25 @@ FAILPOINTS: frozenset[str] = frozenset(
         "cache.after_keep",
         "cache.before_release",
         "cache.after_release",
+        # counters of tries in Redis
+        "limit.before_hit",
+        "limit.after_hit",
+        "limit.before_forget",
+        "limit.after_forget",
+        "limit.before_trust",
+        "limit.after_trust",
+        # what open pages share in Redis: who is where, and a draft while it is written
+        "presence.before_note",
+        "presence.after_note",
+        "presence.before_leave",
+        "presence.after_leave",
+        "draft.before_write",
+        "draft.after_write",
+        "draft.before_stop",
+        "draft.after_stop",
+        # a URL that somebody else chose
+        "fetch.before_request",
+        "fetch.after_answer",
         # the bus and the broker
         "dispatch.before",
         "dispatch.after",

@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 
 from assistant.clock import utcnow
 from assistant.db.session import Event
+from assistant.failpoints import failpoint
 
 __all__ = ["Bus", "place_of"]
 
@@ -119,10 +120,14 @@ class Bus:
         with self._redis.pipeline() as pipe:
             pipe.hset(key, agent_id, value)
             pipe.expire(key, _PRESENCE_SECONDS)
+            failpoint("presence.before_note")
             pipe.execute()
+            failpoint("presence.after_note")
 
     def absent(self, thread_id: str, agent_id: str) -> None:
+        failpoint("presence.before_leave")
         self._redis.hdel(_PRESENCE + thread_id, agent_id)
+        failpoint("presence.after_leave")
 
     def who(self, thread_id: str) -> dict[str, dict[str, Any]]:
         """Agents at a thread: id -> `{"name", "state"}`. Empty when the server is away: presence is a courtesy."""
@@ -150,7 +155,9 @@ class Bus:
         """Keep what a model has written so far, for pages that open later. False when somebody asked it to stop."""
         if self._redis.exists(_STOP + suggestion_id):
             return False
+        failpoint("draft.before_write")
         self._redis.set(_DRAFT + suggestion_id, text, ex=_DRAFT_SECONDS)
+        failpoint("draft.after_write")
         return True
 
     def read_draft(self, suggestion_id: str) -> str:
@@ -162,7 +169,9 @@ class Bus:
 
     def stop_draft(self, suggestion_id: str) -> None:
         """Ask whoever writes this draft to stop with its next piece. Raises `redis.RedisError`."""
+        failpoint("draft.before_stop")
         self._redis.set(_STOP + suggestion_id, "1", ex=_DRAFT_SECONDS)
+        failpoint("draft.after_stop")
 
     # -- models, as the processes that load them say
 

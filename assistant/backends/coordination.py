@@ -19,6 +19,7 @@ from limits.strategies import FixedWindowRateLimiter
 
 from assistant.clock import utcnow
 from assistant.errors import RateLimited, StorageError
+from assistant.failpoints import failpoint
 
 __all__ = ["RULES", "Limiter", "Rule", "network_of"]
 
@@ -89,7 +90,10 @@ class Limiter:
             if self._limiter is None:
                 raise ConnectionError("no Redis")
             # One atomic increment with expiry; the window does not grow when it is hit again after it is full.
-            if self._limiter.hit(item, _hidden(*identity)):
+            failpoint("limit.before_hit")
+            within = self._limiter.hit(item, _hidden(*identity))
+            failpoint("limit.after_hit")
+            if within:
                 return
             reset = self._limiter.get_window_stats(item, _hidden(*identity)).reset_time
         except (LimitsStorageError, redis.RedisError, OSError) as error:
@@ -104,7 +108,9 @@ class Limiter:
             return
         try:
             item = RateLimitItemPerSecond(rule.amount, rule.seconds, namespace=rule.name)
+            failpoint("limit.before_forget")
             self._limiter.clear(item, _hidden(*identity))
+            failpoint("limit.after_forget")
         except (LimitsStorageError, redis.RedisError, OSError) as error:
             self._down(rule, error, ignore=True)
 
@@ -113,7 +119,9 @@ class Limiter:
         if self._redis is None:
             return
         try:
+            failpoint("limit.before_trust")
             self._redis.set(f"{_PREFIX}:known:{_hidden(account, network)}", 1, ex=_TRUST_SECONDS)
+            failpoint("limit.after_trust")
         except (redis.RedisError, OSError) as error:
             _log.warning("limiter_store_down", error=type(error).__name__)
 

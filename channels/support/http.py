@@ -24,6 +24,7 @@ import httpx
 
 from assistant.clock import monotonic
 from assistant.errors import TemporaryChannelError, TooLarge, UnsafeTarget
+from assistant.failpoints import failpoint
 
 __all__ = ["Fetched", "SafeClient", "Target", "check_url", "is_public"]
 
@@ -226,6 +227,7 @@ class SafeClient:
 
     async def _once(self, target: Target, headers: dict[str, str]) -> Fetched:
         addresses = await self._addresses(target)
+        failpoint("fetch.before_request")
         transport = httpx.AsyncHTTPTransport(retries=0, trust_env=False)
         # The name stays in the URL for the certificate and the Host header; only the connection goes to the address.
         pool = httpcore.AsyncConnectionPool(
@@ -243,6 +245,7 @@ class SafeClient:
             if response.headers.get("content-encoding", "identity") != "identity":
                 raise UnsafeTarget("a compressed answer was not asked for")
             content = await self._read(response)
+            failpoint("fetch.after_answer")
             return Fetched(target.url, response.status_code, dict(response.headers), content)
 
     async def _read(self, response: httpx.Response) -> bytes:

