@@ -1,26 +1,27 @@
-"""Bring a database to the tables of this version. Alembic does the work; there is no alembic.ini and nothing to type."""
+"""Bring a database to the tables of this version. Alembic does the work; there is no alembic.ini and nothing to type.
+
+Alembic is imported only where something is to be done: a database that is at the newest revision already, which is every start
+but the first, is found to be so by one look at Alembic's own table.
+"""
 
 from __future__ import annotations
 
 import warnings
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import structlog
-from alembic import command
-from alembic.autogenerate import compare_metadata
-from alembic.autogenerate.api import AutogenContext
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, inspect, text
 from sqlalchemy.exc import OperationalError
 
 from assistant.db.base import Json, UtcDateTime
 from assistant.db.session import Database
-from assistant.db.tables import metadata
 from assistant.errors import ConfigurationError, StorageError
+
+if TYPE_CHECKING:
+    from alembic.autogenerate.api import AutogenContext
+    from alembic.config import Config
 
 __all__ = ["adopt", "difference", "is_known", "make_revision", "migrate", "render_item", "require", "revision_of"]
 
@@ -50,6 +51,8 @@ def _migrate(engine: Engine) -> str:
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
         before, head = _revisions(connection)
         if before != head:
+            from alembic import command
+
             _log.info("migrating", before=before or "empty", after=head)
             command.upgrade(_config(connection), "head")
         return head
@@ -68,7 +71,7 @@ def require(url: str) -> None:
 
 def _revisions(connection: Connection) -> tuple[str, str]:
     """The revision a database is at (empty: none), and the newest one. Raises for one of a newer program."""
-    head = ScriptDirectory(str(_FOLDER)).get_current_head() or ""
+    head = max(_known())
     before = revision_of(connection)
     if before and not is_known(before):
         words = (
@@ -81,16 +84,27 @@ def _revisions(connection: Connection) -> tuple[str, str]:
 
 def revision_of(connection: Connection) -> str:
     """The revision a database is at; empty when it has none."""
-    return MigrationContext.configure(connection).get_current_revision() or ""
+    if not inspect(connection).has_table("alembic_version"):
+        return ""
+    return connection.scalar(text("SELECT version_num FROM alembic_version")) or ""
+
+
+def _known() -> set[str]:
+    """Every revision: the number that its file's name begins with."""
+    return {file.name.partition("_")[0] for file in (_FOLDER / "versions").glob("[0-9]*_*.py")}
 
 
 def is_known(revision: str) -> bool:
     """Whether this version can bring a database from that revision up."""
-    return revision in {one.revision for one in ScriptDirectory(str(_FOLDER)).walk_revisions()}
+    return revision in _known()
 
 
 def adopt(connection: Connection, revision: str) -> str:
     """Bring loaded tables that are at `revision` up, inside the caller's transaction. The revision they are then at."""
+    from alembic import command
+    from alembic.runtime.migration import MigrationContext
+    from alembic.script import ScriptDirectory
+
     MigrationContext.configure(connection).stamp(ScriptDirectory(str(_FOLDER)), revision)
     command.upgrade(_config(connection), "head")
     return revision_of(connection)
@@ -98,6 +112,11 @@ def adopt(connection: Connection, revision: str) -> str:
 
 def difference(connection: Connection) -> list[Any]:
     """What Alembic would still change to reach the tables of the code: empty when they agree."""
+    from alembic.autogenerate import compare_metadata
+    from alembic.runtime.migration import MigrationContext
+
+    from assistant.db.tables import metadata
+
     options = {"compare_type": True, "render_item": render_item, "include_name": _is_compared}
     context = MigrationContext.configure(connection, opts=options)
     with warnings.catch_warnings():
@@ -112,6 +131,8 @@ def _is_compared(name: str | None, kind: str, _parents: object) -> bool:
 
 def make_revision(connection: Connection, number: str, message: str) -> Path:
     """Write the next migration from the difference between `connection` and the code."""
+    from alembic import command
+
     made = command.revision(_config(connection), message=message, autogenerate=True, rev_id=number)
     assert made is not None
     assert not isinstance(made, list)
@@ -129,6 +150,8 @@ def render_item(kind: str, item: object, context: AutogenContext) -> str | Liter
 
 
 def _config(connection: Connection) -> Config:
+    from alembic.config import Config
+
     config = Config(attributes={"connection": connection})
     config.set_main_option("script_location", str(_FOLDER).replace("%", "%%"))
     config.set_main_option("file_template", "%%(rev)s_%%(slug)s")
