@@ -42,7 +42,7 @@ def house(
         broker_url=rabbitmq_url,
         blobs_url=f"s3://{s3['bucket']}/{database}",
         relay_url=outside.url,
-        undo_send_seconds="1",
+        undo_send_seconds="5",
     ) as running:
         answer = tmp_path / "delivery.txt"
         answer.write_text("We ship within 2 working days. You can follow your parcel under Orders in your account.")
