@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 from importlib import import_module
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -107,6 +107,14 @@ class LazyGroup(TyperGroup):
             return super().invoke(ctx)
 
 
+def _tell_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"notifyr {version('notifyr')}")
+        raise typer.Exit
+
+
 def create_app() -> typer.Typer:
     """The root of the command tree."""
     app = typer.Typer(
@@ -118,7 +126,11 @@ def create_app() -> typer.Typer:
     )
 
     @app.callback(epilog="Example: notifyr run")
-    def root() -> None:
+    def root(
+        version: Annotated[
+            bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Say which version this is.")
+        ] = False,
+    ) -> None:
         """Self-hosted conversational messaging: mail in, triage, suggested replies, review, mail out."""
 
     return app

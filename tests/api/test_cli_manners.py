@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import shlex
 import subprocess
 import sys
@@ -91,6 +92,12 @@ def test_the_example_in_the_help_can_be_typed(name: str) -> None:
     words = shlex.split(example_of(command), comments=True)
     assert words[: 1 + len(name.split())] == ["notifyr", *name.split()]
     command.make_context(name, words[1 + len(name.split()) :]).close()  # raises on an unknown word
+
+
+def test_the_version_is_said_in_one_line() -> None:
+    done = notifyr("--version")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.fullmatch(r"notifyr \d+\.\d+\.\d+\S*\n", done.stdout)
 
 
 def test_help_imports_nothing_heavy() -> None:
