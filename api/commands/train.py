@@ -57,7 +57,7 @@ def train(
         ),
     ] = None,
     output: _Encoder = Path("deploy/weights/encoder"),
-    version: Annotated[str, typer.Option(help="Version in the model's name.")] = "4",
+    version: Annotated[str, typer.Option(help="Version in the model's name.")] = "5",
     as_json: Json = False,
 ) -> None:
     """Train every head; about five minutes on two cores. Needs the train extra: scripts/install_train.sh

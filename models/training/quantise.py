@@ -2,9 +2,9 @@
 
 A plain dynamic quantisation loses most by its one scale for a whole text, and the rest by seven bits of the weights. Here each
 token has a scale of its own; columns of the input that are far larger than the others are evened out into the weights (SmoothQuant,
-Xiao et al. 2022); weights are rounded one after the other so that each makes good the error of those before it on real activations
-(GPTQ, Frantar et al. 2022); and of the feed-forward, whose GELU never falls below -0.17, the values are shifted into unsigned range
-and the few largest columns stay in fp32.
+Xiao et al. 2022) and then mixed with their neighbours by a rotation that the weights undo, so that no single value of a token is
+large (QuaRot, Ashkboos et al. 2024; here in blocks of 32); weights are rounded one after the other
+so that each makes good the error of those before it on real activations (GPTQ, Frantar et al. 2022).
 
 Since nothing but its own row decides a token's scale, texts of one length may share a pass: company changes no answer.
 Seven bits of the weights (-63 to 63): on AVX2 without VNNI, VPMADDUBSW saturates with eight.
@@ -26,10 +26,8 @@ _LAYERS, _HEADS, _WIDTH, _PLACES = 6, 12, 384, 512
 _LARGEST = 2**6 - 1
 _SMOOTH = 0.65
 """How much of a column's size moves into the weights: 0 none of it, 1 all."""
-_HOT = 16
-"""Columns between the two halves of a feed-forward that stay in fp32, of 1,536."""
-_SHIFT = 0.17
-"""GELU's smallest value is -0.16998."""
+_MIXED = 32
+"""Neighbouring columns that one rotation mixes: a power of two that divides 384 and 1,536."""
 _ROWS = 12
 """Tokens of each text whose activations the rounding goes by."""
 _DAMPING = 0.1
@@ -114,10 +112,17 @@ def _signed(came: Floats) -> Floats:
     return np.asarray(np.round(came / step) * step, dtype=np.float32)
 
 
-def _shifted(came: Floats) -> Floats:
-    """What GELU gives as unsigned eight bits say it, above its smallest value."""
-    step = (came.max(1, keepdims=True) + _SHIFT) / 255
-    return np.asarray(np.round((came + _SHIFT) / step) * step, dtype=np.float32)
+def _rotation(size: int) -> Floats:
+    """Sylvester's matrix of +1 and -1, orthogonal: its transpose undoes it."""
+    made = np.ones((1, 1), dtype=np.float32)
+    while len(made) < size:
+        made = np.block([[made, made], [made, -made]])
+    return np.asarray(made / np.sqrt(size), dtype=np.float32)
+
+
+def _in_blocks(rows: Floats) -> Floats:
+    """Each row times the rotation, block by block, as the graph turns its values."""
+    return np.asarray((rows.reshape(len(rows), -1, _MIXED) @ _rotation(_MIXED)).reshape(rows.shape), dtype=np.float32)
 
 
 class _Graph:
@@ -132,10 +137,10 @@ class _Graph:
     def build(self) -> bytes:
         from onnx import TensorProto, checker, helper
 
-        for name, value in {"signed": 127.0, "unsigned": 255.0, "shift": _SHIFT, "step": 1.0}.items():
+        for name, value in {"largest": 127.0, "step": 1.0}.items():
             self._keep(name, np.array(value, dtype=np.float32))
         self._keep("middle", np.array(128, dtype=np.uint8))
-        self._keep("bottom", np.array(0, dtype=np.uint8))
+        self._keep("rotation", _rotation(_MIXED))
         x = self._norm(self._words(), "embeddings.LayerNorm")
         for number in range(_LAYERS):
             place = f"encoder.layer.{number}"
@@ -187,49 +192,22 @@ class _Graph:
         self._node("Split", [each, sizes], parts, axis=-1)
         seen = self._do("MultiHeadAttention", *parts, domain=_MICROSOFT, num_heads=_HEADS)
         name = f"{number}.out"
-        return self._add(
-            self._product(seen, self._weights[f"{out}.weight"].T, name), self._weights[f"{out}.bias"], name
-        )
+        # What attention gives is even already: turning it gains nothing that can be seen.
+        y = self._product(seen, self._weights[f"{out}.weight"].T, name, rotate=False)
+        return self._add(y, self._weights[f"{out}.bias"], name)
 
     def _feed_forward(self, x: str, number: int) -> str:
         place, up, down = f"encoder.layer.{number}", f"{number}.up", f"{number}.down"
         first, first_bias = (self._weights[f"{place}.intermediate.dense.{kind}"] for kind in ("weight", "bias"))
         second, second_bias = (self._weights[f"{place}.output.dense.{kind}"] for kind in ("weight", "bias"))
-        order = np.argsort(-self._sites[down].largest, kind="stable")
-        hot, cold = np.sort(order[:_HOT]), np.sort(order[_HOT:])
-        taken, token, known = self._signed_input(x, first.T, up, smooth=_SMOOTH)
-        whole, steps = _rounded(*known)
-
-        def half(columns: npt.NDArray[np.int64], name: str) -> str:
-            y = self._integer(taken, whole[:, columns], steps[columns], "middle", name)
-            bias = self._keep(f"{name}.bias", first_bias[columns])
-            return self._do("BiasGelu", self._do("Mul", y, token), bias, domain=_MICROSOFT)
-
-        middle, largest = half(cold, f"{up}.cold"), half(hot, f"{up}.hot")
-        came = self._sites[down].sample()[:, cold]
-        whole_down, steps_down = _rounded(second.T[cold], _shifted(came))
-        lifted = self._do("Add", middle, "shift")
-        top = self._do("ReduceMax", lifted, axes=[-1], keepdims=1)
-        taken_down = self._do(
-            "QuantizeLinear", self._do("Mul", lifted, self._do("Div", "unsigned", top)), "step", "bottom"
-        )
-        y = self._integer(taken_down, whole_down, steps_down, "bottom", down)
-        y = self._do("Mul", y, self._do("Div", top, "unsigned"))
-        exact = self._do("MatMul", largest, self._keep(f"{down}.hot", second.T[hot]))
-        lift = _SHIFT * (whole_down.astype(np.float32) * steps_down).sum(0)
-        return self._add(self._do("Add", y, exact), second_bias - lift, down)
+        y = self._product(x, first.T, up, smooth=_SMOOTH)
+        middle = self._do("BiasGelu", y, self._keep(f"{up}.bias", first_bias), domain=_MICROSOFT)
+        return self._add(self._product(middle, second.T, down), second_bias, down)
 
     # -- products in int8
 
-    def _product(self, x: str, weights: Floats, name: str, *, smooth: float = 0.0) -> str:
-        taken, token, known = self._signed_input(x, weights, name, smooth=smooth)
-        whole, steps = _rounded(*known)
-        return self._do("Mul", self._integer(taken, whole, steps, "middle", name), token)
-
-    def _signed_input(
-        self, x: str, weights: Floats, name: str, *, smooth: float = 0.0
-    ) -> tuple[str, str, tuple[Floats, Floats]]:
-        """`x` in eight bits with one scale a token (`self._token` names what to multiply by), and what the weights are rounded by."""
+    def _product(self, x: str, weights: Floats, name: str, *, smooth: float = 0.0, rotate: bool = True) -> str:
+        """`x @ weights`, with `x` in eight bits and one scale a token."""
         came = self._sites[name].sample()
         if smooth:
             inputs = np.maximum(self._sites[name].largest, 1e-3) ** smooth
@@ -237,13 +215,21 @@ class _Graph:
             evened = (evened / np.exp(np.log(evened).mean())).astype(np.float32)
             x = self._do("Mul", x, self._keep(f"{name}.even", 1 / evened))
             weights, came = weights * evened[:, None], came / evened
+        if rotate:
+            x, weights, came = self._rotated(x, len(weights)), _in_blocks(weights.T).T, _in_blocks(came)
         largest = self._do("ReduceMax", self._do("Abs", x), axes=[-1], keepdims=1)
-        token = self._do("Div", largest, "signed")
-        taken = self._do("QuantizeLinear", self._do("Mul", x, self._do("Div", "signed", largest)), "step", "middle")
-        return taken, token, (weights, _signed(came))
+        scaled = self._do("Mul", x, self._do("Div", "largest", largest))
+        taken = self._do("QuantizeLinear", scaled, "step", "middle")
+        whole, steps = _rounded(weights, _signed(came))
+        return self._do("Mul", self._integer(taken, whole, steps, name), self._do("Div", largest, "largest"))
 
-    def _integer(self, taken: str, whole: npt.NDArray[np.int8], steps: Floats, zero: str, name: str) -> str:
-        stored = self._keep(f"{name}.weight", whole), "step", self._keep(f"{name}.steps", steps), zero
+    def _rotated(self, x: str, size: int) -> str:
+        apart = self._keep(f"apart.{size}", np.array([0, 0, size // _MIXED, _MIXED], dtype=np.int64))
+        whole = self._keep(f"whole.{size}", np.array([0, 0, size], dtype=np.int64))
+        return self._do("Reshape", self._do("MatMul", self._do("Reshape", x, apart), "rotation"), whole)
+
+    def _integer(self, taken: str, whole: npt.NDArray[np.int8], steps: Floats, name: str) -> str:
+        stored = self._keep(f"{name}.weight", whole), "step", self._keep(f"{name}.steps", steps), "middle"
         return self._do("MatMulIntegerToFloat", taken, *stored, domain=_MICROSOFT)
 
     def _add(self, y: str, bias: Floats, name: str) -> str:
