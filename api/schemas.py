@@ -13,7 +13,7 @@ from assistant.db.contacts import Contact
 from assistant.db.messages import Attachment, Message, MessageEvent, Suggestion, Thread
 from assistant.services.paging import Page
 from assistant.services.threads import Change
-from assistant.states import Author, Delivery, Direction, SuggestionState, ThreadState, TriageState
+from assistant.states import Author, Delivery, Direction, Screening, SuggestionState, ThreadState, TriageState
 
 __all__ = [
     "EXAMPLE_ID",
@@ -431,7 +431,15 @@ class MessageOut(Out):
     cc: list[Person]
     occurred_at: datetime
     sent_at: datetime | None
-    release_at: datetime | None = Field(description="While `held`: the end of the undo window.")
+    release_at: datetime | None = Field(
+        description="While `held`: the end of the undo window; null there: it is held back as spam until it is released."
+    )
+    screening: Screening = Field(
+        description="What the look before sending decided about an outbound message; empty before it. The parts of the score "
+        "are in the event `screened:...`."
+    )
+    spam_label: str = Field(description="`ham` or `spam` of an outbound message; empty: not scored.")
+    spam_score: float | None = Field(description="How probable it is, from 0 to 1, that its reader takes it for spam.")
     auto_submitted: str
     quarantined: bool
     triage: TriageState | None

@@ -123,6 +123,34 @@ class Settings(BaseSettings):
     )
     max_attempts: int = Field(8, ge=1, le=50, description="Tries of one delivery before it fails for good.")
 
+    # -- mail out that looks like spam
+    outgoing_warn: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="Score, from 0 to 1, from which an outgoing mail that looks like spam is marked in its thread; it is sent. 1: never.",
+    )
+    outgoing_hold: float = Field(
+        0.7,
+        ge=0,
+        le=1,
+        description="Score from which a mail that the program sends by itself is held until an agent releases it. 1: never.",
+    )
+    outgoing_reject: float = Field(
+        1.0, ge=0, le=1, description="Score from which a mail that the program sends by itself is refused. 1: never."
+    )
+    outgoing_hold_agents: float = Field(
+        1.0, ge=0, le=1, description="As `outgoing_hold`, for what an agent wrote or approved. 1: never."
+    )
+    outgoing_reject_agents: float = Field(
+        1.0, ge=0, le=1, description="As `outgoing_reject`, for what an agent wrote or approved. 1: never."
+    )
+    outgoing_unscored: Literal["allow", "warn", "hold"] = Field(
+        "allow",
+        description="What becomes, at the least, of a mail that could not be scored in full because model files are missing or "
+        "damaged, or a rule broke; what the others found still counts. Also for what agents write.",
+    )
+
     # -- models
     encoder: str = Field(
         "onnx:deploy/weights/encoder",

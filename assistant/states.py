@@ -13,6 +13,7 @@ __all__ = [
     "Direction",
     "Engagement",
     "ProfileState",
+    "Screening",
     "SuggestionState",
     "ThreadState",
     "TriageState",
@@ -36,7 +37,7 @@ class Author(StrEnum):
 class Delivery(StrEnum):
     RECEIVED = "received"
     HELD = "held"
-    """Queued with an undo window: the sweeper or the delayed task releases it."""
+    """Queued with an undo window: the sweeper or the delayed task releases it. Without its end: held back as spam, for an agent."""
     QUEUED = "queued"
     SENDING = "sending"
     SENT = "sent"
@@ -47,6 +48,21 @@ class Delivery(StrEnum):
     FAILED = "failed"
     CANCELLED = "cancelled"
     UNKNOWN = "unknown"
+
+
+class Screening(StrEnum):
+    """What the look at an outgoing message before it is sent decided about it, once."""
+
+    NONE = ""
+    """Nobody has looked yet."""
+    ALLOW = "allow"
+    WARN = "warn"
+    """Sent, with a mark that says why a reader may take it for spam."""
+    HOLD = "hold"
+    """Not sent until an agent releases it."""
+    REJECT = "reject"
+    RELEASED = "released"
+    """It was held, and an agent said to send it all the same."""
 
 
 class Engagement(StrEnum):
@@ -95,8 +111,10 @@ class TriageState(StrEnum):
 
 _DELIVERY: dict[Delivery, frozenset[Delivery]] = {
     Delivery.RECEIVED: frozenset(),
-    Delivery.HELD: frozenset({Delivery.QUEUED, Delivery.CANCELLED}),
-    Delivery.QUEUED: frozenset({Delivery.SENDING, Delivery.CANCELLED, Delivery.FAILED}),
+    Delivery.HELD: frozenset({Delivery.QUEUED, Delivery.CANCELLED, Delivery.REJECTED}),
+    Delivery.QUEUED: frozenset(
+        {Delivery.SENDING, Delivery.HELD, Delivery.CANCELLED, Delivery.FAILED, Delivery.REJECTED}
+    ),
     Delivery.SENDING: frozenset(
         {Delivery.SENT, Delivery.QUEUED, Delivery.FAILED, Delivery.REJECTED, Delivery.UNKNOWN, Delivery.CANCELLED}
     ),
@@ -146,14 +164,14 @@ _WORDS: dict[type[StrEnum], tuple[str, dict[str, tuple[str, str]]]] = {
         "message",
         {
             Delivery.RECEIVED: ("came in", "Reply to it instead."),
-            Delivery.HELD: ("waits for the end of its undo window", _LOOK),
+            Delivery.HELD: ("is held", "Its thread says for how long, or what it looks like: release it there."),
             Delivery.QUEUED: ("waits to be sent", _LOOK),
             Delivery.SENDING: ("is being sent", "Wait a moment: its row says what became of it."),
             Delivery.SENT: ("was sent", "Write again if something in it was wrong."),
             Delivery.DELIVERED: ("was delivered", "Write again if something in it was wrong."),
             Delivery.DEFERRED: ("was put off by their server", _LOOK),
             Delivery.BOUNCED: ("came back", "Check the address, and write again."),
-            Delivery.REJECTED: ("was refused by their server", "Check the address, and write again."),
+            Delivery.REJECTED: ("was refused", "Its thread says by whom and why: write again."),
             Delivery.FAILED: ("could not be sent", _LOOK),
             Delivery.CANCELLED: ("was taken back", "Its words are in your reply: send them from there."),
             Delivery.UNKNOWN: ("may have been sent", "Say first what became of it, in its thread."),

@@ -34,6 +34,9 @@ class METRICS:
     cache = Counter("notifyr_generation_cache_total", "Generation cache look-ups", ["outcome"])
     suggestions = Counter("notifyr_suggestions_total", "Suggestions by what became of them", ["outcome"])
     deliveries = Counter("notifyr_deliveries_total", "Outbound deliveries", ["channel", "outcome"])
+    outgoing_screened = Counter(
+        "notifyr_outgoing_screened_total", "Outgoing mail looked at before it is sent", ["outcome", "scored"]
+    )
     delivery_seconds = Histogram(
         "notifyr_delivery_seconds", "One hand-over to a carrier", ["channel"], buckets=_SECONDS
     )

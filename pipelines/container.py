@@ -30,6 +30,7 @@ from channels.support.child import ParserChild
 from pipelines import broker
 from pipelines.inbound import Receiver
 from pipelines.outbound import Deliverer, Portal, open_channels
+from pipelines.outgoing import Screener
 
 if TYPE_CHECKING:
     from assistant.backends.vectors import Vectors
@@ -142,7 +143,17 @@ class Container:
 
     @cached_property
     def deliverer(self) -> Deliverer:
-        return Deliverer(self.database, self.channels, self.portal, self.blobs, settings=self.settings)
+        return Deliverer(
+            self.database, self.channels, self.portal, self.blobs, settings=self.settings, screener=self.screener
+        )
+
+    @cached_property
+    def screener(self) -> Screener:
+        """Looks at mail before it is sent. Of the encoder it takes the judge of words, which a process that triages has anyway."""
+        from models.catalog import load_embedder
+
+        encoder = load_embedder(self.settings.encoder, threads=self.settings.model_threads)
+        return Screener(encoder.judge if encoder is not None else None)
 
     def notice_relay(self) -> None:
         """At the start of a process that sends: what was blocked at another relay, or with another password, is tried again.

@@ -1,4 +1,4 @@
-"""One queued message to its carrier: claim, hand over with no transaction open, record what came of it."""
+"""One queued message to its carrier: look at it, claim, hand over with no transaction open, record what came of it."""
 
 from __future__ import annotations
 
@@ -24,16 +24,18 @@ from assistant.errors import (
     UncertainDelivery,
 )
 from assistant.failpoints import failpoint
-from assistant.services import attempts
+from assistant.services import attempts, screening
 from assistant.services.attempts import Claim
+from assistant.services.screening import Limits, Seen
 from assistant.settings import Settings
-from assistant.states import Delivery
+from assistant.states import Delivery, Screening
 from assistant.telemetry import METRICS
 from assistant.values import Attachment, OutboundMessage, Receipt, ThreadHeaders
 from channels.base import Capability, Channel
 from channels.email import Email, EmailConfig
+from pipelines.outgoing import Screener
 
-__all__ = ["Deliverer", "Portal", "open_channels"]
+__all__ = ["Deliverer", "Portal", "limits_of", "open_channels"]
 
 _log = structlog.get_logger(__name__)
 Answer = TypeVar("Answer")
@@ -87,17 +89,39 @@ def open_channels(settings: Settings) -> dict[str, Channel]:
     return {Email.name: email}
 
 
+def limits_of(settings: Settings) -> Limits:
+    """From which scores something is done about an outgoing mail."""
+    return Limits(
+        warn=settings.outgoing_warn,
+        hold=settings.outgoing_hold,
+        reject=settings.outgoing_reject,
+        hold_agents=settings.outgoing_hold_agents,
+        reject_agents=settings.outgoing_reject_agents,
+        unscored=Screening(settings.outgoing_unscored),
+    )
+
+
 class Deliverer:
     """Delivers messages of the outbox. Calling it twice for one message, also at the same time, sends one mail."""
 
     def __init__(
-        self, database: Database, channels: dict[str, Channel], portal: Portal, blobs: Files, *, settings: Settings
+        self,
+        database: Database,
+        channels: dict[str, Channel],
+        portal: Portal,
+        blobs: Files,
+        *,
+        settings: Settings,
+        screener: Screener | None = None,
     ) -> None:
+        """Without a `screener` the rules look alone."""
         self._database = database
         self._channels = channels
         self._portal = portal
         self._blobs = blobs
         self._settings = settings
+        self._screener = screener or Screener()
+        self._limits = limits_of(settings)
 
     @property
     def repeatable(self) -> frozenset[str]:
@@ -108,7 +132,10 @@ class Deliverer:
         """Make one attempt, when one is due. What comes of it is in the row; only a database that is down raises."""
         failpoint("send.before_claim")
         started = monotonic()
+        verdict = self._look(message_id)
         with self._database.transaction() as session:
+            if verdict is not None:
+                screening.keep(session, message_id, *verdict)
             claim = attempts.claim(session, message_id, lease_seconds=self._settings.lease_seconds)
             failpoint("send.before_claim_commit")
         failpoint("send.after_claim")
@@ -127,6 +154,15 @@ class Deliverer:
             self._portal.call(channel.close)
 
     # -- the parts of an attempt
+
+    def _look(self, message_id: str) -> tuple[Seen, Screening] | None:
+        """What the look before the first attempt found, and what follows. None when there is nothing to look at any more."""
+        with self._database.reading() as session:
+            mail = screening.unseen(session, message_id)
+        if mail is None:
+            return None
+        seen = self._screener.look(mail)
+        return seen, screening.decide(seen, self._limits, machine=mail.machine)
 
     def _hand_over(self, claim: Claim, *, deadline: float) -> Receipt:
         channel = self._channels.get(claim.channel)

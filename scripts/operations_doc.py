@@ -20,6 +20,7 @@ WATCH = {
     "notifyr_queue_age_seconds": "Above some minutes: mail or replies wait. Is a worker of that queue running?",
     "notifyr_queue_depth": "Grows for long: more comes in than is worked off; start another worker.",
     "notifyr_deliveries_total": '`outcome="unknown"`: a person has to say what became of a reply. `failed`: look at the relay.',
+    "notifyr_outgoing_screened_total": '`outcome="hold"`: mail waits in the Outbox for an agent. `scored="part"`: the model files of the word score are missing or damaged; the rules alone looked.',
     "notifyr_dispatch_failures_total": "The broker did not take a task: it is down or full. The sweeper makes up for it.",
     "notifyr_model_ready": "0 for more than a minute after a start: see the log of that worker.",
     "notifyr_swept_total": "Steadily above 0: the broker or a worker loses tasks.",

@@ -329,6 +329,18 @@ async def send_now(page: SignedIn, message_id: Id) -> Response:
     return await act_on(page, form, field(form, "thread_id"), do)
 
 
+@router.post("/messages/{message_id}/release")
+async def release(page: SignedIn, message_id: Id) -> Response:
+    """Send anyway what is held back because it looks like spam."""
+    form = await page.form()
+
+    def do(session: Session) -> dict[str, str]:
+        outbox.release(session, message_id, agent_id=page.agent.id)
+        return {}
+
+    return await act_on(page, form, field(form, "thread_id"), do)
+
+
 @router.post("/messages/{message_id}/settle")
 async def settle(page: SignedIn, message_id: Id) -> Response:
     """A person decides about a message that failed or whose fate is unknown: sent, failed, or send again."""

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from sqlalchemy.orm import Session
 
 from assistant.services import outbox_rows
-from assistant.states import Delivery
+from assistant.states import Delivery, Screening
 from channels.base import KEPT_HERE
 
 __all__ = ["VIEWS", "Became", "became"]
@@ -41,6 +41,9 @@ _WORDS: Mapping[Delivery, Became] = MappingProxyType(
         Delivery.UNKNOWN: Became("unknown", "info", "chip-warn"),
     }
 )
+_HELD_BACK = Became("held back", "shield-alert", "chip-bad")
+"""It looks like spam and waits for an agent."""
+_WARNED = Became("sent, looks like spam", "shield-alert", "chip-warn")
 _KEPT = Became("kept here", "inbox", "chip-warn")
 """No relay is set: it lies in the outbox folder and went nowhere."""
 
@@ -52,7 +55,15 @@ def became(session: Session, thread_ids: Iterable[str], view: str) -> dict[str, 
         return {}
     rows = outbox_rows.outcomes(session, ids, unsettled=view == "outbox")
     return {
-        thread_id: _KEPT if status is Delivery.SENT and KEPT_HERE in receipt else _WORDS[status]
-        for thread_id, status, receipt in rows
+        thread_id: _became(status, receipt, screening)
+        for thread_id, status, receipt, screening in rows
         if status in _WORDS
     }
+
+
+def _became(status: Delivery, receipt: str, screening: Screening) -> Became:
+    if status is Delivery.HELD and screening is Screening.HOLD:
+        return _HELD_BACK
+    if status is Delivery.SENT and KEPT_HERE in receipt:
+        return _KEPT
+    return _WARNED if status is Delivery.SENT and screening is Screening.WARN else _WORDS[status]

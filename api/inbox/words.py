@@ -10,7 +10,7 @@ from typing import Any
 from assistant.clock import utcnow
 from assistant.db.messages import Message
 from assistant.services.attempts import PARTLY
-from assistant.states import Delivery
+from assistant.states import Delivery, Screening
 from channels.base import KEPT_HERE
 
 __all__ = [
@@ -248,6 +248,11 @@ def event(kind: str) -> str:
     return human(name) + (f", try {rest}" if rest.isdigit() else f": {human(rest)}" if rest else "")
 
 
+def screened(message: Message) -> str:
+    """What the look before sending found, in words; empty before it. `message` has its events loaded."""
+    return next((one.detail for one in message.events if one.kind.startswith("screened:")), "")
+
+
 def delivery(message: Message) -> str:
     """What became of an outgoing message, as one sentence. `message` has its events loaded."""
     at = _when(message.sent_at)
@@ -256,8 +261,9 @@ def delivery(message: Message) -> str:
     leaves = f"at {clock(message.release_at)}" if soon(message) else exact(message.release_at)
     why = message.error_detail or message.error_code
     again = f", retry at {_when(message.release_at)}" if message.release_at else ", will be tried again"
+    held = f"held for undo, leaves {leaves}" if soon(message) else f"will be sent {leaves}"
     table: dict[Delivery, str] = {
-        Delivery.HELD: f"held for undo, leaves {leaves}" if soon(message) else f"will be sent {leaves}",
+        Delivery.HELD: "held back, not sent: it looks like spam" if message.screening == Screening.HOLD else held,
         Delivery.QUEUED: f"failed: {why}{again}" if why else "queued",
         Delivery.SENDING: "sending",
         Delivery.SENT: f"{KEPT_HERE} {at}, not sent on: no relay is set"
@@ -290,5 +296,6 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "delivery": delivery,
     "event": event,
     "recipients": recipients,
+    "screened": screened,
     "soon": soon,
 }

@@ -41,6 +41,14 @@ def send_now(message_id: Id, caller: Sender, session: Transaction, key: Idempote
     return MessageOut.of(threads.get_message(session, message_id))
 
 
+@router.post("/{message_id}/release", operation_id="releaseMessage", responses=CHANGED)
+def release_message(message_id: Id, caller: Sender, session: Transaction, key: IdempotencyKey = None) -> MessageOut:
+    """Send a message all the same that is held back because it looks like spam. 409 when it is not held back."""
+    outbox.release(session, message_id, agent_id=caller.require_agent().id)
+    session.flush()
+    return MessageOut.of(threads.get_message(session, message_id))
+
+
 @router.post("/{message_id}/retry", operation_id="retryMessage", responses=CHANGED)
 def retry_message(message_id: Id, caller: Sender, session: Transaction, key: IdempotencyKey = None) -> MessageOut:
     """Try a failed message again. 409 when it has not failed."""

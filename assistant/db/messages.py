@@ -13,7 +13,7 @@ from assistant.clock import utcnow
 from assistant.db.access import Agent
 from assistant.db.base import Base, Timestamps, state_column
 from assistant.db.contacts import Contact
-from assistant.states import Author, Delivery, Direction, SuggestionState, ThreadState, TriageState
+from assistant.states import Author, Delivery, Direction, Screening, SuggestionState, ThreadState, TriageState
 
 __all__ = ["Attachment", "DraftText", "Message", "MessageEvent", "Suggestion", "Thread"]
 
@@ -136,6 +136,12 @@ class Message(Timestamps, Base):
     sent_at: Mapped[datetime | None]
     hinted_at: Mapped[datetime | None]
     """When the sweeper last enqueued a task for this row; it waits before it repeats."""
+    screening: Mapped[Screening] = mapped_column(state_column(Screening), default=Screening.NONE)
+    """What the look before the first attempt decided; its trail has the parts of the score in words (`screened:...`)."""
+    spam_label: Mapped[str] = mapped_column(String(10), default="")
+    """`ham` or `spam` of an outbound message; empty where nothing could score it."""
+    spam_score: Mapped[float | None]
+    """How probable it is, in [0, 1], that its reader takes it for spam."""
 
     thread: Mapped[Thread] = relationship(lazy="raise")
     attachments: Mapped[list[Attachment]] = relationship(lazy="raise", order_by="Attachment.position")

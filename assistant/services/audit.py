@@ -24,6 +24,7 @@ AREAS = {
     "password": "Passwords",
     "knowledge": "Knowledge",
     "quarantine": "Quarantine",
+    "outgoing": "Outgoing mail",
     "reply": "Saved replies",
     "thread": "Threads",
 }

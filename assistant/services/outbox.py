@@ -1,14 +1,16 @@
 """The outbox: an outbound message is a row, and its status says what is left to do.
 
     held ──release──> queued ──claim──> sending ──receipt──> sent
-      └──undo──> cancelled     ^           ├─ retryable error ─> queued (later), failed after the last try
+     ^└──undo──> cancelled │   ^           ├─ retryable error ─> queued (later), failed after the last try
+     └── looks like spam ──┘   │           │
                                └───────────┼─ profile refused ─> queued (the profile is blocked)
                                            ├─ refused ─────────> failed, rejected (a bad address is suppressed)
                                            └─ no answer, or the claim's holder died ─> unknown (a person decides)
 
 Every move is a conditional update, so that of two workers, two agents, or an agent and a worker exactly one wins. A claim
 carries a token: only the holder of the newest one may record an outcome. Nobody is written to after a STOP, because consent
-and suppression are read again in the claiming transaction.
+and suppression are read again in the claiming transaction. Each message is looked at once before its first attempt
+(`screening`); one that is held back waits for an agent's release, and no sweep, retry or crash sends it.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from collections.abc import Collection, Sequence
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, select, update
+from sqlalchemy import ColumnElement, case, literal, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -29,7 +31,7 @@ from assistant.errors import (
     InvalidInput,
     NotFound,
 )
-from assistant.services import profiles
+from assistant.services import access, profiles
 from assistant.services.addressing import (
     as_json,
     check_recipients,
@@ -47,12 +49,13 @@ from assistant.services.outbox_rows import (
     may_have_left,
     note,
 )
-from assistant.states import Author, Delivery, Direction
+from assistant.states import Author, Delivery, Direction, Screening
 from assistant.values import Address, MessageClass, StoredAttachment
 
 __all__ = [
     "cancel",
     "queue_message",
+    "release",
     "resolve_unknown",
     "retry",
     "send_now",
@@ -195,10 +198,35 @@ def send_now(session: Session, message_id: str, *, agent_id: str | None = None) 
         (Delivery.HELD,),
         "released",
         actor=actor_name(Author.AGENT, agent_id),
-        refusal="this message is not held any more: it is {status}",
+        refusal="this message does not wait for the end of its undo window: it is {status}",
+        unless=Message.screening == Screening.HOLD,
         status=Delivery.QUEUED,
         release_at=None,
     )
+    enqueue(session, "deliver", message_id)
+    return message
+
+
+def release(session: Session, message_id: str, *, agent_id: str) -> Message:
+    """Send a message that is held back because it looks like spam. Raises `Conflict` when it is not held back, `NotFound`.
+
+    Who said so stands in its trail and in the audit trail; it is not scored a second time.
+    """
+    message = _move(
+        session,
+        message_id,
+        (Delivery.HELD,),
+        "released",
+        actor=actor_name(Author.AGENT, agent_id),
+        refusal="this message is not held back as spam: it is {status}",
+        unless=Message.screening != Screening.HOLD,
+        status=Delivery.QUEUED,
+        release_at=None,
+        screening=Screening.RELEASED,
+        error_code="",
+        error_detail="",
+    )
+    access.audit(session, agent_id, action="outgoing.release", subject=message_id)
     enqueue(session, "deliver", message_id)
     return message
 
@@ -232,6 +260,9 @@ def resolve_unknown(session: Session, message_id: str, *, outcome: str, agent_id
         "failed": {"status": Delivery.FAILED},
         "resend": {"status": Delivery.QUEUED, "release_at": None, "error_code": "", "error_detail": ""},
     }
+    # It was held back when the backup was taken that it is restored from: who sends it again releases it.
+    released = literal(Screening.RELEASED, Message.screening.type)
+    changes["resend"]["screening"] = case((Message.screening == Screening.HOLD, released), else_=Message.screening)
     if outcome not in changes:
         raise InvalidInput(f"the outcome is one of {', '.join(sorted(changes))}")
     message = _move(

@@ -15,7 +15,7 @@ from assistant.clock import new_id, utcnow
 from assistant.db.messages import Message, MessageEvent, Thread
 from assistant.db.profiles import Profile
 from assistant.db.session import publish
-from assistant.states import Author, Delivery, Direction, ProfileState
+from assistant.states import Author, Delivery, Direction, ProfileState, Screening
 
 __all__ = [
     "actor_name",
@@ -37,10 +37,12 @@ _BREAKS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 
 def due(now: datetime) -> ColumnElement[bool]:
-    return or_(
+    """What may be attempted now. Mail that is held back as spam never is, whatever else its row says."""
+    waited = or_(
         and_(Message.status == Delivery.QUEUED, or_(Message.release_at.is_(None), Message.release_at <= now)),
         and_(Message.status == Delivery.HELD, Message.release_at <= now),
     )
+    return and_(waited, Message.screening.not_in((Screening.HOLD, Screening.REJECT)))
 
 
 def profile_active() -> ColumnElement[bool]:
@@ -139,12 +141,14 @@ def actor_name(author: Author, agent_id: str | None) -> str:
     return f"agent:{agent_id}" if agent_id else str(author)
 
 
-def outcomes(session: Session, thread_ids: Sequence[str], *, unsettled: bool) -> list[tuple[str, Delivery, str]]:
-    """Thread, status and receipt of the outgoing messages of threads, oldest first; of those only that are not settled."""
-    query = select(Message.thread_id, Message.status, Message.receipt).where(
+def outcomes(
+    session: Session, thread_ids: Sequence[str], *, unsettled: bool
+) -> list[tuple[str, Delivery, str, Screening]]:
+    """Thread, status, receipt and screening of the outgoing messages of threads, oldest first; or only of those not settled."""
+    query = select(Message.thread_id, Message.status, Message.receipt, Message.screening).where(
         Message.thread_id.in_(thread_ids), Message.direction == Direction.OUTBOUND
     )
     if unsettled:
         query = query.where(Message.status.not_in(_SETTLED))
     rows = session.execute(query.order_by(Message.occurred_at, Message.id)).all()
-    return [(thread_id, Delivery(status), receipt or "") for thread_id, status, receipt in rows]
+    return [(one.thread_id, Delivery(one.status), one.receipt or "", Screening(one.screening)) for one in rows]

@@ -40,6 +40,7 @@ ROUTES: dict[str, str | None] = {
     "POST /api/v1/keys/{key_id}/rotate": "admin",
     "GET /api/v1/messages/{message_id}": "threads:read",
     "POST /api/v1/messages/{message_id}/cancel": "messages:send",
+    "POST /api/v1/messages/{message_id}/release": "messages:send",
     "POST /api/v1/messages/{message_id}/resolve": "messages:send",
     "POST /api/v1/messages/{message_id}/retry": "messages:send",
     "POST /api/v1/messages/{message_id}/send-now": "messages:send",

@@ -61,6 +61,7 @@ PAGES: dict[str, str] = {
     "POST /messages/{message_id}/images": "agent",
     "POST /messages/{message_id}/cancel": "agent",
     "POST /messages/{message_id}/send-now": "agent",
+    "POST /messages/{message_id}/release": "agent",
     "POST /messages/{message_id}/settle": "agent",
     "POST /messages/{message_id}/regenerate": "agent",
     "POST /messages/{message_id}/verdict": "agent",

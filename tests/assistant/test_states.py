@@ -42,7 +42,7 @@ def test_a_refusal_says_what_it_is_and_the_next_step_in_two_sentences(kind: type
         (ThreadState.CLOSED, ThreadState.CLOSED, "this thread is done already, so nothing was changed. Reload"),
         (Delivery.SENT, Delivery.CANCELLED, "this message was sent, so nothing was changed. Write again"),
         # Two kinds have a state of this name, and it means something else in each.
-        (Delivery.REJECTED, Delivery.SENT, "this message was refused by their server"),
+        (Delivery.REJECTED, Delivery.SENT, "this message was refused, so nothing was changed. Its thread says"),
         (SuggestionState.REJECTED, SuggestionState.ACCEPTED, "this suggestion was dismissed, so"),
         (
             SuggestionState.EXPIRED,

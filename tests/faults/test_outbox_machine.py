@@ -30,9 +30,10 @@ from assistant.errors import (
     TemporaryChannelError,
     UncertainDelivery,
 )
-from assistant.services import attempts, contacts, outbox, profiles, sweeper
+from assistant.services import attempts, contacts, outbox, profiles, screening, sweeper
 from assistant.services.attempts import Claim
-from assistant.states import Author, Delivery, ProfileState
+from assistant.services.screening import Seen
+from assistant.states import Author, Delivery, ProfileState, Screening
 from assistant.values import Address, MessageClass, Receipt
 from tests.faults.machines import run_machine
 from tests.support.figures import Tell
@@ -57,6 +58,8 @@ class Facts:
     """A person said `resend`: only then may a message arrive once more."""
     taken_back: set[str] = field(default_factory=set)
     stopped: set[str] = field(default_factory=set)
+    held_back: set[str] = field(default_factory=set)
+    """Looks like spam, and no agent has released it."""
 
 
 class OutboxMachine(RuleBasedStateMachine):
@@ -115,12 +118,18 @@ class OutboxMachine(RuleBasedStateMachine):
     def hurry(self, message_id: str) -> None:
         self._try(message_id, lambda session: outbox.send_now(session, message_id))
 
+    @rule(message_id=messages)
+    def release(self, message_id: str) -> None:
+        if self._try(message_id, lambda session: outbox.release(session, message_id, agent_id="a")):
+            self.facts.held_back.discard(message_id)
+
     @rule(message_id=messages, outcome=st.sampled_from(["sent", "failed", "resend"]))
     def settle(self, message_id: str, outcome: str) -> None:
         if self._try(
             message_id, lambda session: outbox.resolve_unknown(session, message_id, outcome=outcome, agent_id=None)
         ):
             self.open.pop(message_id, None)
+            self.facts.held_back -= {message_id} if outcome == "resend" else set()
             self.facts.allowed_repeats[message_id] += outcome != "sent"
 
     @rule(message_id=messages)
@@ -144,6 +153,19 @@ class OutboxMachine(RuleBasedStateMachine):
 
     # -- workers: they may be slow, die, and wake up again
 
+    @rule(
+        message_id=messages,
+        outcome=st.sampled_from([Screening.ALLOW, Screening.WARN, Screening.HOLD, Screening.REJECT]),
+    )
+    def look(self, message_id: str, outcome: Screening) -> None:
+        """Before the first attempt, once; an attempt without it is one of the release before."""
+        with self.database.transaction() as session:
+            kept = screening.keep(session, message_id, Seen(0.8), outcome)
+        if kept:
+            assert not self.facts.arrived[message_id], "held or refused, and it had left"
+            if outcome in (Screening.HOLD, Screening.REJECT):
+                self.facts.held_back.add(message_id)
+
     @rule(target=claims, message_id=messages)
     def claim(self, message_id: str) -> Claim | None:
         if not message_id:
@@ -152,6 +174,7 @@ class OutboxMachine(RuleBasedStateMachine):
             found = attempts.claim(session, message_id, lease_seconds=60)
         if found is not None:
             assert message_id not in self.facts.taken_back, "taken back and yet claimed"
+            assert message_id not in self.facts.held_back, "claimed without a release"
             assert found.to[0].value not in self.facts.stopped, "claimed after STOP"
             self.open[message_id] = found.token
         return found
