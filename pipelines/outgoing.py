@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -49,7 +49,7 @@ class Sight:
 
     subject: str
     text: str
-    """New words on one line: without the lines that quote; of a mail that has only HTML, what a reader sees of it."""
+    """New words on one line, without the lines that quote; then what a reader sees of the HTML and not of the text."""
     html: str
     links: str
     """Where addresses may stand: text and HTML as they are."""
@@ -78,8 +78,10 @@ def sight_of(mail: Outgoing) -> Sight:
     """What the conditions look at. Never raises for any text."""
     html = mail.html[:_MOST_HTML]
     visible, hidden = html_to_text(html) if html else ("", False)
-    said = mail.text if mail.text.strip() else visible
-    new = " ".join(line.strip() for line in said[:_MOST_TEXT].splitlines() if not line.lstrip().startswith(">"))
+    new = _one_line(line for line in mail.text[:_MOST_TEXT].splitlines() if not line.lstrip().startswith(">"))
+    # Most readers see the HTML: what only stands there counts as well, and what stands in both counts once.
+    known = _one_line(mail.text[:_MOST_TEXT].splitlines())
+    new = _one_line([new, *(line for line in visible[:_MOST_TEXT].splitlines() if _one_line([line]) not in known)])
     like = InboundMessage(
         channel="email",
         external_id="",
@@ -99,6 +101,10 @@ def sight_of(mail: Outgoing) -> Sight:
         has_text=bool(mail.text.strip()),
         strangers=mail.strangers,
     )
+
+
+def _one_line(lines: Iterable[str]) -> str:
+    return " ".join(" ".join(lines).split())
 
 
 def _patterns(patterns: Sequence[str]) -> re.Pattern[str]:

@@ -107,6 +107,12 @@ def test_the_words_that_are_quoted_are_not_ours() -> None:
     assert Screener().look(Outgoing("Re: hello", f"No, that is not from us.\n\n{quoted}")).score == 0.0
 
 
+def test_what_only_the_html_says_counts_and_what_both_say_counts_once() -> None:
+    text, html = "Hello!! Come in!\n> or not!!", "<p>Hello!! Come\n in!</p><p>You have won <b>the lottery</b></p>"
+    assert sight_of(Outgoing("x", text, html)).text == "Hello!! Come in! You have won the lottery"
+    assert {part.name for part in Screener().look(Outgoing("x", text, html)).parts} == {"prize"}
+
+
 def test_a_wrong_file_of_rules_is_refused_with_every_problem(tmp_path: Path) -> None:
     path = tmp_path / "rules.json"
     path.write_text(
@@ -439,5 +445,5 @@ def test_the_container_takes_the_words_from_the_encoder_without_loading_it(
 
 def test_what_is_looked_at_is_bounded() -> None:
     sight = sight_of(Outgoing("s" * 5_000, "t" * 500_000, "<p>" + "h" * 500_000))
-    assert (len(sight.subject), len(sight.text), len(sight.html)) == (500, 10_000, 60_000)
-    assert re.fullmatch("t+", sight.text)
+    assert (len(sight.subject), len(sight.text), len(sight.html)) == (500, 20_001, 60_000)
+    assert re.fullmatch("t+ h+", sight.text)
