@@ -44,7 +44,7 @@ class Outgoing:
 
     subject: str
     text: str
-    html: str
+    html: str = ""
     sender: str = ""
     machine: bool = False
     """No person wrote or approved it."""
