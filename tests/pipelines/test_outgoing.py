@@ -188,6 +188,19 @@ def test_a_scorer_that_fails_is_named_and_the_other_still_counts(error: Exceptio
     assert "not scored by its words" in seen.reasons
 
 
+class Certain:
+    """A judge of words that takes everything for spam."""
+
+    def by_words(self, text: str) -> float:
+        return 1.0
+
+
+def test_the_words_alone_never_mark_a_mail_whatever_they_say() -> None:
+    seen = Screener(Certain()).look(GOOD)
+    assert [part.name for part in seen.parts] == ["words"]
+    assert decide(seen, Limits(), machine=True) is Screening.ALLOW
+
+
 def test_a_fault_in_the_rules_leaves_the_words_and_without_either_there_is_no_score(
     monkeypatch: pytest.MonkeyPatch, screener: Screener
 ) -> None:
@@ -239,7 +252,7 @@ def rates(screener: Screener, *, least: float) -> tuple[float, float, list[str]]
 
 @pytest.mark.parametrize(
     ("least", "precision", "recall"),
-    [pytest.param(0.5, 0.97, 0.85, id="warned"), pytest.param(0.7, 1.0, 0.7, id="held")],
+    [pytest.param(0.5, 0.97, 0.9, id="warned"), pytest.param(0.7, 1.0, 0.8, id="held")],
 )
 @pytest.mark.parametrize("words", [True, False], ids=["with words", "rules alone"])
 def test_the_corpus_gates_precision_and_recall(
