@@ -47,12 +47,11 @@ def unblock(
 
     Example: notifyr profiles unblock support@example.org
     """
-    from assistant.services import access, profiles
+    from assistant.services import profiles
 
     with opened_container() as container, container.database.transaction() as session:
         profile = profiles.find(session, name)
-        profiles.unblock(session, profile.id)
-        access.audit(session, "command-line", action="profile.unblocked", subject=profile.id)
+        profiles.unblock(session, profile.id, actor="command-line")
         done = _facts(profile)
     console.emit(done, [_line(done)], as_json=as_json)
 

@@ -72,7 +72,6 @@ def prepare(as_json: Json = False) -> None:
     token = ""
     with closing(Database(settings.sql_url, pool_size=1)) as database, database.transaction() as session:
         profiles.ensure_default(session, settings)
-        profiles.try_again(session, actor="start")
         admin = _first_admin(session)
         if not admin.password_hash:
             token = access.create_link(session, admin.id, purpose="first-run")

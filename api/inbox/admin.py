@@ -72,8 +72,7 @@ async def unblock_profile(page: Admin, profile_id: Id) -> Response:
 
     def run() -> Response:
         with page.container.database.transaction() as session:
-            profiles.unblock(session, profile_id)
-            access.audit(session, page.agent.id, action="profile.unblocked", subject=profile_id)
+            profiles.unblock(session, profile_id, actor=page.agent.id)
         return go("/settings?did=saved")
 
     return await run_sync(run)
@@ -84,16 +83,17 @@ async def unblock_profile(page: Admin, profile_id: Id) -> Response:
 
 def _agents(page: Page, *, problem: NotifyrError | None = None, link: str = "", invited: str = "") -> HTMLResponse:
     with page.container.database.reading() as session:
-        return render(
-            "admin-agents.html",
-            status=problem.status if problem else 200,
-            page=page,
-            problem=problem,
-            agents=access.agents(session),
-            link=link,
-            invited=invited,
-            hours=access.LINK_HOURS,
-        )
+        found = access.agents(session)
+    return render(
+        "admin-agents.html",
+        status=problem.status if problem else 200,
+        page=page,
+        problem=problem,
+        agents=found,
+        link=link,
+        invited=invited,
+        hours=access.LINK_HOURS,
+    )
 
 
 @router.get("/settings/agents")
@@ -154,19 +154,20 @@ async def change_agent(page: Admin, agent_id: Id, change: str) -> Response:
 
 def _keys(page: Page, *, problem: NotifyrError | None = None, secret: str = "", named: str = "") -> HTMLResponse:
     with page.container.database.reading() as session:
-        return render(
-            "admin-keys.html",
-            status=problem.status if problem else 200,
-            page=page,
-            problem=problem,
-            api_keys=access.api_keys(session),
-            secret=secret,
-            named=named,
-            scopes=access.SCOPES,
-            lifetimes=LIFETIMES,
-            overlaps=OVERLAPS,
-            base_url=page.container.settings.base_url,
-        )
+        found = access.api_keys(session)
+    return render(
+        "admin-keys.html",
+        status=problem.status if problem else 200,
+        page=page,
+        problem=problem,
+        api_keys=found,
+        secret=secret,
+        named=named,
+        scopes=access.SCOPES,
+        lifetimes=LIFETIMES,
+        overlaps=OVERLAPS,
+        base_url=page.container.settings.base_url,
+    )
 
 
 @router.get("/settings/keys")

@@ -27,7 +27,6 @@ __all__ = [
     "is_own_address",
     "list_profiles",
     "sends_through",
-    "try_again",
     "unblock",
 ]
 
@@ -99,8 +98,10 @@ def block(session: Session, profile_id: str, *, code: str, text: str) -> None:
     publish(session, "profile.changed", profile_id=profile_id, state=str(profile.state))
 
 
-def unblock(session: Session, profile_id: str) -> None:
-    """Send through a profile again, and take up the messages it held. Raises `Conflict` when it is active."""
+def unblock(session: Session, profile_id: str, *, actor: str) -> None:
+    """Send through a profile again, and take up the messages it held; who said so is in the audit trail. Raises `Conflict`
+    when it is active.
+    """
     profile = get(session, profile_id)
     profile.state = transition(ProfileState(profile.state), ProfileState.ACTIVE)
     profile.state_reason = ""
@@ -113,6 +114,7 @@ def unblock(session: Session, profile_id: str) -> None:
     )
     for message_id in held:
         enqueue(session, "deliver", message_id)
+    access.audit(session, actor, action="profile.unblocked", subject=profile_id)
     publish(session, "profile.changed", profile_id=profile_id, state=str(profile.state))
 
 
@@ -121,15 +123,6 @@ def blocked(session: Session) -> Sequence[Profile]:
     return session.scalars(
         select(Profile).where(Profile.state == ProfileState.BLOCKED).order_by(Profile.created_at)
     ).all()
-
-
-def try_again(session: Session, *, actor: str) -> int:
-    """Unblock every blocked profile, once: whoever starts the program anew has changed something. Returns how many."""
-    found = blocked(session)
-    for profile in found:
-        unblock(session, profile.id)
-        access.audit(session, actor, action="profile.unblocked", subject=profile.id)
-    return len(found)
 
 
 def sends_through(session: Session, profile_id: str, *, relay: str, actor: str) -> bool:
@@ -142,8 +135,7 @@ def sends_through(session: Session, profile_id: str, *, relay: str, actor: str) 
     profile.config = {**profile.config, "relay": relay}
     if ProfileState(profile.state) is not ProfileState.BLOCKED:
         return False
-    unblock(session, profile_id)
-    access.audit(session, actor, action="profile.unblocked", subject=profile_id)
+    unblock(session, profile_id, actor=actor)
     return True
 
 

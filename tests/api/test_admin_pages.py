@@ -214,12 +214,3 @@ def test_a_blocked_profile_is_said_everywhere_and_an_admin_lets_it_send_again(wo
     assert post(admin, path).status_code == 409, "it sends already"
     with world.container.database.reading() as session:
         assert "profile.unblocked" in [row.action for row in session.scalars(select(AuditEntry))]
-
-
-def test_a_new_start_tries_a_blocked_profile_again(world: World) -> None:
-    with world.container.database.transaction() as session:
-        profile = profiles.list_profiles(session)[0]
-        profiles.block(session, profile.id, code="credentials", text="535 wrong password")
-        assert profiles.try_again(session, actor="start") == 1
-        assert profiles.try_again(session, actor="start") == 0
-        assert profiles.blocked(session) == []

@@ -366,7 +366,7 @@ def test_refused_credentials_block_the_profile_and_hold_its_messages(
     jobs.clear()
     with database.transaction() as session:
         assert sweeper.sweep(session, now=utcnow() + timedelta(hours=1)).deliver == 0
-        profiles.unblock(session, profile.id)
+        profiles.unblock(session, profile.id, actor="test")
     assert {job.args[0] for job in jobs if isinstance(job, Job)} == {first, second}
     assert claimed(database, first).attempt == 1, "the refused try is not counted"
 

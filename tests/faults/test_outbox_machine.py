@@ -141,7 +141,7 @@ class OutboxMachine(RuleBasedStateMachine):
         with self.database.transaction() as session:
             profile = session.scalars(select(Profile)).one()
             if profile.state == ProfileState.BLOCKED:
-                profiles.unblock(session, profile.id)
+                profiles.unblock(session, profile.id, actor="test")
 
     # -- the person outside
 
