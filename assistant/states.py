@@ -118,12 +118,15 @@ _DELIVERY: dict[Delivery, frozenset[Delivery]] = {
     Delivery.SENDING: frozenset(
         {Delivery.SENT, Delivery.QUEUED, Delivery.FAILED, Delivery.REJECTED, Delivery.UNKNOWN, Delivery.CANCELLED}
     ),
-    Delivery.SENT: frozenset({Delivery.DELIVERED, Delivery.DEFERRED, Delivery.BOUNCED, Delivery.REJECTED}),
+    # To `UNKNOWN` only when a person takes back that it arrived, or that it did not.
+    Delivery.SENT: frozenset(
+        {Delivery.DELIVERED, Delivery.DEFERRED, Delivery.BOUNCED, Delivery.REJECTED, Delivery.UNKNOWN}
+    ),
     Delivery.DEFERRED: frozenset({Delivery.DELIVERED, Delivery.BOUNCED, Delivery.REJECTED}),
     Delivery.DELIVERED: frozenset({Delivery.BOUNCED}),
     Delivery.BOUNCED: frozenset(),
     Delivery.REJECTED: frozenset(),
-    Delivery.FAILED: frozenset({Delivery.QUEUED}),
+    Delivery.FAILED: frozenset({Delivery.QUEUED, Delivery.UNKNOWN}),
     Delivery.CANCELLED: frozenset(),
     Delivery.UNKNOWN: frozenset(
         {Delivery.SENT, Delivery.QUEUED, Delivery.FAILED, Delivery.DELIVERED, Delivery.BOUNCED}

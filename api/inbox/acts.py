@@ -25,7 +25,7 @@ from api.inbox.shell import Page, SignedIn, go
 from api.inbox.times import moment
 from assistant.clock import utcnow
 from assistant.errors import InvalidInput, StorageError
-from assistant.services import access, drafts, labels, outbox, suggestions, threads, verdicts
+from assistant.services import access, drafts, labels, outbox, settling, suggestions, threads, verdicts
 from assistant.states import SuggestionState, ThreadState
 
 __all__ = ["router"]
@@ -141,7 +141,7 @@ def _until(page: Page, form: FormData) -> datetime:
         with contextlib.suppress(ValueError):
             at = datetime.fromisoformat(chosen[:40])
             return at if at.tzinfo else at.replace(tzinfo=page.zone)
-    return moment(field(form, "when") or chosen or "tomorrow 9:00", zone=page.zone)
+    return moment(chosen or field(form, "when") or "tomorrow 9:00", zone=page.zone)
 
 
 @router.post("/inbox/{thread_id}/undo")
@@ -352,6 +352,18 @@ async def settle(page: SignedIn, message_id: Id) -> Response:
             outbox.retry(session, message_id, agent_id=page.agent.id)
         else:
             outbox.resolve_unknown(session, message_id, outcome=outcome, agent_id=page.agent.id)
-        return {"did": "settled"}
+        return {"did": "settled", "state": outcome, "message": message_id}
+
+    return await act_on(page, form, field(form, "thread_id"), do)
+
+
+@router.post("/messages/{message_id}/unsettle")
+async def unsettle(page: SignedIn, message_id: Id) -> Response:
+    """Take back that a message arrived, or that it did not."""
+    form = await page.form()
+
+    def do(session: Session) -> dict[str, str]:
+        settling.take_back(session, message_id, agent_id=page.agent.id)
+        return {"did": "undone"}
 
     return await act_on(page, form, field(form, "thread_id"), do)

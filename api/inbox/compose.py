@@ -24,12 +24,12 @@ from assistant.backends.blobs import key_of
 from assistant.backends.coordination import RULES
 from assistant.clock import utcnow
 from assistant.errors import InvalidInput, NotifyrError
-from assistant.services import composing, drafts, labels, notes, outbox, threads, uploads
+from assistant.services import composing, drafts, labels, outbox, threads, uploads
 from assistant.states import Author, ThreadState
 from assistant.values import Address, StoredAttachment
 from channels.support.content import file_name, sniffed
 
-__all__ = ["Question", "router"]
+__all__ = ["Question", "keep", "router"]
 
 router = APIRouter(include_in_schema=False)
 _FIELDS = ("to", "cc", "bcc", "subject")
@@ -161,7 +161,7 @@ async def reply(page: SignedIn, thread_id: Id) -> Response:
     kind, text = _kind(form), field(form, "text").strip()
     problem: NotifyrError | None = None
     try:
-        await run_sync(_keep, page, thread_id, _kept(kind), text, _typed(form))
+        await run_sync(keep, page, thread_id, _kept(kind), text, _typed(form))
         await _keep_files(page, form, thread_id=thread_id, kind=_kept(kind))
     except NotifyrError as error:
         problem = error
@@ -180,7 +180,8 @@ async def reply(page: SignedIn, thread_id: Id) -> Response:
     return await act_on(page, form, thread_id, do, advance=done, compose=kind)
 
 
-def _keep(page: Page, thread_id: str, kind: str, text: str, fields: dict[str, str] | None) -> None:
+def keep(page: Page, thread_id: str, kind: str, text: str, fields: dict[str, str] | None) -> None:
+    """Keep what is about to be sent, in a transaction of its own: a refused send must not lose it."""
     page.typed[kind] = text
     if text:
         with page.container.database.transaction() as session:
@@ -224,7 +225,7 @@ def _send(page: Page, session: Session, form: FormData, thread_id: str, kind: st
         author=Author.AGENT,
         agent_id=page.agent.id,
         text=text,
-        subject=" ".join(field(form, "subject").split())[:1000] if kind == "forward" else None,
+        subject=_subject(form, begun),
         to=to,
         cc=cc,
         bcc=bcc,
@@ -242,44 +243,19 @@ def _send(page: Page, session: Session, form: FormData, thread_id: str, kind: st
     return {"did": "later" if later else "sending", "message": message.id, "thread": thread_id}
 
 
+def _subject(form: FormData, begun: composing.Outline) -> str | None:
+    """The subject as typed; None while a reply has the one it began with."""
+    typed = " ".join(field(form, "subject").split())[:1000]
+    if begun.kind == "forward":
+        return typed
+    return typed if typed and typed != " ".join(begun.subject.split())[:1000] else None
+
+
 def _hold(page: Page, form: FormData) -> tuple[int, bool]:
     """Seconds until it leaves: the undo window, or until the moment that was typed."""
     if field(form, "then") != "later" and not field(form, "later").strip():
         return page.undo_seconds, False
     return math.ceil((moment(field(form, "later"), zone=page.zone) - utcnow()).total_seconds()), True
-
-
-@router.post("/inbox/{thread_id}/note")
-async def note(page: SignedIn, thread_id: Id) -> Response:
-    """Write an internal note. It never leaves."""
-    form = await page.form()
-    text = field(form, "text").strip()
-    problem: NotifyrError | None = None
-    try:
-        await run_sync(_keep, page, thread_id, "note", text, None)
-    except NotifyrError as error:
-        problem = error
-
-    def do(session: Session) -> dict[str, str]:
-        if problem is not None:
-            raise problem
-        notes.add(session, thread_id, agent_id=page.agent.id, text=text, form_id=f"note:{field(form, 'form_id')[:80]}")
-        drafts.discard(session, thread_id, agent_id=page.agent.id, kind="note")
-        return {"did": "noted"}
-
-    return await act_on(page, form, thread_id, do, compose="note")
-
-
-@router.post("/notes/{note_id}/remove")
-async def remove_note(page: SignedIn, note_id: Id) -> Response:
-    """Take one's own note away."""
-    form = await page.form()
-
-    def do(session: Session) -> dict[str, str]:
-        notes.remove(session, note_id, agent_id=page.agent.id)
-        return {}
-
-    return await act_on(page, form, field(form, "thread_id"), do)
 
 
 @router.post("/inbox/{thread_id}/labels")
@@ -302,15 +278,17 @@ async def label(page: SignedIn, thread_id: Id) -> Response:
 
 def _compose(page: Page, problem: NotifyrError | None = None) -> HTMLResponse:
     with page.container.database.reading() as session:
-        return render(
-            "compose.html",
-            status=problem.status if problem else 200,
-            page=page,
-            problem=problem,
-            presets=PRESETS,
-            typed=dict.fromkeys((*_FIELDS, "text"), "") | drafts.load_new(session, page.agent.id),
-            uploads=uploads.of(session, agent_id=page.agent.id, thread_id=None, kind="new"),
-        )
+        typed = dict.fromkeys((*_FIELDS, "text"), "") | drafts.load_new(session, page.agent.id)
+        files = uploads.of(session, agent_id=page.agent.id, thread_id=None, kind="new")
+    return render(
+        "compose.html",
+        status=problem.status if problem else 200,
+        page=page,
+        problem=problem,
+        presets=PRESETS,
+        typed=typed,
+        uploads=files,
+    )
 
 
 @router.get("/compose")

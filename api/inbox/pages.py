@@ -19,6 +19,7 @@ from api.inbox import (
     models,
     moving,
     notices,
+    noting,
     policies,
     reading,
     replies,
@@ -51,6 +52,7 @@ for _part in (
     guide,
     policies,
     notices,
+    noting,
 ):
     router.routes.extend(_part.router.routes)  # as they stand: see api/main.py
 

@@ -40,8 +40,8 @@ from assistant.states import Delivery, Direction, SuggestionState
 
 __all__ = ["show"]
 
-_UNFOLDED = 4
-"""Messages of a long thread that are open: the newest ones."""
+_UNFOLDED = 3
+"""Messages of a long thread that are open beside the first: the newest ones."""
 
 
 def show(
@@ -131,6 +131,7 @@ def _acting(page: Page, agents: Sequence[Agent]) -> dict[str, Any]:
     here = [one for one in agents if one.disabled_at is None]
     return {
         "did_words": words.DID,
+        "settled_words": words.SETTLED,
         "names": {one.id: "you" if one.id == page.agent.id else one.name for one in agents},
         "colleagues": sorted(here, key=lambda one: one.id != page.agent.id),
     }
@@ -219,7 +220,7 @@ def _composer(session: Session, page: Page, thread: Thread, kind: str, left: str
         "to": typed.get("to", start.to),
         "cc": typed.get("cc", start.cc),
         "bcc": typed.get("bcc", ""),
-        "subject": typed.get("subject", start.subject),
+        "subject": typed.get("subject") or start.subject,
         "text": page.typed.get(kept)
         or (draft.text if draft is not None else (left if kept == "reply" and left else start.text)),
         "draft": draft is not None,

@@ -22,8 +22,10 @@ __all__ = [
     "MARK_MEANINGS",
     "NEXT_STEPS",
     "PLACES",
+    "SETTLED",
     "VIEW_WORDS",
     "age",
+    "ago",
     "delivery",
     "initials",
     "size",
@@ -81,11 +83,20 @@ MARKS = {
     "sent": "sent by policy",
 }
 
+SETTLED = {
+    "sent": "Noted: it arrived",
+    "failed": "Noted: it did not arrive",
+    "resend": "It is sent again",
+    "retry": "It is tried again",
+}
+"""What a person said of a message that failed or whose fate was unknown -> what is said then."""
+
 MARK_MEANINGS = {
     "ready": "The draft is likely to need no edit. Read it and send it.",
     "check": "A draft is there; read it with care, something in it may be missing or unsure.",
     "drafting": "The model is writing.",
     "stale": "They wrote again after this was drafted. Draft again.",
+    "no draft": "A person is asked, and nothing could be suggested. The card in the thread says why.",
     "sent": "Sent by policy: it left without a person, and its thread holds a receipt.",
 }
 """What the mark of a suggestion means, for the help page."""
@@ -154,6 +165,14 @@ def age(moment: datetime | None) -> str:
         if seconds < limit:
             return f"{int(seconds // unit)} {name}"
     return moment.strftime("%d %b" if moment.year == utcnow().year else "%d %b %Y")
+
+
+def ago(moment: datetime | None) -> str:
+    """How long ago, within a sentence: `just now`, `4 min ago`, then `on 12 Mar`."""
+    words = age(moment)
+    if words in ("", "now"):
+        return words and "just now"
+    return f"{words} ago" if words.endswith((" min", " h", " d")) else f"on {words}"
 
 
 def exact(moment: datetime | None) -> str:
@@ -282,6 +301,7 @@ def delivery(message: Message) -> str:
 
 FILTERS: dict[str, Callable[..., Any]] = {
     "age": age,
+    "ago": ago,
     "exact": exact,
     "iso": iso,
     "clock": clock,

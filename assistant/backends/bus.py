@@ -26,6 +26,8 @@ _PRESENCE = "notifyr:presence:"
 _DRAFT = "notifyr:draft:"
 _STOP = "notifyr:draft-stop:"
 _DRAFT_SECONDS = 600
+_REMOVED = "notifyr:removed:"
+_REMOVED_SECONDS = 600
 _MODELS = "notifyr:models"
 _KEPT = 10_000
 _PRESENCE_SECONDS = 9
@@ -172,6 +174,21 @@ class Bus:
         failpoint("draft.before_stop")
         self._redis.set(_STOP + suggestion_id, "1", ex=_DRAFT_SECONDS)
         failpoint("draft.after_stop")
+
+    # -- what was removed a moment ago, for its undo: it is gone by itself, so that removed words are not kept
+
+    def keep_removed(self, name: str, facts: dict[str, str]) -> None:
+        """Remember what a removed thing was, for ten minutes. Raises `redis.RedisError`."""
+        self._redis.set(_REMOVED + name, json.dumps(facts), ex=_REMOVED_SECONDS)
+
+    def removed(self, name: str) -> dict[str, str]:
+        """What it was; empty when that was too long ago, or when the server is away."""
+        try:
+            found: Any = self._redis.get(_REMOVED + name)
+        except RedisError:
+            return {}
+        facts: dict[str, str] = json.loads(found) if found else {}
+        return facts
 
     # -- models, as the processes that load them say
 

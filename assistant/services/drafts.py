@@ -66,11 +66,11 @@ def save(
     return draft
 
 
-def append(session: Session, thread_id: str, *, agent_id: str, text: str) -> None:
-    """Put a text behind the agent's unsent reply, a line between."""
-    own = load(session, thread_id, agent_id=agent_id)
+def append(session: Session, thread_id: str, *, agent_id: str, text: str, kind: str = "reply") -> None:
+    """Put a text behind the agent's unsent words of this kind, a line between."""
+    own = load(session, thread_id, agent_id=agent_id, kind=kind)
     before = f"{own.text.rstrip()}\n\n" if own is not None and own.text.strip() else ""
-    save(session, thread_id, agent_id=agent_id, text=before + text)
+    save(session, thread_id, agent_id=agent_id, text=before + text, kind=kind)
 
 
 def load(session: Session, thread_id: str, *, agent_id: str, kind: str = "reply") -> DraftText | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
@@ -14,7 +15,7 @@ from assistant.errors import InvalidInput, NotFound
 from assistant.services.paging import Key, Page, after, bounded, read_cursor, write_cursor
 from assistant.services.threads import get_thread
 
-__all__ = ["LONGEST", "add", "of_thread", "page", "quoted", "remove"]
+__all__ = ["LONGEST", "add", "of_thread", "page", "put_back", "quoted", "remove"]
 
 LONGEST = 20_000
 _TELLING = 20
@@ -70,6 +71,23 @@ def remove(session: Session, note_id: str, *, agent_id: str) -> Note:
     session.delete(note)
     publish(session, "thread.changed", thread_id=note.thread_id, reason="note", agent_id=agent_id)
     return note
+
+
+def put_back(
+    session: Session, note_id: str, thread_id: str, *, agent_id: str, text: str, form_id: str, at: datetime
+) -> Note:
+    """Undo `remove`: the same note, where it stood. One that is there already stays as it is. Raises `NotFound`."""
+    get_thread(session, thread_id)
+    found = session.get(Note, note_id)
+    if found is None:
+        found = Note(id=note_id, thread_id=thread_id, agent_id=agent_id, text=text, form_id=form_id, created_at=at)
+        try:
+            with session.begin_nested():
+                session.add(found)
+        except IntegrityError:  # pressed twice at once: the other press was first
+            raise NotFound("this note is back already") from None
+        publish(session, "thread.changed", thread_id=thread_id, reason="note", agent_id=agent_id)
+    return found
 
 
 def quoted(notes: Sequence[Note], text: str) -> str:

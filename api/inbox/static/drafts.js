@@ -6,7 +6,7 @@ import { signedOut } from "./toasts.js";
 
 const STORE = `draft ${meta("agent")} `;
 const SENDS = /^\/(inbox\/[^/]+\/(reply|note)|suggestions\/[^/]+\/accept|compose)$/;
-const REWRITES = /\/(take-over|take|cancel)$/; // the server puts words into the draft itself
+const REWRITES = /\/(take-over|take|cancel|notes\/[^/]+\/undo)$/; // the server puts words into the draft itself
 const PAUSE = 400, AGAIN = 3000;
 const words = new Map(); // place -> what the server is not known to have
 const saved = new Map(); // place -> what this page saved last, and when

@@ -15,12 +15,12 @@ document.addEventListener("htmx:error", (event) => {
 const PLACE = `acted ${meta("agent")}`;
 export const acted = JSON.parse(sessionStorage.getItem(PLACE) ?? "[]");
 const keep = () => sessionStorage.setItem(PLACE, JSON.stringify(acted));
-const WAITS = /^\/inbox\/[^/]+\/(act|undo|labels)$|^\/inbox-bulk$|^\/suggestions\/[^/]+\/(reject|reason|restore)$/;
+const WAITS = /^\/inbox\/[^/]+\/(act|undo|labels)$|^\/inbox-bulk$|^\/suggestions\/[^/]+\/(reject|reason|restore)$|^\/notes\/[^/]+\/(remove|restore)$/;
 // What a person would call it: the words of the button and the thread it was pressed for.
 function named(form, button) {
   const shown = (button ?? form).cloneNode(true);
   for (const key of $$("kbd", shown)) key.remove();
-  const words = (button?.title || shown.textContent).trim().replace(/\s+/g, " ").slice(0, 60) || "An act";
+  const words = (button?.title.replace(/ \([^)]*\)$/, "") || shown.textContent).trim().replace(/\s+/g, " ").slice(0, 60) || "An act";
   const subject = form.matches("#bulk") ? $("#bulk-count")?.textContent : $(".thread-title h1")?.textContent;
   return subject ? `${words} (${subject})` : words;
 }
