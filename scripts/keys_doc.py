@@ -33,7 +33,8 @@ reasons stay on the card as buttons. `z` takes a dismissal back.
 
 
 def _shown(key: Key) -> str:
-    return " then ".join(f"`{part}`" for part in key.shown.split(" "))
+    keys = " then ".join(f"`{part}`" for part in key.shown.split(" "))
+    return f"{keys} or `{key.also}`" if key.also else keys
 
 
 def text() -> str:

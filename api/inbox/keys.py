@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 __all__ = ["KEYS", "Key", "conflicts", "remapped"]
 
@@ -22,6 +22,8 @@ class Key:
     group: str
     href: str = ""
     """Where it goes, for keys that only go somewhere."""
+    also: str = ""
+    """A key of every browser that does the same where the focus is; it stays when the other one is changed or off."""
 
     @property
     def single(self) -> bool:
@@ -35,10 +37,10 @@ class Key:
 
 
 KEYS: tuple[Key, ...] = (
-    Key("next", "j", "Next thread", "List"),
-    Key("previous", "k", "Previous thread", "List"),
-    Key("open", "o", "Open thread", "List"),
-    Key("back", "u", "Back to the list", "List"),
+    Key("next", "j", "Next thread", "List", also="↓"),
+    Key("previous", "k", "Previous thread", "List", also="↑"),
+    Key("open", "o", "Open thread", "List", also="Enter"),
+    Key("back", "u", "Back to the list", "List", also="Esc"),
     Key("select", "x", "Select thread", "List"),
     Key("select-next", "Shift+J", "Select, and go to the next", "List"),
     Key("select-previous", "Shift+K", "Select, and go to the previous", "List"),
@@ -88,7 +90,7 @@ KEYS: tuple[Key, ...] = (
 
 def remapped(changes: Mapping[str, str], *, letters: bool = True) -> tuple[Key, ...]:
     """The table with an agent's own keys; without `letters` those that are one plain character are left out."""
-    table = tuple(Key(k.act, _plain(changes.get(k.act, k.keys)), k.words, k.group, k.href) for k in KEYS)
+    table = tuple(replace(key, keys=_plain(changes.get(key.act, key.keys))) for key in KEYS)
     return table if letters else tuple(key for key in table if not key.single)
 
 

@@ -164,4 +164,4 @@ def test_the_head_of_a_thread_names_who_takes_part_and_the_profile(world: World)
     head = (
         unescape(client.get(f"/inbox/{thread}").text).partition('<div class="thread-title">')[2].partition("</div>")[0]
     )
-    assert "Ana Silva, Bo, Cy and 1 more · email, support@example.org · 1 message" in " ".join(head.split())
+    assert "Ana Silva, Bo, Cy and 1 more · Email, support@example.org · 1 message" in " ".join(head.split())

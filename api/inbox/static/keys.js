@@ -12,7 +12,7 @@ export function send(key) {
   const button = $(`[data-key=${key}]`, form?.matches("#reply-form, [data-panel=edit]") ? form : $("#reply-form") ?? document.createElement("form"));
   if (button && !button.disabled) button.form.requestSubmit(button);
 }
-function panel(name, first) {
+export function panel(name, first) {
   const menu = $(`[data-panel=${name}]`);
   if (!menu) return;
   menu.open = true;

@@ -1,6 +1,7 @@
 // Clicks: menus that close, panels that open, what is copied, selects that submit.
 import { $, $$, frame } from "./dom.js";
 import { shape, who } from "./frame.js";
+import { panel } from "./keys.js";
 import { more, selection } from "./list.js";
 import { refresh } from "./order.js";
 
@@ -39,6 +40,8 @@ document.addEventListener("click", (event) => {
     toggle.setAttribute("aria-expanded", String(!panel.hidden));
     if (!panel.hidden) $("textarea", panel)?.focus();
   }
+  const opens = event.target.closest("[data-opens]");
+  if (opens) panel(opens.dataset.opens, "input:not([type=hidden])");
   if (event.target.id === "pill") refresh(true);
   if (event.target.closest("[data-who]")) who();
   if (event.target.closest("[data-fold-rail]")) shape(0, !frame.classList.contains("folded"));
