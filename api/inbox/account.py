@@ -129,19 +129,20 @@ def settings_page(page: SignedIn) -> HTMLResponse:
 
 def _settings(page: Any, problem: NotifyrError | None = None) -> HTMLResponse:
     with page.container.database.reading() as session:
-        return render(
-            "settings.html",
-            status=problem.status if problem else 200,
-            page=page,
-            problem=problem,
-            profiles=profiles.list_profiles(session),
-            themes=_THEMES,
-            densities=_DENSITIES,
-            notices=notices.CHOICES,
-            all_keys=keys.remapped(page.preferences.get("keys", {})),
-            clashes=keys.conflicts(keys.remapped(page.preferences.get("keys", {}))),
-            models=page.container.bus.models(),
-        )
+        accounts = profiles.list_profiles(session)
+    return render(
+        "settings.html",
+        status=problem.status if problem else 200,
+        page=page,
+        problem=problem,
+        profiles=accounts,
+        themes=_THEMES,
+        densities=_DENSITIES,
+        notices=notices.CHOICES,
+        all_keys=keys.remapped(page.preferences.get("keys", {})),
+        clashes=keys.conflicts(keys.remapped(page.preferences.get("keys", {}))),
+        models=page.container.bus.models(),
+    )
 
 
 @router.post("/settings")

@@ -103,17 +103,20 @@ def _measured_gap(measured: Sequence[Row], head: str) -> float | None:
 
 def _labels(page: Page, *, problem: NotifyrError | None = None) -> HTMLResponse:
     with page.container.database.reading() as session:
-        return render(
-            "label-rules.html",
-            status=problem.status if problem else 200,
-            page=page,
-            problem=problem,
-            heads=verdicts.HEADS,
-            defaults=defaults(page),
-            thresholds=rules.thresholds(session),
-            exceptions=rules.exceptions(session),
-            choices=choices(page, session),
-        )
+        set_here = rules.thresholds(session)
+        exceptions = rules.exceptions(session)
+        offered = choices(page, session)
+    return render(
+        "label-rules.html",
+        status=problem.status if problem else 200,
+        page=page,
+        problem=problem,
+        heads=verdicts.HEADS,
+        defaults=defaults(page),
+        thresholds=set_here,
+        exceptions=exceptions,
+        choices=offered,
+    )
 
 
 @router.get("/settings/labels")

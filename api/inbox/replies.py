@@ -23,15 +23,16 @@ _BACK = "/settings/replies?did=saved"
 def _page(page: Page, *, problem: NotifyrError | None = None, typed: dict[str, str] | None = None) -> HTMLResponse:
     """`typed`: what a refused form held, with the `id` of the reply it changes (empty: a new one)."""
     with page.container.database.reading() as session:
-        return render(
-            "replies.html",
-            status=problem.status if problem else 200,
-            page=page,
-            problem=problem,
-            typed=typed or {"id": "", "name": "", "text": ""},
-            replies=saved_replies.every(session),
-            names=saved_replies.NAMES,
-        )
+        replies = saved_replies.every(session)
+    return render(
+        "replies.html",
+        status=problem.status if problem else 200,
+        page=page,
+        problem=problem,
+        typed=typed or {"id": "", "name": "", "text": ""},
+        replies=replies,
+        names=saved_replies.NAMES,
+    )
 
 
 @router.get("/settings/replies")

@@ -30,7 +30,7 @@ from assistant.backends.coordination import RULES
 from assistant.clock import utcnow
 from assistant.db.access import Agent, AgentSession
 from assistant.errors import NotAuthenticated, NotFound, NotifyrError
-from assistant.services import access
+from assistant.services import access, labels, overview, saved_filters
 
 __all__ = [
     "Page",
@@ -151,6 +151,19 @@ class Page:
         """Also those that are switched off: the palette has every act."""
         return keys.remapped(self.preferences.get("keys", {}))
 
+    @cached_property
+    def rail(self) -> dict[str, Any]:
+        """The rail beside a page that is not of the inbox: what it counts, and the labels and filters that it names."""
+        with self.container.database.reading() as session:
+            counts, channels = overview.counted(session)
+            return {
+                "counts": counts,
+                "channels": channels,
+                "channel_words": words.CHANNEL_WORDS,
+                "labels": labels.every(session),
+                "filters": saved_filters.counted(session, self.agent.id, zone=self.zone),
+            }
+
     views = words.VIEW_WORDS
     helps = words.HELPS
 
@@ -205,13 +218,16 @@ SignedIn = Annotated[Page, Depends(_signed_in)]
 
 
 class Visitor:
-    """Nobody yet: the sign-in pages."""
+    """Nobody yet: the sign-in pages. And error pages, which look as who is signed in wants them to."""
 
-    preferences: Mapping[str, Any] = MappingProxyType({})
     keys: tuple[keys.Key, ...] = ()
+
+    def __init__(self, preferences: Mapping[str, Any] = MappingProxyType({})) -> None:
+        self.preferences = preferences
 
 
 def render(template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
+    """Not within `reading()`: a page reads its rail itself, and one request would hold two connections."""
     page = values.get("page")
     words.use_zone(page.zone if isinstance(page, Page) else UTC)
     html = _templates().get_template(template).render(**values)
@@ -229,7 +245,10 @@ async def render_problem(request: Request, document: dict[str, Any]) -> Response
         back = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         return go(f"/sign-in?next={quote(back, safe='')}" if request.method == "GET" else "/sign-in")
     step = next_step(document["code"])
-    return render("error.html", status=document["status"], problem=document, step=step, page=Visitor())
+    # Only who was found already: an error of the database must not ask it again.
+    known: Caller | None = request.scope.get("state", {}).get("caller")
+    page = Visitor(known.agent.preferences) if known is not None and known.agent is not None else Visitor()
+    return render("error.html", status=document["status"], problem=document, step=step, page=page)
 
 
 def next_step(code: str) -> str:

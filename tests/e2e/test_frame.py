@@ -134,7 +134,7 @@ def test_the_width_of_the_list_and_the_folded_rail_are_kept(robots: str, new_pag
     page.reload()
     page.locator("html[data-ready]").wait_for()
     assert page.evaluate("document.querySelector('#list').offsetWidth") == 410
-    assert page.evaluate("document.querySelector('#rail').offsetWidth") == 60
+    assert page.evaluate("document.querySelector('#rail').offsetWidth") == 56
     assert page.locator("#grip").get_attribute("aria-valuenow") == "410"
 
 
