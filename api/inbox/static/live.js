@@ -3,7 +3,8 @@ import { $, app, meta, thread } from "./dom.js";
 import { rows } from "./list.js";
 import { notify, notifying } from "./notify.js";
 import { acted, catchUp, found, lose, lostAt } from "./offline.js";
-import { held, pill, refresh, typed } from "./order.js";
+import { held, ours, pill, refresh, typed } from "./order.js";
+import { pause } from "./poll.js";
 import { connected, signedOut } from "./toasts.js";
 
 let socket, last = app()?.dataset.place || (sessionStorage.getItem("last") ?? ""), tries = 0, stopped = 0, card;
@@ -45,10 +46,15 @@ export function present(what) {
   toldAt = Date.now();
   socket.send(frame);
 }
+let askedAt = 0, askAt = 0;
+document.addEventListener("htmx:before:request", (event) => { if (ours(event) && !event.defaultPrevented) askedAt = Date.now(); });
+document.addEventListener("htmx:finally:request", (event) => {
+  if (ours(event) && askedAt) { askAt = Date.now() + pause(Date.now() - askedAt); askedAt = 0; }
+});
 setInterval(() => {
   present(state());
   if (acted.length) catchUp();
-  if (lostAt && Date.now() - lostAt > 3000) { $("#offline").hidden = false; if (tries > 2 && !typed() && !document.hidden) refresh(); }
+  if (lostAt && Date.now() - lostAt > 3000) { $("#offline").hidden = false; if (tries > 2 && !typed() && !document.hidden && !askedAt && Date.now() > askAt) refresh(); }
 }, 4000);
 let hiddenTimer;
 document.addEventListener("visibilitychange", () => {
