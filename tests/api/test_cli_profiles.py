@@ -99,6 +99,9 @@ def test_the_command_lists_what_is_blocked_and_lets_it_send_again(
     env = {"NOTIFYR_DATABASE_URL": sqlite_url, "NOTIFYR_DATA_DIR": str(tmp_path / "var")}
     (facts,) = json.loads(notifyr("profiles", "list", "--json", env=env).stdout)
     assert facts["state"] == "blocked" and "535" in facts["reason"]
+    assert notifyr("prepare", env=env).returncode == 0
+    with sqlite_database.reading() as session:
+        assert [one.id for one in profiles.blocked(session)] == [facts["id"]], "a start alone changes nothing"
     sink.users = {"bo": "s3cret"}
     done = notifyr("profiles", "unblock", facts["address"], env=env)
     assert (done.returncode, "active" in done.stdout) == (0, True), done.stderr

@@ -204,6 +204,6 @@ document.addEventListener("touchend", () => {
   if (Math.abs(by) < 90) return;
   for (const box of $$("#rows input:checked")) box.checked = false;
   turn([row]);
-  pressFor(row, $(by > 0 ? ".bulk-bar [data-rows=done]" : ".bulk-bar [value=snooze]"));
+  pressFor(row, $(by > 0 ? ".bulk-bar [data-rows=done]" : ".bulk-bar [data-drawn]"));
 });
 export const rowHere = () => $(`#row-${CSS.escape(cursor || thread() || "none")}`) ?? rows()[0];
