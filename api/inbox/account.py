@@ -127,7 +127,9 @@ def settings_page(page: SignedIn) -> HTMLResponse:
     return _settings(page)
 
 
-def _settings(page: Any, problem: NotifyrError | None = None) -> HTMLResponse:
+def _settings(page: Any, problem: NotifyrError | None = None, typed: FormData | None = None) -> HTMLResponse:
+    """`typed`: a refused form. What stands in it stays there, and the refusal beside its field (`detail["field"]`)."""
+    kept = {name: value for name, value in typed.items() if isinstance(value, str)} if typed is not None else {}
     with page.container.database.reading() as session:
         accounts = profiles.list_profiles(session)
     return render(
@@ -135,6 +137,7 @@ def _settings(page: Any, problem: NotifyrError | None = None) -> HTMLResponse:
         status=problem.status if problem else 200,
         page=page,
         problem=problem,
+        typed=kept,
         profiles=accounts,
         themes=_THEMES,
         densities=_DENSITIES,
@@ -155,7 +158,7 @@ async def save_settings(page: SignedIn) -> Response:
             with page.container.database.transaction() as session:
                 _save(page, form, access.get_agent(session, page.agent.id))
         except InvalidInput as error:
-            return _settings(page, error)
+            return _settings(page, error, form)
         return go("/settings?did=saved")
 
     return await run_sync(run)
@@ -169,10 +172,11 @@ def _save(page: Any, form: FormData, agent: Any) -> None:
     }
     if clashes := keys.conflicts(keys.remapped(changed)):
         one, other = clashes[0]
-        raise InvalidInput(f"{one} and {other} would share their keys: choose another for one of them")
+        beside: dict[str, object] = {"field": f"key-{other if other in changed else one}"}
+        raise InvalidInput(f"{one} and {other} would share their keys: choose another for one of them", detail=beside)
     undo = _text(form, "undo_seconds")
     if undo and not (undo.isdigit() and int(undo) <= 60):
-        raise InvalidInput("the undo window is 0 to 60 seconds")
+        raise InvalidInput("the undo window is 0 to 60 seconds", detail={"field": "undo_seconds"})
     agent.undo_seconds = int(undo) if undo else None
     kept = agent.preferences.get("images_from", [])
     agent.preferences = agent.preferences | {
@@ -193,7 +197,8 @@ def _zone(name: str) -> str:
     """A time zone's name; empty: what the browser says. Raises `InvalidInput`."""
     name = name.strip()
     if name and str(zone_of(name)) != name:
-        raise InvalidInput(f"“{name[:60]}” is no time zone: write one like Europe/Lisbon, or leave it empty")
+        words = f"“{name[:60]}” is no time zone: write one like Europe/Lisbon, or leave it empty"
+        raise InvalidInput(words, detail={"field": "zone"})
     return name
 
 

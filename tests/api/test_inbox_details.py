@@ -252,6 +252,29 @@ def test_a_page_beside_the_inbox_has_the_whole_rail_with_true_counts(world: Worl
     assert "View" in client.get(path).text and ">refund<" in client.get(path).text
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("undo_seconds", "99", "The undo window is 0 to 60 seconds."),
+        ("zone", "Mars/Olympus", "“Mars/Olympus” is no time zone"),
+        ("key-done", "g", "would share their keys"),
+    ],
+)
+def test_a_refused_setting_says_so_beside_its_field_and_keeps_what_was_typed(
+    world: World, field: str, value: str, said: str
+) -> None:
+    client = world.browser()
+    refused = post(client, "/settings", **{"name": "Bo Anew", "density": "compact", field: value})
+    page = unescape(refused.text)
+    assert refused.status_code == 422
+    beside = re.search(
+        rf'name="{field}"[^>]*value="{value}"[^>]*aria-invalid="true"[^>]*>(<p class="lock".*?</p>)', page
+    )
+    assert beside is not None and said in beside[1]
+    assert 'value="Bo Anew"' in page and "<option selected>compact" in page
+    assert "Bo Anew" not in client.get("/settings").text and page.count("aria-invalid") == 1
+
+
 def test_an_error_page_has_the_theme_of_who_reads_it(world: World) -> None:
     with world.container.database.transaction() as session:
         agent = session.get_one(Agent, world.ids["admin"])
