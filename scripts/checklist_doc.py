@@ -18,7 +18,7 @@ LINES = {
     1: "Any bytes are read as a mail without an exception, and the raw bytes stay.",
     2: "Size, headers, parts, depth, addresses and parameters are capped before anything parses; one more is quarantined or refused.",
     3: "A mail is parsed in a child with 5 s of CPU, 512 MiB and no network; a bomb costs that child only.",
-    4: "Stored text is valid UTF-8 in NFC without controls; marks that hide or turn text round are shown.",
+    4: "Stored text is valid UTF-8 in NFC without controls; marks that hide or turn text round are shown, and no address has one.",
     7: "Every regular expression takes linear time: 100 kB made to hurt it, under 100 ms.",
     8: "Passwords are argon2id; an unknown and a known address get the same answer in the same time.",
     9: "Signing in, invitations, resets and keys are limited per account and network; nobody is kept out longer than 15 minutes.",

@@ -26,7 +26,7 @@ from channels.support.bounces import auto_submitted
 from channels.support.content import file_name, sniffed
 from channels.support.htmltext import html_to_text
 from channels.support.risks import risk_of
-from channels.support.text import one_line, tidy
+from channels.support.text import deceives, one_line, tidy
 
 __all__ = ["DEFAULT", "UNREADABLE", "Limits", "parse"]
 
@@ -359,8 +359,10 @@ def _addresses(mail: Message, name: str) -> tuple[Address, ...]:
 
 
 def _address(display: str, spec: str) -> Address | None:
-    match = _ADDRESS.fullmatch(_decoded(spec).strip())
-    if match is None:
+    plain = _decoded(spec).strip()
+    match = _ADDRESS.fullmatch(plain)
+    # In a domain IDNA would drop such marks without a word, and make another address of it.
+    if match is None or deceives(plain):
         return None
     domain = match["domain"].lower().rstrip(".")
     if not domain.startswith("["):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 import unicodedata
 from datetime import UTC, datetime
@@ -16,6 +17,11 @@ from channels.support.mime import UNREADABLE, Limits, parse
 
 CORPUS = Path(__file__).resolve().parents[1] / "data" / "mime"
 PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00\x00\x01\x00\x00\x00\x01\x08\x06\x00\x00\x00\x1f\x15\xc4\x89"
+
+_DECEIVING = re.compile(
+    "[\u00ad\u061c\u115f\u1160\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\u3164\ufeff\U000e0000-\U000e007f]"
+)
+"""Marks that hide something or turn it round."""
 
 
 def mail(*headers: str, body: str = "hello", sender: str = "Ann <ann@example.com>") -> InboundMessage:
@@ -37,6 +43,10 @@ def assert_sound(message: InboundMessage) -> None:
         assert not [c for c in text if ord(c) < 32 and c not in "\t\n"], repr(text[:200])
     for text in (message.subject, message.external_id, message.sender.value, message.sender.display_name):
         assert "\n" not in text
+    people = (message.sender, *message.recipients, *message.cc)
+    shown = [message.subject, *(part for one in people for part in (one.value, one.display_name))]
+    for text in (*shown, *(one.filename for one in message.attachments)):
+        assert not _DECEIVING.search(text), repr(text[:200])
     assert message.external_id
     assert message.sender.value.count("@") == 1
     assert len(message.content_hash) == 64
@@ -67,6 +77,7 @@ def test_a_plain_mail_is_read() -> None:
     assert found.defects == ()
 
 
+@pytest.mark.checklist(4)
 @pytest.mark.parametrize(
     ("header", "address"),
     [
@@ -88,12 +99,55 @@ def test_a_plain_mail_is_read() -> None:
         ("no address", UNREADABLE),
         ("", UNREADABLE),
         ("a@b@c.example", UNREADABLE),
+        ("an\u200bn@example.com", UNREADABLE),
+        ("ann@exam\u200bple.com", UNREADABLE),
+        ("ann@exam\u00adple.com", UNREADABLE),
+        ("an\u200dn@example.com", UNREADABLE),
+        ("\u202enna@example.com", UNREADABLE),
+        ("ann\u3164@example.com", UNREADABLE),
+        ("=?utf-8?q?ann=E2=80=AE?=@example.com", UNREADABLE),
     ],
 )
 def test_a_sender_is_one_clear_address_or_nobody(header: str, address: str) -> None:
     found = mail(sender=header)
     assert found.sender.value == address
     assert ("sender unreadable" in found.defects) == (address == UNREADABLE)
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("An\u200bn", "An\u25a1n"),
+        ("Ann\u202e gnp", "Ann\u25a1 gnp"),
+        ("An\u200dn", "An\u25a1n"),
+        ("\u3164", "\u25a1"),
+        ("Ann\U000e0041\U000e0042", "Ann\u25a1\u25a1"),
+        (
+            "\u0646\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",
+            "\u0646\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",
+        ),
+        ("\U0001f468\u200d\U0001f469", "\U0001f468\u200d\U0001f469"),
+    ],
+    ids=ascii,
+)
+@pytest.mark.checklist(4)
+def test_marks_that_hide_or_turn_round_are_shown_in_names_subjects_and_file_names(name: str, shown: str) -> None:
+    """Joiners stay where a script or an emoji needs them."""
+    written = EmailMessage(policy=SMTP)
+    written["From"] = f'"{name}" <ann@example.com>'
+    written["To"] = f'"{name}" <bo@example.com>'
+    written["Subject"] = f"Re: {name}"
+    written.set_content("hi")
+    written.add_attachment(b"x", maintype="text", subtype="plain", filename=f"{name}.txt")
+    found = parse(written.as_bytes())
+    assert (found.sender.display_name, found.recipients[0].display_name) == (shown, shown)
+    assert (found.subject, found.attachments[0].filename) == (f"Re: {shown}", f"{shown}.txt")
+
+
+@pytest.mark.checklist(4)
+def test_an_address_with_a_mark_that_nobody_sees_is_no_recipient() -> None:
+    found = mail("To: b\u200bo@example.org, bo@exa\u200bmple.org, bo@example.org")
+    assert [one.value for one in found.recipients] == ["bo@example.org"]
 
 
 def test_two_from_headers_name_nobody() -> None:
@@ -217,7 +271,14 @@ def test_robots_are_told_from_people(header: str, kind: str) -> None:
 )
 def test_addresses_of_robots_are_known(address: str) -> None:
     assert mail(sender=f"{address}@example.com").auto_submitted == "robot"
-    assert mail(sender=f"{address}x@example.com").auto_submitted in {"", "robot"}
+
+
+@pytest.mark.parametrize(
+    "address",
+    "mailer postmasters noreplying norbert.reply bouncer ownership owner request requests list.request".split(),
+)
+def test_people_with_names_like_those_of_robots_are_people(address: str) -> None:
+    assert mail(sender=f"{address}@example.com").auto_submitted == ""
 
 
 def test_raw_eight_bit_headers_are_text() -> None:
