@@ -10,7 +10,7 @@ _LONGEST = 60_000
 _LIBRARY = 4_000
 """Characters that the library is given: its expressions take time that grows with the square of the text."""
 _LANGUAGES = ["en", "de", "fr", "es", "it", "nl", "pl", "sv", "da", "pt", "ja", "zh"]
-_NAMES = "From|Von|De|Fra|Från|Da|Od|Van"
+_NAMES = "From|Von|De|Fra|Från|Da|Od|Van|Lähettäjä|От|差出人|发件人|寄件者"
 _STARTS = re.compile(r"(?:On|Am|Le|El|Il|Op|Den|Em|W dniu|Dnia|På|Vào)\b", re.I)
 _WROTE = re.compile(
     r"\b(?:wrote|schrieb[^:]{0,100}|a écrit|escribió|ha scritto|schreef[^:]{0,100}|skrev[^:]{0,100}|escreveu|napisał\(?a?\)?) ?:$",
@@ -21,10 +21,14 @@ _OUTLOOK = re.compile(
     r"|Ursprungligt meddelande|Wiadomość oryginalna|Messaggio originale|Oorspronkelijk bericht) ?-{2,}$",
     re.I,
 )
-_FROM = re.compile(rf"\*?(?:{_NAMES}) ?:\*? ?\S", re.I)
+_FROM = re.compile(rf"\*?(?:{_NAMES}) ?[:：]\*? ?\S", re.I)
 _SENT = re.compile(
-    r"\*?(?:Sent|Date|Gesendet|Datum|Envoyé|Enviado|Sendt|Skickat|Inviato|Wysłano|Verzonden) ?:\*? ?\S", re.I
+    r"\*?(?:Sent|Date|Gesendet|Datum|Envoyé|Enviado(?: el)?|Sendt|Skickat|Inviato|Wysłano|Verzonden|Lähetetty|Отправлено|送信日時|发送时间"
+    r"|寄件日期) ?[:：]\*? ?\S",
+    re.I,
 )
+_WHO = re.compile(r"[<(][^<>()\s@]{1,64}@[^<>()\s]{1,255}[>)]")
+_WHEN = re.compile(r"\b\d{1,2}[:.]\d{2}(?!\d)")
 _RULE = re.compile(r"_{20,}$")
 
 
@@ -54,8 +58,22 @@ def _cut(text: str) -> int:
         end -= 1
     if not any(flat[end:]):
         end = len(lines)
-    first = next((number for number in range(end) if _introduces(flat, number)), end)
+    first = next((number for number in range(end) if _introduces(flat, number)), _said(flat, end))
     return sum(len(line) + 1 for line in lines[:first]) if first < len(lines) else len(text)
+
+
+def _said(flat: list[str], end: int) -> int:
+    """Where the line begins that says, in any language, who wrote what is quoted from `end` on, and when; else `end`.
+
+    It names an address and a time and ends with a colon, right above the quoted lines. Clients wrap it.
+    """
+    if not 0 < end < len(flat) or not flat[end - 1].endswith((":", "：")):
+        return end
+    for lines in (1, 2):
+        said = " ".join(flat[max(0, end - lines) : end])
+        if len(said) <= 300 and _WHO.search(flat[end - 1]) and _WHEN.search(said):
+            return max(0, end - lines)
+    return end
 
 
 def _introduces(flat: list[str], number: int) -> bool:
