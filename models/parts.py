@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import struct
 import threading
+import zipfile
+import zlib
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -12,10 +16,16 @@ from assistant.errors import ModelUnavailable
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-__all__ = ["ONE_AT_A_TIME", "PASSING", "Part", "arrays_in"]
+__all__ = ["ONE_AT_A_TIME", "PASSING", "Part", "arrays_in", "arrays_left"]
 
 PASSING = (SystemError, MemoryError, OSError)
 """What may pass without a file becoming another: such a failure is not remembered."""
+_BEFORE = struct.Struct("<4x2xHH4xIIIHH")
+"""What stands in front of each file of a ZIP file (APPNOTE 4.3.7): flags, method, CRC-32, sizes, lengths of name and extra field."""
+_SIZES = struct.Struct("<4xQQ")
+_ELSEWHERE = 0xFFFFFFFF
+_UNKNOWN = 8
+_LARGEST = 64_000_000
 ONE_AT_A_TIME = threading.Lock()
 """Held while arrays are read. numpy reads the head of each with `ast`, which in Python 3.11 fails at times when two threads use it
 (SystemError: AST constructor recursion depth mismatch): a good file would be taken for a damaged one."""
@@ -27,6 +37,35 @@ def arrays_in(file: Path | IO[bytes], wanted: Collection[str] | None = None) -> 
 
     with ONE_AT_A_TIME, np.load(file, allow_pickle=False) as stored:
         return {name: stored[name] for name in stored.files if wanted is None or name in wanted}
+
+
+def arrays_left(packed: bytes, wanted: Collection[str]) -> dict[str, npt.NDArray[Any]]:
+    """The wanted arrays of an .npz file that has lost its end, where the list of what is in it stands: those before the cut.
+
+    Each is found by what stands in front of it. Whoever asks has to know its checksum. Raises `ValueError` and `zlib.error`.
+    """
+    import numpy as np
+
+    found: dict[str, npt.NDArray[Any]] = {}
+    at = 0
+    while len(packed) >= at + _BEFORE.size and packed.startswith(b"PK\x03\x04", at):
+        flags, method, crc, size, whole, named, more = _BEFORE.unpack_from(packed, at)
+        start = at + _BEFORE.size + named + more
+        name = packed[at + _BEFORE.size : start - more].decode("ascii", "replace").removesuffix(".npy")
+        if more >= _SIZES.size and (size, whole) == (_ELSEWHERE, _ELSEWHERE):
+            whole, size = _SIZES.unpack_from(packed, start - more)
+        at = start + size
+        if at > len(packed) or flags & _UNKNOWN or whole > _LARGEST:
+            break
+        if name in wanted:
+            content = packed[start:at]
+            if method == zipfile.ZIP_DEFLATED:
+                content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, whole)
+            if len(content) != whole or zlib.crc32(content) != crc:
+                raise ValueError(f"{name} is damaged")
+            with ONE_AT_A_TIME:
+                found[name] = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
+    return found
 
 
 class Part:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from assistant.errors import ModelUnavailable
 from models.heads.intents import Shipped
 from models.heads.mixed import Mixed
 from models.heads.wording import COLUMNS
-from models.parts import PASSING, Part, arrays_in
+from models.parts import PASSING, Part, arrays_in, arrays_left
 
 __all__ = ["FOLDER", "MIXED", "Weights", "keep", "sums"]
 
@@ -105,7 +106,7 @@ class Weights:
                 if head not in specs:
                     raise ValueError("its manifest does not name it")
                 _said_once(specs[head])
-                found = _arrays_of(head, packed)
+                found = _arrays_of(head, packed, cut=isinstance(known, dict))
                 if isinstance(known, dict) and _sum(specs[head], found) != known.get(head):
                     raise ValueError("it is not what its manifest names (truncated or altered)")
                 made = _made(head, specs[head], found, dimensions)
@@ -185,8 +186,15 @@ def _specs(manifest: Mapping[str, Any]) -> dict[str, Any]:
     return {head: every[head] for head in _PARTS if every.get(head) is not None}
 
 
-def _arrays_of(head: str, packed: bytes) -> Arrays:
-    found = arrays_in(io.BytesIO(packed), {f"{head}.{name}" for name in (*_PARTS[head], _EXACT)})
+def _arrays_of(head: str, packed: bytes, *, cut: bool) -> Arrays:
+    """`cut`: of a file without its end what is left will do, because the checksum of each head is known."""
+    wanted = {f"{head}.{name}" for name in (*_PARTS[head], _EXACT)}
+    try:
+        found = arrays_in(io.BytesIO(packed), wanted)
+    except zipfile.BadZipFile:
+        found = arrays_left(packed, wanted) if cut else {}
+    if lost := [name for name in _PARTS[head] if f"{head}.{name}" not in found]:
+        raise ValueError(f"{_ARRAYS} has no {lost[0]} for it (truncated?)")
     return _own(head, found)
 
 

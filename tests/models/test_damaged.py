@@ -131,6 +131,39 @@ def test_damaged_labels_leave_spam_and_language(folder: Path) -> None:
     assert "--only labels" in labeller.faults()["intent"].message
 
 
+CUTS = {
+    # bytes that are left of labels.npz -> the heads whose arrays are before the cut
+    620_000: {"intent", "optout"},
+    730_000: {"intent", "optout", "reply_intent"},
+    -10: NEEDING_VECTORS,  # nothing but the list at the end
+}
+
+
+@pytest.mark.parametrize("left", CUTS)
+def test_heads_before_the_cut_of_a_truncated_file_go_on(folder: Path, left: int) -> None:
+    path = folder / "labels" / "labels.npz"
+    path.write_bytes(path.read_bytes()[:left])
+    labeller, whole = Labeller(Encoder(folder)), Labeller(Encoder(FOLDER))
+    lost = NEEDING_VECTORS - CUTS[left]
+    assert set(labeller.faults()) == lost
+    assert all("--only labels" in fault.message for fault in labeller.faults().values())
+    kept = set(HEADS) | {"scope"} - lost
+    assert heads_of(labeller, QUESTION) == kept - lost
+    for text in (QUESTION, OPEN):
+        before, after = whole.classify([text])[0], labeller.classify([text])[0]
+        assert [(one.name, one.score) for one in after] == [
+            (one.name, one.score) for one in before if one.head not in lost
+        ]
+
+
+def test_a_bit_that_flipped_before_the_cut_is_noticed(folder: Path) -> None:
+    path = folder / "labels" / "labels.npz"
+    content = bytearray(path.read_bytes()[:730_000])
+    content[560_000] ^= 4  # in a head's wording
+    path.write_bytes(content)
+    assert set(Labeller(Encoder(folder)).faults()) == {"optout", "urgency", "sentiment"}
+
+
 @pytest.mark.parametrize("head", sorted(NEEDING_VECTORS))
 def test_one_damaged_head_takes_only_itself(folder: Path, head: str) -> None:
     manifest = json.loads((folder / "labels" / "manifest.json").read_text(encoding="utf-8"))
