@@ -48,6 +48,16 @@ class _Page:
     end: int = 0
     """The close code, once there is one."""
 
+    def take(self, frames: list[tuple[tuple[int, int], str]]) -> None:
+        """Keep what is new. A page that is too far behind is closed, and nothing is kept for one that is."""
+        if self.end:
+            return
+        self.waiting += frames
+        self.news.set()
+        if len(self.waiting) > BEHIND:
+            self.waiting.clear()
+            self.close(1013)
+
     def close(self, code: int) -> None:
         self.end = self.end or code
         self.news.set()
@@ -114,10 +124,7 @@ class Hub:
                     started.set_result(None)
                 frames = [(place_of(entry), _frame(entry, event)) for entry, event in found]
                 for page in self._pages if frames else ():
-                    page.waiting += frames
-                    page.news.set()
-                    if len(page.waiting) > BEHIND:
-                        page.close(1013)
+                    page.take(frames)
                 if frames:
                     await asyncio.sleep(len(self._pages) / _PAGES_A_SECOND)
         except RedisError:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 from contextlib import ExitStack
 
+import pytest
 from redis import Redis
 from websockets.sync.client import ClientConnection, connect
 
 from api.realtime import hub
 from assistant.db.session import Event
 from tests.api.conftest import World
+from tests.support.loops import run_apart
 from tests.support.servers import wait_until
 
 PAGES = 12
@@ -84,9 +87,45 @@ def test_a_page_whose_place_is_forgotten_reads_everything_again(world: World) ->
         assert json.loads(page.recv(timeout=10))["kind"] == "reset"
 
 
-def test_a_page_that_does_not_read_is_let_go_and_its_memory_is_bounded() -> None:
+@pytest.mark.checklist(18)
+def test_a_page_that_does_not_read_is_let_go_and_its_memory_is_bounded(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing more is kept for it, and the others hear everything meanwhile."""
+    assert hub.BEHIND <= 10_000
+    monkeypatch.setattr(hub, "BEHIND", 20)
+    container, most = world.container, 0
+
+    async def publish(number: int) -> None:
+        await asyncio.to_thread(container.bus.publish, Event("change", {"number": number}))
+
+    async def main() -> tuple[list[int], int]:
+        nonlocal most
+        shared = hub.Hub(container.bus, container.database)
+        deaf, reads = shared.frames(), shared.frames()
+        firsts = [asyncio.ensure_future(anext(one)) for one in (deaf, reads)]
+        await asyncio.sleep(0)  # both have asked
+        await shared._follow()
+        await asyncio.sleep(0.2)
+        await publish(0)
+        heard = [json.loads(one)["number"] for one in await asyncio.gather(*firsts)][1:]
+        for number in range(1, 101):
+            await publish(number)
+            told = json.loads(await anext(reads))
+            heard += [one["number"] for one in (told if isinstance(told, list) else [told])]
+            most = max(most, *(len(page.waiting) for page in shared._pages))
+        with pytest.raises(hub.Gone) as gone:
+            await anext(deaf)
+        await reads.aclose()
+        return heard, gone.value.code
+
+    heard, code = run_apart(main())
+    assert heard == list(range(101)), "the one who reads missed nothing"
+    assert code == 1013 and most <= 21
+
+
+def test_the_first_reason_to_close_a_page_counts() -> None:
     page = hub._Page()
     page.close(1013)
     page.close(1012)
-    assert page.end == 1013, "the first reason counts"
-    assert hub.BEHIND <= 10_000
+    assert page.end == 1013

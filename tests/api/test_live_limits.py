@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import threading
 import time
@@ -10,10 +11,13 @@ from collections.abc import Callable, Iterator
 
 import httpx
 import pytest
+from sqlalchemy import update
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from api.inbox import live
+from assistant.clock import utcnow
+from assistant.db.access import AgentSession
 from assistant.services import access
 from tests.api.conftest import PASSWORD, World
 from tests.support.promises import kept_within
@@ -134,11 +138,26 @@ def _role(world: World, browser: httpx.Client) -> None:
         access.set_role(session, world.ids["agent"], role="admin", actor="test")
 
 
+def _expire(world: World, browser: httpx.Client) -> None:
+    """Its time is over while the page is open."""
+    token = hashlib.sha256(browser.cookies["notifyr"].encode()).hexdigest()
+    with world.container.database.transaction() as session:
+        ended = update(AgentSession).where(AgentSession.token_hash == token)
+        assert session.execute(ended.values(expires_at=utcnow())).rowcount == 1
+
+
 @pytest.mark.checklist(16)
 @pytest.mark.parametrize(
     ("end", "all_of_them"),
-    [(_sign_out, False), (_by_page, False), (_change_password, True), (_disable, True), (_role, True)],
-    ids=["sign-out", "sign-out by page", "password", "disabled", "role"],
+    [
+        (_sign_out, False),
+        (_by_page, False),
+        (_change_password, True),
+        (_disable, True),
+        (_role, True),
+        (_expire, False),
+    ],
+    ids=["sign-out", "sign-out by page", "password", "disabled", "role", "expired"],
 )
 def test_pages_sockets_and_tokens_are_dead_within_a_second(
     world: World, end: Callable[[World, httpx.Client], None], all_of_them: bool
