@@ -55,7 +55,14 @@ def interpreter() -> list[str]:
 
 
 def _results() -> list[str]:
-    return [check() for check in INTERPRETER_CHECKS]
+    return [_result(check) for check in INTERPRETER_CHECKS]
+
+
+def _result(check: Callable[[], str]) -> str:
+    try:
+        return check()
+    except Exception as error:  # noqa: BLE001  # what breaks a check is wrong, too, and is said in words
+        return f"the check {check.__name__.strip('_')} ends in {type(error).__name__}"
 
 
 def _packages() -> list[str]:

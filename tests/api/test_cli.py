@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
+import ssl
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,8 @@ from api.console import without_secrets
 from assistant import errors
 from assistant.backends.bus import Bus
 from assistant.settings import ROOT, Settings
+from assistant.values import Address, InboundMessage
+from channels.support import mime
 from tests.support.servers import PostgresServer, clean_environment, notifyr
 
 PROCESSES = {"run", "api", "worker", "beat", "mailboxes"}
@@ -287,6 +292,38 @@ def test_each_behaviour_that_is_wrong_is_refused_in_words(
     monkeypatch.setattr(startup, "INTERPRETER_CHECKS", (*others, lambda: f"{check.__name__} is wrong"))
     with pytest.raises(errors.ConfigurationError, match=f"{check.__name__} is wrong"):
         startup.require_interpreter()
+
+
+def _kills(*_: object, **__: object) -> InboundMessage:
+    raise IndexError
+
+
+def _reads_one_sender(*_: object, **__: object) -> InboundMessage:
+    return InboundMessage("email", "<1@x>", Address("email", "alice@example.org"), (), "", "")
+
+
+WRONG: dict[str, list[tuple[object, str, object]]] = {
+    # check -> what is put in the interpreter's place, one after the other
+    "_encoding": [(sys, "getfilesystemencoding", lambda: "ascii")],
+    "_sqlite": [(sqlite3, "sqlite_version_info", (3, 34, 1)), (sqlite3, "threadsafety", 0)],
+    "_tls": [(ssl, "HAS_TLSv1_2", False), (ssl, "create_default_context", ssl._create_unverified_context)],
+    "_mail_that_kills_parsers": [(mime, "parse", _kills)],
+    "_two_addresses_in_one": [(mime, "parse", _reads_one_sender)],
+    "_header_injection": [(EmailMessage, "__setitem__", lambda *_: None)],
+}
+
+
+@pytest.mark.checklist(68)
+@pytest.mark.parametrize("name", WRONG)
+def test_an_interpreter_that_behaves_otherwise_is_noticed(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    for where, what, instead in WRONG[name]:
+        with monkeypatch.context() as patch:
+            patch.setattr(where, what, instead)
+            assert getattr(startup, name)(), (name, what)
+            assert startup.interpreter() != []
+        assert startup.interpreter() == []
+    untried = {check.__name__ for check in startup.INTERPRETER_CHECKS} - set(WRONG)
+    assert untried == {"_asserts"}, "tried by processes under -O"
 
 
 def test_a_foreign_package_with_one_of_our_names_is_noticed(tmp_path: Path) -> None:
