@@ -32,7 +32,7 @@ from tests.support.stores import PostgresStore, in_memory
 
 MAILS = int(os.environ.get("TEST_CHAOS_MAILS", "200"))
 KILLS = int(os.environ.get("TEST_CHAOS_KILLS", "60"))
-RECOVERIES = int(os.environ.get("TEST_RECOVERIES", "3"))
+RECOVERIES = int(os.environ.get("TEST_RECOVERIES", "4"))
 SEED = int(os.environ.get("TEST_SEED", "20261124"))
 VICTIMS = ("inbound,outbound", "--queues models", "api.cli api", "valkey", "api.cli mailboxes", "api.cli beat")
 STORE = ("postgres backend", "postgres")

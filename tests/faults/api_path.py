@@ -174,6 +174,6 @@ class ReplyWithFile(ReplyByApi):
             number = str(mail.get_payload(0)).rpartition("Reply ")[2].split()[0]  # the text is the first part
             if mail.get_payload(1).get_payload(decode=True) != b"file " + number.encode():  # type: ignore[union-attr]
                 wrong.append(f"reply {number} left with another file")
-        unnamed = reconcile(database, arrived=Counter(), files=blobs, backlog=False)
+        unnamed = reconcile(database, arrived=Counter(), files=blobs, orphans=False, backlog=False)
         wrong += [one for one in unnamed.problems if "file" in one]
         return super().problems() + wrong

@@ -6,8 +6,8 @@ import json
 import sys
 from pathlib import Path
 
+from tests.faults.catalogue import PATHS, STORES
 from tests.faults.crashes import batch
-from tests.faults.test_failpoints import PATHS, STORES
 
 if __name__ == "__main__":
     given = json.load(sys.stdin)

@@ -58,10 +58,14 @@ def reconcile(
     arrived: Counter[str],
     source: Collection[str] | None = None,
     files: Files | None = None,
+    orphans: bool = True,
     backlog: bool = True,
     now: datetime | None = None,
 ) -> Reconciliation:
-    """Compare everything. `arrived`: Message-ID to count at the sink; `source`: Message-IDs that were answered with 250."""
+    """Compare everything. `arrived`: Message-ID to count at the sink; `source`: Message-IDs that were answered with 250.
+
+    `orphans`: a file that no row names is allowed, as what a refused mail leaves until it is tidied away.
+    """
     found = Reconciliation()
     with database.reading() as session:
         _outbox(session, arrived, found)
@@ -71,6 +75,8 @@ def reconcile(
             _inbox(session, source, found)
         if files is not None:
             _files(session, files, found)
+            if found.orphans and not orphans:
+                found.problems.append(f"{found.orphans} files belong to no row")
         if backlog:
             _backlog(session, found)
     return found
