@@ -68,6 +68,17 @@ def test_json_in_another_content_type_is_refused(world: World, kind: str) -> Non
     assert (answer.status_code, answer.json()["code"]) == (415, "unsupported-media-type")
 
 
+@pytest.mark.checklist(17)
+def test_no_change_by_the_api_takes_what_a_form_of_another_site_can_send(world: World) -> None:
+    """JSON under a content type that a browser sends without asking us first, on every route and not on one."""
+    browser = world.browser()
+    for method, path in changing(world):
+        for kind in ("text/plain", "application/x-www-form-urlencoded"):
+            if path.startswith("/api/"):
+                answer = browser.request(method, path, content=b'{"text": "hello"}', headers={"content-type": kind})
+                assert (answer.status_code, answer.json()["code"]) == (415, "unsupported-media-type"), (method, path)
+
+
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "user@127.0.0.1", "", "[", "127.0.0.1/x"])
 def test_another_host_name_is_refused(world: World, host: str) -> None:
     answer = world.client().get("/livez", headers={"host": host})

@@ -94,3 +94,25 @@ def test_triage_is_counted_by_time_stage_and_abstention(world: World) -> None:
         assert grown(before, after, name % "claimed") == claimed, head
     assert grown(before, after, r'notifyr_labels_total\{head="spam",outcome=".*"\}') == count
     assert grown(before, after, r'notifyr_triaged_total\{outcome="done"\}') == count
+
+
+def test_no_label_of_a_metric_names_a_person_a_thing_or_what_a_caller_made_up(world: World) -> None:
+    """Each value of a label is a line of `/metrics` for as long as the process lives: there are few, and they are ours."""
+    browser, thread = world.browser(), world.ids["thread"]
+    for path in (
+        f"/inbox/{thread}?q=canary",
+        f"/api/v1/threads/{thread}/messages",
+        f"/api/v1/threads/{new_id()}",
+        f"/messages/{world.ids['message']}/frame",
+        "/canary/../canary",
+        "/api/v1/canary",
+        f"/static/canary-{thread}.js",
+    ):
+        browser.get(path, headers={"user-agent": "canary"})
+    browser.request("CANARY", "/inbox")
+    browser.post(f"/api/v1/threads/{thread}/messages", json={"text": "canary"})
+    world.client().post("/api/v1/auth/sign-in", json={"email": "canary@example.org", "password": "canary"})
+    page = world.client().get("/metrics").text
+    assert "notifyr_http_seconds" in page
+    for stranger in ("canary", r"[0-9a-f]{8}-[0-9a-f]{4}-", r"\S@\S"):
+        assert re.findall(rf".*{stranger}.*", page, re.I) == []

@@ -156,6 +156,8 @@ def test_answers_are_kept_for_more_than_a_day_and_then_purged(world: World) -> N
     client, thread = world.browser(), world.thread()
     send(client, thread, "k")
     with world.container.database.transaction() as session:
+        (kept_until,) = session.scalars(select(IdempotentAnswer.expires_at))
+        assert kept_until >= utcnow() + timedelta(hours=24)
         assert answers.purge(session) == 0
         session.execute(update(IdempotentAnswer).values(expires_at=utcnow() - timedelta(seconds=1)))
         assert answers.purge(session) == 1

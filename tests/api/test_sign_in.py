@@ -69,6 +69,34 @@ def test_an_unknown_address_takes_as_long_as_a_known_one(world: World) -> None:
     assert 0.8 < statistics.median(one) / statistics.median(two) < 1.25
 
 
+@pytest.mark.checklist(8)
+@pytest.mark.parametrize("way", ["/api/v1/auth/sign-in", "/sign-in"])
+def test_every_refused_sign_in_computes_one_hash_of_equal_cost(
+    world: World, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """Equal time through the whole request: whoever is not there, has no password or is shut out costs one argon2id, too."""
+    with world.container.database.transaction() as session:
+        access.create_agent(session, "invited@example.org", name="Invited", role="agent")
+        access.disable_agent(session, world.ids["agent"], actor="test")
+    computed: list[str] = []
+    real = access._hasher
+
+    class Counting:
+        def verify(self, known: str, password: str) -> bool:
+            computed.append(known.rpartition("$")[0].rpartition("$")[0])
+            return real.verify(known, password)
+
+        hash = staticmethod(real.hash)
+
+    access._nobody()  # made once, at the first unknown address
+    monkeypatch.setattr(access, "_hasher", Counting())
+    for email in ("admin", "agent", "invited", "nobody"):
+        form = {"email": f"{email}@example.org", "password": "wrong"}
+        sent = {"json": form} if way.startswith("/api") else {"data": form}
+        assert world.client().post(way, **sent).status_code == 401
+    assert computed == ["$argon2id$v=19$m=19456,t=2,p=1"] * 4
+
+
 @pytest.mark.checklist(15)
 def test_signing_in_again_gives_a_new_session_and_ends_the_old_one(world: World) -> None:
     client = world.browser()
@@ -170,16 +198,20 @@ def test_of_two_uses_of_a_link_at_once_one_wins(world: World) -> None:
 
 
 @pytest.mark.checklist(10)
-def test_a_newer_link_ends_the_older_one_and_links_expire(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("purpose", sorted(access.LINK_HOURS))
+def test_a_newer_link_ends_the_older_one_and_links_expire(
+    world: World, monkeypatch: pytest.MonkeyPatch, purpose: str
+) -> None:
     from datetime import timedelta
 
     from assistant.clock import utcnow
 
     with world.container.database.transaction() as session:
-        old = access.create_link(session, world.ids["agent"], purpose="reset")
-        new = access.create_link(session, world.ids["agent"], purpose="reset")
+        old = access.create_link(session, world.ids["agent"], purpose=purpose)
+        new = access.create_link(session, world.ids["agent"], purpose=purpose)
     assert world.client().post("/api/v1/auth/link", json={"token": old}).status_code == 401
-    late = utcnow() + timedelta(hours=access.LINK_HOURS["reset"], seconds=1)
+    assert access.LINK_HOURS[purpose] <= 7 * 24
+    late = utcnow() + timedelta(hours=access.LINK_HOURS[purpose], seconds=1)
     monkeypatch.setattr(access, "utcnow", lambda: late)
     assert world.client().post("/api/v1/auth/link", json={"token": new}).status_code == 401
 

@@ -6,10 +6,15 @@ from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
+from sqlalchemy import select
 
 from assistant.clock import utcnow
+from assistant.db.contacts import Contact, Identity
+from assistant.db.session import Database
+from assistant.services import directory, threads
 from assistant.services.searching import EXAMPLES, read
 from assistant.services.threads import Filters
+from tests.assistant.rows import a_thread
 
 
 @pytest.mark.parametrize(
@@ -52,3 +57,29 @@ def test_every_example_is_understood() -> None:
 @pytest.mark.parametrize("text", ["before:9999-12-31", "after:" + "9" * 90, "from:", 'subject:"', "is:" * 60, "\0:%_"])
 def test_odd_searches_are_words_or_nothing(text: str) -> None:
     assert isinstance(read(text), Filters)
+
+
+@pytest.mark.checklist(24)
+def test_no_sign_of_a_search_means_more_than_itself(database: Database) -> None:
+    """Not in a search, not in `from:` and `subject:`, not among contacts, not while somebody types a name."""
+    with database.transaction() as session:
+        for name, address, subject in (
+            ("Ana 100%", "ana_b@mail.example", "50% off/on"),
+            ("Ana 1000", "anaxb@mail.example", "500 off on"),
+        ):
+            thread = a_thread(session, address=address)
+            thread.subject = subject
+            session.get_one(Contact, thread.contact_id).display_name = name
+    with database.reading() as session:
+        (wanted,) = session.scalars(select(Identity.contact_id).where(Identity.address == "ana_b@mail.example"))
+        for sign, found in (("100%", 1), ("ana_b", 1), ("%", 1), ("_", 1), ("\\", 0), ("a%a", 0), ("ana", 2)):
+            by_name = [one.id for one in directory.list_contacts(session, search=sign).items]
+            typed = [one.id for one in directory.find(session, sign, limit=9)]
+            sender = threads.list_threads(session, "all", filters=Filters(sender=sign)).items
+            searched = threads.list_threads(session, "all", filters=Filters(search=sign)).items
+            senders = [one.contact_id for one in sender]
+            for way in (by_name, typed, senders, [one.contact_id for one in searched]):
+                assert len(way) == found and (found != 1 or way == [wanted]), (sign, way)
+        for sign, found in (("50%", 1), ("%", 1), ("f/o", 1), ("f_o", 0), ("5%f", 0), ("off", 2)):
+            subjects = threads.list_threads(session, "all", filters=Filters(subject=sign)).items
+            assert len(subjects) == found and (found != 1 or subjects[0].contact_id == wanted), sign

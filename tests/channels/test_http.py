@@ -14,7 +14,9 @@ import anyio
 import pytest
 
 from assistant.errors import NotifyrError, TemporaryChannelError, TooLarge, UnsafeTarget
+from assistant.settings import Settings
 from channels.support.http import SafeClient, check_url, is_public
+from pipelines.container import Container
 
 INSIDE_4 = (
     "127.0.0.1 127.1.2.3 127.255.255.255 0.0.0.0 0.1.2.3 10.0.0.1 10.255.255.255 172.16.0.1 172.31.255.255 192.168.0.1 "
@@ -302,6 +304,14 @@ def test_more_bytes_than_allowed_are_not_read(port: int, path: str) -> None:
         get(client(port), port, path)
 
 
+@pytest.mark.checklist(64)
+def test_a_fetch_has_ten_seconds_and_ten_megabytes_unless_it_is_given_less(settings: Settings) -> None:
+    """What the other tests shorten: of the client, and of the one that the program uses."""
+    for made in (SafeClient(), Container(settings).fetcher):
+        assert made._seconds <= 10 and made._max_bytes <= 10_000_000 and made._ports == {80, 443, 8080, 8443}
+
+
+@pytest.mark.checklist(64)
 def test_a_server_that_drips_is_left_in_time(port: int) -> None:
     started = time.monotonic()
     with pytest.raises(TemporaryChannelError):

@@ -14,6 +14,7 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 
 from assistant.db.session import Job
+from assistant.services import attempts, outbox
 from assistant.settings import ROOT, Settings
 from pipelines.broker import QUEUES, ROUTES, create_celery, dispatch
 from tests.support.servers import clean_environment, free_port, running, temporary_folder, wait_until
@@ -180,6 +181,21 @@ def _taken(app: Celery) -> bool:
     except OperationalError:
         return False
     return True
+
+
+@pytest.mark.parametrize("values", [{}, {"lease_seconds": 900}, {"draft_timeout": 400.0}], ids=str)
+def test_no_task_comes_back_while_it_is_worked_on_or_waits_for_its_time(
+    make_settings: Callable[..., Settings], values: dict[str, float]
+) -> None:
+    """Redis hands a task out again after the visibility timeout: it has to outlast every lease, draft and countdown."""
+    settings = make_settings(**values)
+    app = create_celery(settings, "redis://127.0.0.1:1/0")
+    again = app.conf.broker_transport_options["visibility_timeout"]
+    assert again > max(settings.lease_seconds, settings.draft_timeout, settings.relay_timeout)
+    assert again > 2 * max(outbox._LONGEST_COUNTDOWN, attempts._LONGEST_COUNTDOWN)
+    assert app.conf.task_acks_late and app.conf.task_reject_on_worker_lost and app.conf.worker_prefetch_multiplier == 1
+    for entry in app.conf.beat_schedule.values():
+        assert 0 < entry["options"]["expires"] <= entry["schedule"], "the next turn makes it needless"
 
 
 def test_every_route_leads_to_a_queue_that_workers_know() -> None:

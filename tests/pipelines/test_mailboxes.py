@@ -255,11 +255,13 @@ def test_a_line_without_an_end_is_cut_off(listen: Callable[..., Listening]) -> N
     listener = listen(max_mail_bytes=20_000)
     with listener.connect() as wire:
         wire.begin()
-        with contextlib.suppress(OSError):
+        # Not every OSError: a listener that reads on would keep us waiting, and a time-out is one of them.
+        with contextlib.suppress(ConnectionError):
             for _ in range(100):
                 wire.socket.sendall(b"x" * 65_536)
-            assert wire.answer().startswith("552")
-            assert wire.answer() == ""
+        with contextlib.suppress(ConnectionError):
+            assert wire.answer()[:3] in {"552", ""}
+            assert wire.answer() == "", "it hung up"
     listener.send(mail())
     assert listener.count() == 1
 
@@ -444,6 +446,24 @@ def test_reset_and_pipelining_work(listen: Callable[..., Listening]) -> None:
         wire.socket.sendall(b"MAIL FROM:<a@b.example>\r\nRCPT TO:<support@example.org>\r\nDATA\r\n")
         assert [wire.answer()[:3] for _ in range(3)] == ["250", "250", "354"]
         assert wire.say(mail() + b".").startswith("250")
+
+
+@pytest.mark.checklist(39)
+def test_letters_outside_ascii_are_taken_in_text_headers_and_addresses(listen: Callable[..., Listening]) -> None:
+    """8BITMIME (RFC 6152) and SMTPUTF8 (RFC 6531)."""
+    listener = listen()
+    raw = "From: Jörg <jörg@example.com>\r\nMessage-ID: <ö@example.com>\r\nSubject: Größe\r\n\r\nGrüße\r\n".encode()
+    with listener.connect() as wire:
+        offered = _greeting(wire)
+        assert "8BITMIME" in offered and "SMTPUTF8" in offered
+        assert wire.say("MAIL FROM:<jörg@example.com> SMTPUTF8 BODY=8BITMIME".encode()).startswith("250")
+        assert wire.say("RCPT TO:<größe@example.org>".encode()).startswith("250")
+        assert wire.say(b"DATA").startswith("354")
+        assert wire.say(raw + b".").startswith("250")
+    stored = listener.only()
+    assert (stored.from_address, stored.from_name, stored.subject) == ("jörg@example.com", "Jörg", "Größe")
+    assert (stored.text, stored.external_id) == ("Grüße", "<ö@example.com>")
+    assert Blobs.open(listener.settings).get(stored.raw_key) == raw
 
 
 # -- smuggling: where a mail ends is decided by <CR><LF>.<CR><LF> alone (RFC 5321, section 4.1.1.4)

@@ -23,6 +23,7 @@ from assistant.clock import utcnow
 from assistant.db.contacts import Consent
 from assistant.db.learning import Correction
 from assistant.db.messages import Message, Suggestion, Thread
+from assistant.db.profiles import Profile
 from assistant.db.session import Database, Event, Job
 from assistant.errors import ModelUnavailable, StorageError
 from assistant.services import knowledge, suggestions, sweeper, threads
@@ -209,6 +210,17 @@ def test_a_robot_is_never_answered(parts: Parts, triage: Triage) -> None:
     triage.triage(asked)
     _, thread, suggestion = message(parts, asked)
     assert (thread.needs_review, thread.certainty, suggestion) == (False, 1.0, None)
+    assert parts.jobs == []
+
+
+def test_mail_from_one_of_our_own_addresses_is_never_answered(parts: Parts, triage: Triage) -> None:
+    """Of any profile, however it is written: two of our mailboxes would answer each other for ever."""
+    with parts.database.transaction() as session:
+        session.add(Profile(channel="email", name="Sales", address="sales@example.org"))
+    asked = receive(parts, "Where is my parcel?", from_address="Sales@Example.ORG")
+    triage.triage(asked)
+    row, _, suggestion = message(parts, asked)
+    assert (row.trace[0]["detail"].get("rule"), suggestion) == ("own-address", None), row.trace
     assert parts.jobs == []
 
 
