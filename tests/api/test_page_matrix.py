@@ -358,6 +358,32 @@ def test_an_id_in_a_form_is_refused_like_one_in_a_path_and_changes_nothing(world
         assert everything(world) == before, (operation, name)
 
 
+_INLINE = re.compile(r"<script(?![^>]*\bsrc=)[^>]*>|<style\b|\sstyle=|\son[a-z]+=|javascript:", re.I)
+_ELSEWHERE = re.compile(r"""(?:src|href|action|hx-(?:get|post|put|delete))=["']?(?:https?:)?//""", re.I)
+_DRAWN = {"GET /messages/{message_id}/frame"}
+"""Its own document, whose style is allowed by its hash or in its sandbox: tests/api/test_inbox_html.py."""
+
+
+@pytest.mark.checklist(47)
+def test_no_page_has_code_in_it_or_names_another_host(world: World) -> None:
+    """Every page of the table, with a thread, a suggestion and a stranger's words on it, under the policy that says the same."""
+    browser, pages = world.browser(), 0
+    for operation in PAGES:
+        method, path = filled(operation, own(world))
+        world.clear_limits()
+        if method != "GET" or operation in _DRAWN:
+            continue
+        answer = browser.get(path, headers={"accept": "text/html"})
+        if answer.headers.get("content-type", "").startswith("text/html"):
+            pages += 1
+            assert _INLINE.findall(answer.text) == [], operation
+            assert _ELSEWHERE.findall(answer.text) == [], operation
+            policy = answer.headers["content-security-policy"]
+            assert "unsafe" not in policy and policy.startswith("default-src 'none'"), operation
+            assert not re.search(r"script-src[^;]*(?:https?:|\*|data:)", policy), operation
+    assert pages >= 15
+
+
 def everything(world: World) -> dict[str, list[str]]:
     """Every row of every table but that which says when somebody was last seen."""
     with world.container.database.reading() as session:
