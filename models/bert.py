@@ -154,11 +154,6 @@ class Encoder:
         """
         words = words or self.spam_words(texts, clues)
 
-        def meaning(rows: Sequence[int]) -> Vectors | None:
-            if vectors is not None:
-                return vectors[list(rows)]
-            return self.embed([texts[row] for row in rows]) if self.network_fault() is None else None
-
         found: dict[int, Verdict] = {}
         open_rows = []
         for row, lexical in words.short.items():
@@ -167,15 +162,21 @@ class Encoder:
                 open_rows.append(row)
             else:
                 found[row] = Verdict(sure, "words")
+        begun = self.judge.begin(words.read)
+        asked = [*open_rows, *(words.mails[place] for place in begun.unsure)]
+        seen = None
+        if vectors is not None:
+            seen = vectors[asked]
+        elif asked and self.network_fault() is None:
+            seen = self.embed([texts[row] for row in asked])  # all at once: the fewer rounds, the less a thread waits
         if open_rows:
             lexical_of = [words.short[row] for row in open_rows]
-            seen = meaning(open_rows)
             if seen is None:
                 scores, stage = [self._of_short.by_words(one) for one in lexical_of], "words alone"
             else:
-                scores, stage = self._of_short.scores(seen, lexical_of).tolist(), "encoder"
+                scores, stage = self._of_short.scores(seen[: len(open_rows)], lexical_of).tolist(), "encoder"
             found |= {row: Verdict(score, stage) for row, score in zip(open_rows, scores, strict=True)}
-        mails = self.judge.judge(words.read, lambda places: meaning([words.mails[place] for place in places]))
+        mails = self.judge.finish(begun, seen[len(open_rows) :] if seen is not None else None)
         found |= dict(zip(words.mails, mails, strict=True))
         return [found[row] for row in range(len(texts))]
 

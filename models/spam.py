@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ __all__ = [
     "FOLDER",
     "FORMAT",
     "KERNELS",
+    "Begun",
     "Clues",
     "Kernel",
     "Mix",
@@ -174,6 +175,17 @@ class Read:
     clues: Sequence[Clues]
 
 
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """What the first stage made of what it read."""
+
+    read: Read
+    scores: Floats
+    """Probabilities, one a mail."""
+    unsure: list[int]
+    """Rows that a second stage should see."""
+
+
 class SpamJudge:
     """Loaded on first use, once; safe from several threads. Raises `ModelUnavailable` with the command that mends it."""
 
@@ -203,31 +215,34 @@ class SpamJudge:
         pairs = [(hashed(text), clue_columns(found)) for text, found in zip(texts, clues, strict=True)]
         return Read(np.stack([self._cheap(*pair) for pair in pairs]), clues)
 
-    def judge(self, read: Read, embed: Callable[[Sequence[int]], Floats | None]) -> list[Verdict]:
-        """One verdict a row. `embed` gives the vectors of rows that their words leave open, or None where there is no encoder:
-        then the words' own probability stands, which is calibrated without it.
-        """
-        cheap, clues = read.scores, read.clues
-        if not len(cheap):
-            return []
-        known = np.array([bool(found) for found in clues])
-        scores = self._mixed("words", cheap, known)
+    def begin(self, read: Read) -> Begun:
+        """Probabilities by words and clues, and the rows that these leave open."""
+        if not len(read.scores):
+            return Begun(read, np.zeros(0, dtype=np.float32), [])
+        known = np.array([bool(found) for found in read.clues])
+        scores = self._mixed("words", read.scores, known)
         low, high = (np.where(known, *ends) for ends in zip(*self._sure, strict=True))
-        unsure = np.flatnonzero((scores > low) & (scores < high))
-        vectors = embed(unsure.tolist()) if len(unsure) else None
-        if vectors is not None:
+        return Begun(read, scores, np.flatnonzero((scores > low) & (scores < high)).tolist())
+
+    def finish(self, begun: Begun, vectors: Floats | None) -> list[Verdict]:
+        """One verdict a row. `vectors` are those of the rows that were left open, or None where there is no encoder: then the
+        words' own probability stands, which is calibrated without it.
+        """
+        scores, clues = begun.scores.copy(), begun.read.clues
+        if vectors is not None and begun.unsure:
+            known = np.array([bool(clues[row]) for row in begun.unsure])
             meaning = self._meaning.scores(vectors)
-            every = np.concatenate([cheap[unsure], meaning[:, None]], axis=1)
-            scores[unsure] = self._mixed("encoder", every, known[unsure])
-        stages = dict.fromkeys(unsure.tolist(), "words alone" if vectors is None else "encoder")
+            every = np.concatenate([begun.read.scores[begun.unsure], meaning[:, None]], axis=1)
+            scores[begun.unsure] = self._mixed("encoder", every, known)
+        stages = dict.fromkeys(begun.unsure, "words alone" if vectors is None else "encoder")
         return [
             Verdict(float(scores[row]), stages.get(row, "words"), tuple(reasons(tuple(clues[row]))))
-            for row in range(len(cheap))
+            for row in range(len(scores))
         ]
 
     def by_words(self, text: str) -> float:
         """The probability of spam of a mail by its words alone: no clues, no encoder, about a millisecond."""
-        return self.judge(self.read([text], [()]), lambda rows: None)[0].score
+        return float(self.begin(self.read([text], [()])).scores[0])
 
     def stage(self, text: str, clues: Clues) -> str:
         """`words` where the first stage is sure of a text, else `encoder`."""

@@ -93,7 +93,7 @@ def test_what_words_leave_open_has_their_own_probability_and_says_so(folder: Pat
     labeller = Labeller(Encoder(folder))
     (alone,) = labeller.encoder.spam([OPEN])
     judge = whole.judge
-    (by_words,) = judge.judge(judge.read([OPEN], [()]), lambda rows: None)
+    (by_words,) = judge.finish(judge.begin(judge.read([OPEN], [()])), None)
     assert (alone.stage, alone.score) == ("words alone", by_words.score)
     assert 0.02 < alone.score < 0.995, "words that are not sure do not become so because nobody else is asked"
     assert labeller.spam_because(OPEN)["stage"] == "words alone"
