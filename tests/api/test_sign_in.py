@@ -97,6 +97,18 @@ def test_every_refused_sign_in_computes_one_hash_of_equal_cost(
     assert computed == ["$argon2id$v=19$m=19456,t=2,p=1"] * 4
 
 
+@pytest.mark.checklist(49)
+@pytest.mark.parametrize(
+    "elsewhere", ["//evil.example/x", "https://evil.example/x", "/\\evil.example/x", "javascript:x"]
+)
+def test_signing_in_on_the_page_leads_to_this_server_only(world: World, elsewhere: str) -> None:
+    form = {"email": "admin@example.org", "password": PASSWORD, "next": elsewhere}
+    answers = [world.client().post("/sign-in", data=form), world.browser().get("/sign-in", params={"next": elsewhere})]
+    assert [(one.status_code, one.headers["location"]) for one in answers] == [(303, "/inbox")] * 2
+    inside = world.client().post("/sign-in", data=form | {"next": "/inbox?view=spam"})
+    assert inside.headers["location"] == "/inbox?view=spam"
+
+
 @pytest.mark.checklist(15)
 def test_signing_in_again_gives_a_new_session_and_ends_the_old_one(world: World) -> None:
     client = world.browser()
