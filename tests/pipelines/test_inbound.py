@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import func, insert, select, text
+from alembic import command
+from sqlalchemy import Column, MetaData, Table, func, insert, inspect, select
 
 from assistant import failpoints
 from assistant.backends.blobs import Blobs
 from assistant.clock import new_id, utcnow
 from assistant.db.contacts import Suppression
 from assistant.db.messages import Attachment, Message
-from assistant.db.migrate import migrate
+from assistant.db.migrate import _config, migrate
 from assistant.db.profiles import Profile
 from assistant.db.session import Database
 from assistant.errors import StorageError
@@ -119,11 +120,13 @@ def test_a_mail_that_an_earlier_release_stored_twice_is_known_after_the_upgrade(
 ) -> None:
     first = receiver.receive(RAW, profile_id=profile)
     with database.engine.begin() as connection:
-        connection.execute(text("DROP INDEX uq_messages_content"))
-        connection.execute(text("UPDATE alembic_version SET version_num = '0012'"))
         row = connection.execute(select(Message.__table__)).mappings().one()
+        command.downgrade(_config(connection), "0012")
+        columns = [Column(one["name"], one["type"]) for one in inspect(connection).get_columns("messages")]
+        earlier = Table("messages", MetaData(), *columns)
         again = {"id": new_id(), "external_id": "<again@example.com>", "created_at": utcnow() + timedelta(seconds=1)}
-        connection.execute(insert(Message), dict(row) | again)
+        values = dict(row) | again
+        connection.execute(insert(earlier), {name: value for name, value in values.items() if name in earlier.c})
     migrate(database.engine)
     stored = receiver.receive(RAW, profile_id=profile)
     assert (stored.message_id, stored.created) == (first.message_id, False)
