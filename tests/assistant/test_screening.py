@@ -192,7 +192,7 @@ def test_a_held_message_is_sent_by_no_claim_sweep_retry_unblocking_or_passing_of
             act(session, message_id, agent_id=None)
     with database.transaction() as session:
         profiles.block(session, message.profile_id, code="x", text="y")
-        profiles.unblock(session, message.profile_id)
+        profiles.unblock(session, message.profile_id, actor="test")
     assert hinted == []
     # Whatever else somebody writes into its row.
     for values in ({"status": Delivery.QUEUED}, {"status": Delivery.HELD, "release_at": utcnow()}):
