@@ -92,7 +92,7 @@ FAILPOINTS: frozenset[str] = frozenset(
         "limit.after_forget",
         "limit.before_trust",
         "limit.after_trust",
-        # what open pages share in Redis: who is where, and a draft while it is written
+        # what open pages share in Redis: who is where, a draft while it is written, what was removed a moment ago
         "presence.before_note",
         "presence.after_note",
         "presence.before_leave",
@@ -101,6 +101,8 @@ FAILPOINTS: frozenset[str] = frozenset(
         "draft.after_write",
         "draft.before_stop",
         "draft.after_stop",
+        "removed.before_keep",
+        "removed.after_keep",
         # a URL that somebody else chose
         "fetch.before_request",
         "fetch.after_answer",

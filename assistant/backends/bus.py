@@ -179,7 +179,9 @@ class Bus:
 
     def keep_removed(self, name: str, facts: dict[str, str]) -> None:
         """Remember what a removed thing was, for ten minutes. Raises `redis.RedisError`."""
+        failpoint("removed.before_keep")
         self._redis.set(_REMOVED + name, json.dumps(facts), ex=_REMOVED_SECONDS)
+        failpoint("removed.after_keep")
 
     def removed(self, name: str) -> dict[str, str]:
         """What it was; empty when that was too long ago, or when the server is away."""

@@ -39,7 +39,9 @@ STORES = [
     CrashPath("reply with a file", _blobs("read", "put", "sync"), ReplyWithFile, 0.02),
     CrashPath("search", _of("index."), Search, 0.02),
     CrashPath("generations in Redis", _of("cache."), Remember, 0.02),
-    CrashPath("visit", (*_of("limit."), *_of("presence."), *_of("draft."), *_of("fetch.")), Visit, 0.0085),
+    CrashPath(
+        "visit", (*_of("limit."), *_of("presence."), *_of("draft."), *_of("removed."), *_of("fetch.")), Visit, 0.0095
+    ),
     CrashPath("tidying", _blobs("read", "move", "delete"), Tidy, 0.02),
 ]
 """What a death leaves in them is the same beside any database."""

@@ -109,5 +109,6 @@ class Visit(ReplyByApi):
         stopped = await client.post(f"/suggestions/{suggestion_id}/stop", data={"thread_id": thread_id})
         assert stopped.status_code in {httpx.codes.SEE_OTHER, httpx.codes.CONFLICT}, stopped.text
         loaded = await client.post(f"/messages/{message_id}/images", data={"view": "all", "thread_id": thread_id})
+        bus.keep_removed(message_id, {"text": "what was written"})
         bus.absent(thread_id, made.json()["agent"]["id"])
         return loaded.status_code
