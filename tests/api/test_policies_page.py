@@ -106,7 +106,7 @@ def test_a_receipt_of_a_revoked_policy_says_so(world: World) -> None:
         session.query(Message).filter_by(suggestion_id=identity).one().status = Delivery.SENT
         policies.revoke(session, policy, agent_id=world.ids["admin"])
     words = text_of(card(world.browser().get(f"/inbox/{thread_id}").text))
-    assert "Revoked now by Admin" in words and "Revoke for this intent" not in words
+    assert "Revoked just now by Admin" in words and "Revoke for this intent" not in words
 
 
 def test_an_agent_reads_the_receipt_and_cannot_revoke(world: World) -> None:
