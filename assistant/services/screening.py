@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import ColumnElement, and_, select, update
 from sqlalchemy.orm import Session
 
 from assistant.clock import utcnow
@@ -114,17 +114,20 @@ def decide(seen: Seen, limits: Limits, *, machine: bool) -> Screening:
     return max([least, *reached], key=_GROWING.index)
 
 
+def _waits(message_id: str) -> ColumnElement[bool]:
+    """It waits for its first attempt, and nobody has looked at it."""
+    return and_(
+        Message.id == message_id,
+        Message.direction == Direction.OUTBOUND,
+        Message.screening == Screening.NONE,
+        Message.attempts == 0,
+        due(utcnow()),
+    )
+
+
 def unseen(session: Session, message_id: str) -> Outgoing | None:
     """What is to be looked at; None when it was, or is not due, or an earlier attempt may have left."""
-    message = session.scalar(
-        select(Message).where(
-            Message.id == message_id,
-            Message.direction == Direction.OUTBOUND,
-            Message.screening == Screening.NONE,
-            Message.attempts == 0,
-            due(utcnow()),
-        )
-    )
+    message = session.scalar(select(Message).where(_waits(message_id)))
     if message is None:
         return None
     recipients = {
@@ -150,9 +153,7 @@ def keep(session: Session, message_id: str, seen: Seen, outcome: Screening) -> b
         values |= {"status": status, "release_at": None, "error_code": LOOKS_LIKE_SPAM, "error_detail": words}
     won = changed(
         session,
-        update(Message)
-        .where(Message.id == message_id, Message.screening == Screening.NONE, Message.attempts == 0, due(utcnow()))
-        .values(**values),
+        update(Message).where(_waits(message_id)).values(**values),
     )
     if not won:
         return False

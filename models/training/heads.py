@@ -31,9 +31,7 @@ _SHORT_MAIL = 400
 """Mails below so many characters help to train the judge of short texts."""
 _SEED = 7
 _SURE = 0.05, 0.98
-"""What words are believed at least below and above. On the newest slice of train no spam that both stages find lies below 0.06, and
-no ham that both pass above 0.8: there the encoder is asked for a fifth of the texts, and for a third at 0.02 and 0.999.
-"""
+"""What words are believed at least below and above; `sure_between` narrows it where the newest slice of train says otherwise."""
 _GREETINGS = (
     "Hello,",
     "Hi there,",

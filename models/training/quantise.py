@@ -3,8 +3,8 @@
 A plain dynamic quantisation loses most by its one scale for a whole text, and the rest by seven bits of the weights. Here each
 token has a scale of its own; columns of the input that are far larger than the others are evened out into the weights (SmoothQuant,
 Xiao et al. 2022) and then mixed with their neighbours by a rotation that the weights undo, so that no single value of a token is
-large (QuaRot, Ashkboos et al. 2024; here in blocks of 32); weights are rounded one after the other
-so that each makes good the error of those before it on real activations (GPTQ, Frantar et al. 2022).
+large (QuaRot, Ashkboos et al. 2024; here in blocks of 32); weights are rounded one after the other so that each makes good the
+error of those before it on real activations (GPTQ, Frantar et al. 2022).
 
 Since nothing but its own row decides a token's scale, texts of one length may share a pass: company changes no answer.
 Seven bits of the weights (-63 to 63): on AVX2 without VNNI, VPMADDUBSW saturates with eight.
