@@ -21,6 +21,7 @@ SIZE = 100_000
 SECONDS = 0.1
 CALLS = {"compile", "search", "match", "fullmatch", "sub", "split", "findall", "finditer"}
 RULES = ROOT / "pipelines" / "stages" / "screen_rules.json"
+OUTGOING = ROOT / "pipelines" / "outgoing_rules.json"
 MADE = {
     "api/commands/demo.py: _FIELD % re.escape(name)": "over our own samples",
     "assistant/services/knowledge.py: pattern": "a full stop with a blank, or a blank",
@@ -28,6 +29,7 @@ MADE = {
     "models/heads/wording.py: re.escape(phrase)": "plain words",
     "models/heads/wording.py: f'(?<!\\\\w){re.escape(longest)}\\\\*'": "over our own list of phrases",
     "models/heads/wording.py: f'(?<!\\\\w){words}(?!\\\\w)'": "over a sentence of 1,200 characters at most",
+    "pipelines/outgoing.py: '|'.join((f'(?:{pattern})' for pattern in patterns))": "of the rules, which are in the list",
     "pipelines/stages/screen.py: '|'.join((f'(?:{pattern})' for pattern in patterns))": "of the rules, which are in the list",
     "pipelines/stages/screen.py: pattern": "of the rules, which are in the list",
 }
@@ -75,6 +77,9 @@ def _patterns() -> Iterator[tuple[str, str | bytes, int, str]]:
             yield f"{rule['name']} {number}", pattern, re.I, "finditer"
         if "sender" in rule:
             yield rule["name"], rule["sender"], re.I, "fullmatch"
+    for rule in json.loads(OUTGOING.read_text())["rules"]:
+        for number, pattern in enumerate([*rule.get("says", []), *rule.get("also", []), *rule.get("links_to", [])]):
+            yield f"outgoing {rule['name']} {number}", pattern, re.I, "finditer"
 
 
 def _ways(source: str, line: int) -> set[str]:
@@ -167,7 +172,7 @@ def _spend(compiled: re.Pattern[Any], way: str, text: str) -> float:
 def test_the_list_is_not_empty() -> None:
     found = list(_patterns())
     assert len(found) >= 100
-    assert {"urgent", "no-reply", "opt-out-request 0"} <= {where for where, *_ in found}
+    assert {"urgent", "no-reply", "opt-out-request 0", "outgoing shortener 0"} <= {where for where, *_ in found}
 
 
 @pytest.mark.checklist(7)
