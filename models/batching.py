@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from assistant.telemetry import METRICS
 from models.base import Vectors
 
 __all__ = ["Batches"]
@@ -33,11 +32,18 @@ class Batches:
     """Calls `work` with the texts of several callers at once. Safe from any thread.
 
     `characters` bounds a batch, and with it how long a caller waits for the one before its own. A text that `work` refuses
-    fails its own caller only.
+    fails its own caller only. `observe` is told of how many texts each batch is.
     """
 
-    def __init__(self, work: Callable[[Sequence[str]], Vectors], *, characters: int = 16_000) -> None:
+    def __init__(
+        self,
+        work: Callable[[Sequence[str]], Vectors],
+        *,
+        characters: int = 16_000,
+        observe: Callable[[int], None] | None = None,
+    ) -> None:
         self._work = work
+        self._observe = observe
         self._characters = characters
         self._turn = threading.Condition()
         self._waiting: deque[_Request] = deque()
@@ -77,7 +83,8 @@ class Batches:
 
     def _run(self, batch: list[_Request]) -> None:
         texts = [text for request in batch for text in request.texts]
-        METRICS.batch_texts.observe(len(texts))
+        if self._observe is not None:
+            self._observe(len(texts))
         try:
             rows = self._work(texts)
         except Exception as error:  # noqa: BLE001  # whatever it is, it is raised again in the thread of its own caller

@@ -41,15 +41,16 @@ def load_classifier(
     taught: Callable[[str], Lessons | None] | None = None,
     taught_spam: Callable[[str], Lessons | None] | None = None,
     taught_heads: Callable[[str], HeadLessons | None] | None = None,
+    observe: Callable[[int], None] | None = None,
 ) -> Labeller | None:
     """Every head on the encoder of a spec; None for `off`. `taught...` give what people taught, see `Intents`,
-    `SpamMemory` and `HeadMemory`.
+    `SpamMemory` and `HeadMemory`; `observe` is told how many texts were encoded together.
     """
     encoder = load_embedder(spec, threads=threads)
     if encoder is None:
         return None
     if taught is not None or taught_spam is not None or taught_heads is not None:
-        return Labeller(encoder, taught, taught_spam, taught_heads)
+        return Labeller(encoder, taught, taught_spam, taught_heads, observe=observe)
     return _untaught.setdefault((spec, threads), Labeller(encoder))
 
 

@@ -25,6 +25,7 @@ from assistant.errors import NotifyrError
 from assistant.failpoints import failpoint
 from assistant.services import profiles
 from assistant.settings import Settings, load_settings
+from assistant.telemetry import METRICS
 from channels.base import Channel
 from channels.support.child import ParserChild
 from pipelines import broker
@@ -186,6 +187,7 @@ class Container:
             taught=IntentLessons(self.database),
             taught_spam=SpamLessons(self.database),
             taught_heads=HeadsLessons(self.database),
+            observe=METRICS.batch_texts.observe,
         )
 
     @cached_property

@@ -65,7 +65,9 @@ def _no_corrections(version: str) -> HeadLessons | None:
 
 
 class Labeller:
-    """Classifier and embedder in one, as the encoder it stands on. `taught` gives what people taught (`Intents`)."""
+    """Classifier and embedder in one, as the encoder it stands on. `taught` gives what people taught (`Intents`), `observe` is
+    told how many texts each pass of the encoder takes (`Batches`).
+    """
 
     def __init__(
         self,
@@ -73,6 +75,8 @@ class Labeller:
         taught: Callable[[str], Lessons | None] | None = None,
         taught_spam: Callable[[str], Lessons | None] | None = None,
         taught_heads: Callable[[str], HeadLessons | None] | None = None,
+        *,
+        observe: Callable[[int], None] | None = None,
     ) -> None:
         self.encoder = encoder
         self.weights = Weights(encoder.folder, exact=encoder.exact)
@@ -80,7 +84,7 @@ class Labeller:
         self.languages = Languages()
         self.memory = SpamMemory(taught_spam or _nothing)
         self.taught = HeadMemory(encoder, taught_heads or _no_corrections)
-        self._batches = Batches(encoder.embed)
+        self._batches = Batches(encoder.embed, observe=observe)
 
     @property
     def name(self) -> str:

@@ -18,14 +18,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import structlog
-
 from assistant.values import Label
 from models.parts import ONE_AT_A_TIME, arrays_in
 
 __all__ = ["ARRAYS", "FOLDER", "LANGUAGES", "Languages"]
 
-_log = structlog.get_logger(__name__)
 FOLDER = Path(__file__).resolve().parents[2] / "deploy" / "weights" / "language"
 ARRAYS = "language.npz"
 LANGUAGES = (
@@ -92,7 +89,11 @@ def _ours(folder: Path) -> Any:
             tk_row=_numbers(stored["nextmove_row"]),
         )
     except (OSError, ValueError, LookupError, TypeError) as error:
-        _log.warning("language_model_of_the_package", reason=f"{type(error).__name__}: {error}")
+        import structlog  # seldom needed, and as long to import as all the heads
+
+        structlog.get_logger(__name__).warning(
+            "language_model_of_the_package", reason=f"{type(error).__name__}: {error}"
+        )
         return None
 
 
@@ -107,5 +108,5 @@ def _packaged() -> Any:
 
 def _numbers(found: Any) -> array[int]:
     out = array(_UNSIGNED[found.dtype.itemsize])
-    out.frombytes(found.tobytes())
+    out.frombytes(memoryview(found).cast("B"))  # no copy on the way: one of them has 40 MB
     return out

@@ -20,11 +20,12 @@ import numpy.typing as npt
 
 from assistant.errors import ModelUnavailable
 from models.heads.intents import Shipped
+from models.heads.linear import Alike, Blend, Linear
 from models.heads.mixed import Mixed
 from models.heads.wording import COLUMNS
 from models.parts import PASSING, Part, arrays_in, arrays_left
 
-__all__ = ["FOLDER", "MIXED", "Weights", "keep", "sums"]
+__all__ = ["FOLDER", "MIXED", "Weights", "fitted_arrays", "keep", "sums"]
 
 FOLDER = "labels"
 MIXED = ("optout", "reply_intent", "urgency", "sentiment")
@@ -36,6 +37,9 @@ _PARTS = {"intent": ("vectors", "truth")} | dict.fromkeys(MIXED, ("wording", "me
 _EXACT = "exact"
 """Of the intents' examples also the vectors of the network in fp32, where they were made: likeness of vectors of two engines is
 no likeness of texts."""
+_FITTED = ("fit_mean", "fit_weights", "fit_bias", "fit_alike", "fit_left_out")
+"""Of the intents' examples also the head that is fitted to them, for as long as nobody taught it more."""
+_MORE = (_EXACT, *_FITTED)
 Arrays = dict[str, npt.NDArray[Any]]
 
 
@@ -75,8 +79,13 @@ class Weights:
         arrays, spec = self._found.arrays, self._found.manifest["intent"]
         labels = tuple(spec["labels"][i] for i in arrays["intent.truth"])
         texts = tuple(spec["texts"])
-        vectors = arrays[f"intent.{_EXACT}" if self._exact else "intent.vectors"]
-        return Shipped(vectors.astype(np.float32), labels, (*texts, *[""] * (len(labels) - len(texts))))
+        vectors = arrays[f"intent.{_EXACT}" if self._exact else "intent.vectors"].astype(np.float32)
+        fitted = None
+        if not self._exact and all(f"intent.{name}" in arrays for name in _FITTED):
+            mean, weights, bias, alike, left_out = (arrays[f"intent.{name}"] for name in _FITTED)
+            linear = Linear(mean, weights, bias)
+            fitted = Blend(linear, Alike(vectors, alike), float(spec["temperature"])), left_out
+        return Shipped(vectors, labels, (*texts, *[""] * (len(labels) - len(texts))), fitted)
 
     def mixed(self) -> tuple[Mixed, ...]:
         """The heads on wording and meaning that are whole: opt-out, kind of reply, urgency, sentiment."""
@@ -162,6 +171,12 @@ def keep(encoder: Path, manifest: dict[str, Any], arrays: Arrays) -> None:
     )
 
 
+def fitted_arrays(head: Blend, left_out: npt.NDArray[np.float32]) -> Arrays:
+    """A head of intents, as `keep` writes it beside the examples that it was fitted to."""
+    parts = (head.linear.mean, head.linear.weights, head.linear.bias, head.alike.weights, left_out)
+    return {f"intent.{name}": np.asarray(one, dtype=np.float32) for name, one in zip(_FITTED, parts, strict=True)}
+
+
 def sums(manifest: Mapping[str, Any], arrays: Arrays) -> dict[str, str]:
     """The checksum of each head: its arrays, and what the manifest says of it."""
     specs = _specs(manifest)
@@ -188,7 +203,7 @@ def _specs(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 def _arrays_of(head: str, packed: bytes, *, cut: bool) -> Arrays:
     """`cut`: of a file without its end what is left will do, because the checksum of each head is known."""
-    wanted = {f"{head}.{name}" for name in (*_PARTS[head], _EXACT)}
+    wanted = {f"{head}.{name}" for name in (*_PARTS[head], *_MORE)}
     try:
         found = arrays_in(io.BytesIO(packed), wanted)
     except zipfile.BadZipFile:
@@ -200,7 +215,7 @@ def _arrays_of(head: str, packed: bytes, *, cut: bool) -> Arrays:
 
 def _own(head: str, stored: Mapping[str, npt.NDArray[Any]]) -> Arrays:
     """The arrays of a head by their names within it."""
-    wanted = (*_PARTS[head], *([_EXACT] if f"{head}.{_EXACT}" in stored else []))
+    wanted = (*_PARTS[head], *[name for name in _MORE if f"{head}.{name}" in stored])
     return {name: stored[f"{head}.{name}"] for name in wanted}
 
 
@@ -235,6 +250,7 @@ def _made(head: str, spec: dict[str, Any], arrays: Arrays, dimensions: int) -> M
             raise ValueError("its examples do not fit their vectors in fp32")
         if int(truth.max()) >= len(labels):
             raise ValueError("its examples have labels that it does not name")
+        _check_fitted(spec, arrays, (len(truth), dimensions, len(labels)))
         return None
     classes = len(labels)
     wanted = {"wording": (COLUMNS, classes), "meaning": (dimensions, classes), "bias": (classes,)}
@@ -242,6 +258,21 @@ def _made(head: str, spec: dict[str, Any], arrays: Arrays, dimensions: int) -> M
         raise ValueError(f"its {wrong[0]} has the shape {arrays[wrong[0]].shape} instead of {wanted[wrong[0]]}")
     wording, meaning, bias = (arrays[name].astype(np.float32) for name in wanted)
     return Mixed(head, tuple(labels), wording, meaning, bias, float(spec["temperature"]))
+
+
+def _check_fitted(spec: dict[str, Any], arrays: Arrays, shape: tuple[int, int, int]) -> None:
+    """Raises where the head that came with the examples is not theirs: by then it would answer with other intents' names."""
+    texts, dimensions, classes = shape
+    if not any(name in arrays for name in _FITTED):
+        return
+    shapes = (dimensions,), (dimensions, classes), (classes,), (texts, classes), (texts, classes)
+    for name, wanted in zip(_FITTED, shapes, strict=True):
+        if name not in arrays or arrays[name].shape != wanted:
+            raise ValueError(f"its {name} is missing or has another shape than {wanted}")
+    if list(spec["labels"]) != sorted(spec["labels"]) or set(arrays["truth"].tolist()) != set(range(classes)):
+        raise ValueError("it was fitted to other labels than it names")
+    if not float(spec["temperature"]) > 0:
+        raise ValueError("its temperature is no positive number")
 
 
 def _of_encoder(encoder: Path) -> tuple[str, int]:

@@ -18,7 +18,7 @@ from models.bert_torch import PACKAGED, TorchEncoder
 from models.heads.intents import OTHER
 from models.heads.linear import calibrated
 from models.heads.mixed import fit_mixed, left_out
-from models.heads.weights import keep
+from models.heads.weights import fitted_arrays, keep
 from models.heads.wording import columns as wording_columns
 from models.heads.wording import optout_lexicon
 
@@ -75,20 +75,24 @@ def train_labels(folder: Path, *, outside: Sequence[str] = ()) -> dict[str, Any]
 
 
 def _intents(encoder: Encoder, outside: Sequence[str]) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
-    """Vectors of the shipped examples: the head itself is trained where it is used, together with an operator's own."""
+    """Vectors of the shipped examples, and the head they make: with an operator's own it is trained where it is used."""
     pairs = [(text, label) for label, text in _intent_pairs()]
     names = sorted({label for _, label in pairs})
     vectors = encoder.embed([*[text for text, _ in pairs], *outside])
     truth = np.array([names.index(label) for _, label in pairs] + [names.index(OTHER)] * len(outside))
-    _, left_out = calibrated(vectors, truth, len(names))
+    rounded = vectors.astype(np.float16)
+    fitted, left_out = calibrated(
+        rounded.astype(np.float32), truth, len(names)
+    )  # of what is kept, as it would be there
     spec = {
         "labels": names,
         "texts": [text for text, _ in pairs],
         "left_out_accuracy": round(float((left_out.argmax(1) == truth).mean()), 4),
+        "temperature": fitted.temperature,
         "trained_on": len(truth),
         "data": "written for this project; out-of-scope texts of CLINC150 (CC BY 3.0), as vectors only",
     }
-    arrays = {"intent.vectors": vectors.astype(np.float16), "intent.truth": truth.astype(np.int16)}
+    arrays = {"intent.vectors": rounded, "intent.truth": truth.astype(np.int16), **fitted_arrays(fitted, left_out)}
     exact = TorchEncoder(encoder.folder, PACKAGED)
     if (
         exact.network_fault() is None

@@ -6,7 +6,10 @@ import csv
 import hashlib
 import json
 import shutil
+import subprocess
+import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -153,6 +156,52 @@ def test_eight_examples_make_an_intent_and_the_same_examples_make_the_same_head(
     assert near is not None and near.text in texts
 
 
+def test_the_head_that_ships_is_the_one_that_its_examples_make_and_nobody_waits_for_it(
+    labeller: Labeller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shipped = labeller.weights.shipped()
+    made = Intents(labeller.encoder, lambda: replace(shipped, fitted=None), lambda _version: None)
+    vectors = labeller.embed([one.text for one in labels.reply_phrases(0)[:40]])
+    expected, familiar = made.trained().head.probabilities(vectors), made.familiarity(vectors)
+
+    def never(*_: object) -> None:
+        raise AssertionError("it was fitted again")
+
+    monkeypatch.setattr("models.heads.intents.calibrated", never)
+    found = Intents(labeller.encoder, lambda: shipped, lambda _version: None)
+    np.testing.assert_allclose(found.trained().head.probabilities(vectors), expected, atol=1e-4)
+    np.testing.assert_allclose(found.familiarity(vectors), familiar, atol=1e-2)
+    assert (found.names(), found.accuracy()) == (made.names(), made.accuracy())
+    with pytest.raises(AssertionError, match="fitted again"):
+        Intents(labeller.encoder, lambda: shipped, lambda _version: Lessons("1", ("a",), ("refund",))).trained()
+
+
+def test_examples_without_their_head_make_it_themselves(copied: Path) -> None:
+    """As folders of earlier releases do."""
+    path, manifest = copied / "labels" / "labels.npz", copied / "labels" / "manifest.json"
+    with np.load(path) as stored:
+        arrays = {name: stored[name] for name in stored.files if ".fit_" not in name}
+    np.savez_compressed(path, **arrays)
+    said = json.loads(manifest.read_text(encoding="utf-8"))
+    del said["sums"]
+    manifest.write_text(json.dumps(said | {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()}), encoding="utf-8")
+    weights = Weights(copied)
+    assert weights.faults() == {} and weights.shipped().fitted is None
+
+
+def test_the_first_label_waits_for_nothing_that_it_does_not_need() -> None:
+    code = (
+        "import sys; from pathlib import Path; from models.bert import Encoder; from models.heads.labeller import Labeller;"
+        "print(len(Labeller(Encoder(Path(sys.argv[1]))).classify(['where is my order?'])[0]));"
+        "print(*sorted({one.partition('.')[0] for one in sys.modules}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(FOLDER)], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    assert int(done[0]) > 8
+    assert {"structlog", "rich", "prometheus_client", "sqlalchemy", "scipy", "torch"}.isdisjoint(done[1].split())
+
+
 def test_a_head_says_how_sure_it_is_of_texts_it_did_not_see() -> None:
     chance = np.random.default_rng(3)
     centres = chance.normal(size=(4, 32))
@@ -268,6 +317,8 @@ def test_other_arrays_under_the_name_of_a_head_are_refused(
         ({"urgency.bias": np.zeros(2, np.float32)}, "urgency", "its bias has the shape (2,) instead of (3,)"),
         ({"optout.meaning": np.full((384, 2), np.nan, np.float16)}, "optout", "no numbers"),
         ({"intent.truth": np.full(3, 99, np.int16)}, "intent", "do not fit each other"),
+        ({"intent.fit_bias": np.zeros(3, np.float32)}, "intent", "its fit_bias is missing or has another shape"),
+        ({"intent.truth": np.zeros(390, np.int16)}, "intent", "fitted to other labels"),
     ],
 )
 def test_heads_without_checksums_of_their_own_must_fit_their_encoder(
