@@ -28,6 +28,9 @@ class METRICS:
     )
     labels = Counter("notifyr_labels_total", "Labels claimed and abstained from", ["head", "outcome"])
     spam_stages = Counter("notifyr_spam_decided_total", "Spam verdicts by the cascade stage that gave them", ["stage"])
+    asked = Counter(
+        "notifyr_asked_total", "Intents that the encoder left open and a generator was asked for", ["outcome"]
+    )
     triage_seconds = Histogram("notifyr_triage_seconds", "Triage of one message without generation", buckets=_SECONDS)
     generation_seconds = Histogram("notifyr_generation_seconds", "One generated draft", ["model"], buckets=_SECONDS)
     generation_tokens = Counter("notifyr_generation_tokens_total", "Tokens", ["model", "kind"])

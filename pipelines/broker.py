@@ -23,6 +23,7 @@ ROUTES = {
     "notifyr.tidy": "inbound",
     "notifyr.deliver": "outbound",
     "notifyr.draft": "models",
+    "notifyr.ask": "models",
 }
 _TIDY_SECONDS = 6 * 3600.0
 _NETWORK_SECONDS = 3

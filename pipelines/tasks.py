@@ -23,6 +23,11 @@ def draft(container: Container, suggestion_id: str) -> None:
     container.triage.draft(suggestion_id)
 
 
+def ask(container: Container, message_id: str) -> None:
+    """Ask the generator for the intent that the encoder left open."""
+    container.triage.ask(message_id)
+
+
 def deliver(container: Container, message_id: str) -> None:
     """Hand one queued message to its carrier."""
     container.deliverer.deliver(message_id)
@@ -49,6 +54,7 @@ def tidy(container: Container) -> None:
 TASKS: dict[str, Callable[..., Any]] = {
     "triage": triage,
     "draft": draft,
+    "ask": ask,
     "deliver": deliver,
     "sweep": sweep,
     "tidy": tidy,

@@ -25,10 +25,12 @@ from assistant.states import TriageState
 from assistant.telemetry import METRICS
 from assistant.values import Passage, Turn
 from channels.support.shape import shape_of
+from models.asked import FILE, Gain, kept, key_of
 from models.base import Classifier, Embedder, Generator
 from models.clues import clues
 from models.heads.language import Languages
 from pipelines.library import Library
+from pipelines.stages.ask import Ask, left_open
 from pipelines.stages.classify import Classify, Explaining, told
 from pipelines.stages.decide import Decide
 from pipelines.stages.draft import Rephrase, warming_prompt
@@ -93,11 +95,46 @@ class Triage:
             return
         failpoint("triage.before_stages")
         turn = run(turn, self.stages())
+        ask = self._asks(turn)
         state = TriageState.PARTIAL if failed_stages(turn) else TriageState.DONE
         with self._parts.database.transaction() as session:
             committing("triage", session)
-            triage.save(session, turn, state=state)
+            triage.save(session, turn, state=state, ask=ask)
         METRICS.triage_seconds.observe(monotonic() - started)
+
+    def _asks(self, turn: Turn) -> bool:
+        """Whether a generator is to be asked for the intent: the encoder left it open, and it was measured that asking helps."""
+        gain = self._gain() if left_open(turn) else None
+        return gain is not None and gain.helps
+
+    def _gain(self) -> Gain | None:
+        spec = self._settings.generator
+        return kept(self._settings.path(FILE), spec=spec) if spec != "off" else None
+
+    def ask(self, message_id: str) -> None:
+        """Ask the generator for the intent of one message, and save what came of it. Twice is once."""
+        with self._parts.database.reading() as session:
+            turn = triage.labelled(session, message_id)
+        gain, model = self._gain(), self._generator()
+        if turn is None or not left_open(turn) or gain is None or not gain.helps or model is None:
+            return
+        try:
+            known = key_of(model) == gain.generator
+        except ModelError as error:  # the intent stays open, as it is for everybody who has no generator
+            _log.warning("generator_unavailable", reason=error.message)
+            return
+        if not known:
+            _log.warning("generator_not_measured", model=model.name, fix="notifyr train --only generator")
+            return
+        rules_now, sender, default = self._rules(), turn.message.sender.value, self._settings.intent_threshold
+
+        def sure(intent: str, score: float) -> bool:
+            enough = score >= rules_now.threshold("intent", intent, default=default)
+            return enough and not rules_now.excepted(sender, "intent", intent)
+
+        turn = run(turn, (Ask(model, gain, sure),))
+        with self._parts.database.transaction() as session:
+            triage.answer(session, turn)
 
     def stages(self) -> tuple[Stage, ...]:
         """screen, classify, retrieve, decide. A model that cannot be loaded fails its own stage only."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from models.heads.labeller import Labeller
     from pipelines.container import Container
 
-__all__ = ["learn_from", "register"]
+__all__ = ["labeller_of", "learn_from", "register"]
 
 
 def register(app: typer.Typer) -> None:
@@ -83,7 +83,7 @@ def test(
     from pipelines.stages.classify import merged, windows
 
     with opened_container() as container:
-        labeller = _labeller(container)
+        labeller = labeller_of(container)
         shown = windows(subject, text)
         labels = merged(labeller.classify(shown))
         best = [label for label in labels if label.head == "intent"]
@@ -127,7 +127,7 @@ def learn_from(path: Path, *, as_json: bool) -> None:
         ) from error
     with opened_container() as container:
         facts = _define(container, found)
-        head = _labeller(container).intents
+        head = labeller_of(container).intents
         learned = {"intents": facts, "examples": head.examples(), "left_out_accuracy": round(head.accuracy(), 4)}
     lines = [f"{fact['name']}, version {fact['version']}" for fact in facts]
     lines.append(f"one head on {learned['examples']} examples; {head.accuracy():.1%} of those left out were found")
@@ -138,7 +138,7 @@ def _define(container: Container, found: dict[str, list[str]], description: str 
     """All of them or none."""
     from assistant.services import access, intents
 
-    reserved = _labeller(container).weights.shipped().labels
+    reserved = labeller_of(container).weights.shipped().labels
     facts = []
     with container.database.transaction() as session:
         known = {one.name: one for one in intents.listed(session)}
@@ -155,7 +155,7 @@ def _define(container: Container, found: dict[str, list[str]], description: str 
     return facts
 
 
-def _labeller(container: Container) -> Labeller:
+def labeller_of(container: Container) -> Labeller:
     from assistant.errors import ModelUnavailable
 
     if container.classifier is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -47,7 +48,8 @@ def train(
     only: Annotated[
         str,
         typer.Option(
-            help="`labels`: only the heads beside spam, in half a minute. `spam`: only the judge of mails, in four."
+            help="`labels`: only the heads beside spam, in half a minute. `spam`: only the judge of mails, in four. `generator`: "
+            "measure whether the generator helps with intents that the encoder leaves open; it is asked from then on if it does."
         ),
     ] = "",
     write_split: Annotated[
@@ -63,7 +65,8 @@ def train(
     """Train every head; about five minutes on two cores. Needs the train extra: scripts/install_train.sh
 
     With --intents FILE the intents of the file are defined in the database, and with --only labels the heads beside spam
-    are trained; neither needs the train extra. With --only spam the judge of mails alone is trained, from --corpus and --split.
+    are trained; neither needs the train extra. With --only generator the generator of the settings is measured on examples that
+    the encoder leaves open, a second or so each. With --only spam the judge of mails alone is trained, from --corpus and --split.
     The split comes from --write-split: the newest quarter of each label is kept for the test. Texts that are in both parts are
     left out of training, and counted; a thread in both is refused.
 
@@ -74,8 +77,11 @@ def train(
 
         learn_from(intents, as_json=as_json)
         return
-    if only not in {"", "labels", "spam"}:
-        raise typer.BadParameter("labels and spam are what can be trained alone", param_hint="--only")
+    if only not in {"", "labels", "spam", "generator"}:
+        raise typer.BadParameter("labels, spam and generator are what can be trained alone", param_hint="--only")
+    if only == "generator":
+        _measure_generator(as_json=as_json)
+        return
     if only == "labels":
         _train_labels(output, _outside(clinc), as_json=as_json)
         return
@@ -105,6 +111,40 @@ def train(
     lines = [f"{manifest['name']} written to {output}; see: notifyr evaluate", *_of_dropped(dropped)]
     facts = {"name": manifest["name"], "heads": manifest["heads"] | labels["heads"], "dropped": _counts(dropped)}
     console.emit(facts, lines, as_json=as_json)
+
+
+def _measure_generator(*, as_json: bool) -> None:
+    """Ask the generator of the settings for the examples that the encoder leaves open, and keep what its word is worth."""
+    from dataclasses import asdict
+
+    from api.commands.common import opened_container
+    from api.commands.intents import labeller_of
+    from assistant.errors import ModelUnavailable
+    from models import asked
+    from pipelines.stages.ask import question
+    from pipelines.stages.draft import generated
+
+    with opened_container() as container, console.progress(quiet=as_json) as progress:
+        generator = container.generator
+        if generator is None:
+            raise ModelUnavailable("NOTIFYR_GENERATOR is off: name one, then measure it")
+        rows = labeller_of(container).intents.unclear(container.settings.intent_threshold)
+        bar = progress.add_task("asking", total=len(rows))
+
+        def ask(text: str, names: Sequence[str]) -> str:
+            answer, _ = generated(generator, asked.prompt_of(question("", text), names), asked.LIMIT)
+            progress.advance(bar)
+            return asked.chosen(answer, names)
+
+        gain = asked.measured(asked.key_of(generator), rows, ask)
+        asked.keep(container.settings.path(asked.FILE), gain, spec=container.settings.generator)
+        name = generator.name
+    lines = [
+        f"{name} was asked for {gain.asked} examples that the encoder left open: {gain.answered} answers, {gain.right} right",
+        f"the encoder's best guess is right {gain.before} times, with the generator's word {gain.after} times",
+        "it is asked from now on for intents that are left open" if gain.helps else "it is not asked: it does not help",
+    ]
+    console.emit({"name": name, "helps": gain.helps, **asdict(gain)}, lines, as_json=as_json)
 
 
 def _write_split(corpus: Path, target: Path, *, as_json: bool) -> None:

@@ -18,6 +18,7 @@ from api.inbox.shell import Page, SignedIn, render
 from assistant.clock import utcnow
 from assistant.errors import InvalidInput, NotifyrError
 from assistant.services import access, corrections, learning, rules, verdicts
+from models.asked import FILE, kept
 from models.training.card import Row
 from models.training.card import rows as measured
 
@@ -56,6 +57,23 @@ def models_page(page: SignedIn, head: str = "intent") -> HTMLResponse:
         shares=shares,
         silent=silent,
         decided=decided,
+        asked=_asked(page),
+    )
+
+
+def _asked(page: Page) -> str:
+    """Whether the generator is asked for intents that the encoder leaves open, and what that rests on."""
+    spec = page.container.settings.generator
+    if spec == "off":
+        return "There is no generator to ask for intents that stay open."
+    gain = kept(page.container.settings.path(FILE), spec=spec)
+    if gain is None:
+        return "The generator is not asked for intents that stay open: it was not measured (notifyr train --only generator)."
+    found = f"of {gain.asked} examples left open, {gain.before} were right before its word and {gain.after} after it"
+    return (
+        f"The generator is asked for intents that stay open: {found}."
+        if gain.helps
+        else f"The generator is not asked for intents that stay open, because it does not help: {found}."
     )
 
 

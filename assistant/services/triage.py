@@ -12,14 +12,25 @@ from assistant.db.contacts import Contact
 from assistant.db.learning import Correction
 from assistant.db.messages import Message, Suggestion, Thread
 from assistant.db.profiles import Profile
-from assistant.db.session import after_commit, publish
+from assistant.db.session import after_commit, enqueue, publish
 from assistant.errors import NotFound
 from assistant.services import contacts, suggestions, timeline
 from assistant.states import Direction, ThreadState, TriageState
 from assistant.telemetry import METRICS
 from assistant.values import Address, DecisionKind, InboundMessage, Label, TraceStep, Turn, TurnMessage
 
-__all__ = ["MAX_ATTEMPTS", "UNFINISHED", "describe", "own_addresses", "park", "read_turn", "save", "start"]
+__all__ = [
+    "MAX_ATTEMPTS",
+    "UNFINISHED",
+    "answer",
+    "describe",
+    "labelled",
+    "own_addresses",
+    "park",
+    "read_turn",
+    "save",
+    "start",
+]
 
 MAX_ATTEMPTS = 5
 UNFINISHED = (TriageState.WAITING, TriageState.PARTIAL)
@@ -82,9 +93,10 @@ def own_addresses(session: Session) -> frozenset[str]:
     return frozenset(address.casefold() for address in session.scalars(select(Profile.address)))
 
 
-def save(session: Session, turn: Turn, *, state: TriageState) -> bool:
+def save(session: Session, turn: Turn, *, state: TriageState, ask: bool = False) -> bool:
     """Store what the stages found and do what follows from it, once; False when another worker was first.
 
+    `ask`: a generator shall be asked for the intent, which is a task of its own. One that the broker loses leaves it open.
     After an earlier try that came to a part only, the whole replaces it. What follows for the thread is left to whoever has
     taken it up meanwhile.
     """
@@ -130,8 +142,42 @@ def save(session: Session, turn: Turn, *, state: TriageState) -> bool:
         suggestions.refresh_thread(session, thread)
         if turn.decision is not None and turn.decision.kind == DecisionKind.SUGGEST and not message.backfill:
             suggestions.begin(session, message.id, passages=turn.passages)
+    if ask:
+        enqueue(session, "ask", message.id)
     publish(session, "thread.changed", thread_id=thread.id, reason="triaged")
     after_commit(session, METRICS.triaged.labels(outcome=state.value).inc)
+    return True
+
+
+def labelled(session: Session, message_id: str) -> Turn | None:
+    """A message with the labels and steps of its triage; None where it has none, or where a generator was asked already."""
+    message = session.get(Message, message_id)
+    if message is None or message.triage not in (TriageState.DONE, TriageState.PARTIAL):
+        return None
+    turn = _with_labels(session, message)
+    return None if any(step.stage == "ask" for step in turn.trace) else turn
+
+
+def answer(session: Session, turn: Turn) -> bool:
+    """Store what a generator said of a message's intent, once; False when another was first, or triage ran again meanwhile.
+
+    A label that an agent corrected stays as the agent said.
+    """
+    message = session.scalars(
+        select(Message).where(Message.id == turn.message_id).execution_options(populate_existing=True)
+    ).one_or_none()
+    if message is None:
+        return False
+    thread = session.get_one(Thread, message.thread_id, with_for_update=True, populate_existing=True)
+    session.refresh(message)
+    if [step["stage"] for step in message.trace] != [step.stage for step in turn.trace[:-1]]:
+        return False
+    message.labels = [asdict(label) for label in turn.labels]
+    message.trace = [asdict(step) for step in turn.trace]
+    corrected = session.scalar(select(Correction.id).where(Correction.message_id == message.id).limit(1)) is not None
+    if _is_newest(session, message) and not corrected:
+        _describe(thread, turn, TriageState.PARTIAL if message.triage == TriageState.PARTIAL else TriageState.DONE)
+    publish(session, "thread.changed", thread_id=thread.id, reason="triaged")
     return True
 
 
@@ -187,13 +233,15 @@ def describe(session: Session, thread: Thread) -> None:
     ).one_or_none()
     if message is None or message.triage not in (TriageState.DONE, TriageState.PARTIAL):
         return
-    found = read_turn(session, message.id)
-    turn = replace(
-        found,
+    _describe(thread, _with_labels(session, message), TriageState(message.triage))
+
+
+def _with_labels(session: Session, message: Message) -> Turn:
+    return replace(
+        read_turn(session, message.id),
         labels=tuple(Label(one["name"], one["score"]) for one in message.labels),
         trace=tuple(TraceStep(**step) for step in message.trace),
     )
-    _describe(thread, turn, TriageState(message.triage))
 
 
 def _inbound(message: Message, channel: str) -> InboundMessage:

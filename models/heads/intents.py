@@ -86,6 +86,8 @@ class _Trained:
     accuracy: float
     """Share of texts whose label was found while they were left out of training."""
     scope: _Scope
+    left_out: npt.NDArray[np.float32]
+    """Scores of each text by a head that was trained without it."""
 
     def familiarity(self, vectors: Vectors) -> npt.NDArray[np.float32]:
         return self.scope.familiarity(vectors, self.head.scores(vectors))
@@ -149,6 +151,20 @@ class Intents:
         """Share of the examples whose intent was found while they were left out of training."""
         return self.trained().accuracy
 
+    def unclear(self, threshold: float) -> list[tuple[str, dict[str, float], str]]:
+        """The examples whose best intent is less probable than `threshold` while they are left out of training: the text, the
+        probability of each intent, and the intent it is an example of. Examples whose text is not shipped are left out.
+        """
+        trained = self.trained()
+        scaled = trained.left_out / trained.head.temperature
+        table = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+        table /= table.sum(axis=1, keepdims=True)
+        return [
+            (text, dict(zip(trained.names, row.tolist(), strict=True)), label)
+            for text, label, row in zip(trained.texts, trained.labels, table, strict=True)
+            if text and row.max() < threshold
+        ]
+
     def examples(self) -> int:
         """How many texts the head learned from."""
         return len(self.trained().labels)
@@ -186,6 +202,7 @@ class Intents:
             texts=(*shipped.texts, *lessons.texts),
             accuracy=float((left_out.argmax(axis=1) == truth).mean()),
             scope=_scope(vectors, left_out, np.array([label != OTHER for label in labels])),
+            left_out=left_out,
         )
 
 

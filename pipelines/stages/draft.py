@@ -18,7 +18,17 @@ from assistant.values import Draft, Prompt, Turn
 from models.base import Generator
 from pipelines.stages.run import noted
 
-__all__ = ["APPROVED", "PROMPT_VERSION", "SYSTEM", "Rephrase", "build_prompt", "compose", "data_only", "warming_prompt"]
+__all__ = [
+    "APPROVED",
+    "PROMPT_VERSION",
+    "SYSTEM",
+    "Rephrase",
+    "build_prompt",
+    "compose",
+    "data_only",
+    "generated",
+    "warming_prompt",
+]
 
 APPROVED = "approved answer"
 """What stands in the model column when no model wrote the text."""
@@ -84,7 +94,7 @@ class Rephrase:
             return noted(turn, self.name, "skipped", "no generator: the approved answer is used as it is")
         prompt = build_prompt(turn, knowledge_version=self.knowledge_version, instruction=self.instruction)
         started = monotonic()
-        text, cached = self._generate(self.model, prompt)
+        text, cached = generated(self.model, prompt, self.limit, self.on_delta)
         METRICS.generation_seconds.labels(model=self.model.name).observe(monotonic() - started)
         draft = Draft(
             text=text,
@@ -107,16 +117,20 @@ class Rephrase:
             tokens=draft.completion_tokens,
         )
 
-    def _generate(self, model: Generator, prompt: Prompt) -> tuple[str, bool]:
-        if isinstance(model, Remembering):
-            text, cached = model.generate(prompt, limit=self.limit, on_delta=self.on_delta)
-            return text.strip(), cached
-        pieces = []
-        for piece in model.stream(prompt, limit=self.limit):
-            pieces.append(piece)
-            if self.on_delta is not None:
-                self.on_delta(piece)
-        return "".join(pieces).strip(), False
+
+def generated(
+    model: Generator, prompt: Prompt, limit: int, on_delta: Callable[[str], None] | None = None
+) -> tuple[str, bool]:
+    """The whole answer, and whether it came from a cache."""
+    if isinstance(model, Remembering):
+        text, cached = model.generate(prompt, limit=limit, on_delta=on_delta)
+        return text.strip(), cached
+    pieces = []
+    for piece in model.stream(prompt, limit=limit):
+        pieces.append(piece)
+        if on_delta is not None:
+            on_delta(piece)
+    return "".join(pieces).strip(), False
 
 
 def build_prompt(turn: Turn, *, knowledge_version: str = "", instruction: str = "") -> Prompt:

@@ -16,6 +16,7 @@ from assistant.db.messages import Message, Thread
 from assistant.services import contacts, corrections, rules
 from assistant.settings import ROOT
 from assistant.states import Author, Delivery, Direction, TriageState
+from models.asked import FILE, Gain, keep
 from models.bert import Encoder
 from models.heads.labeller import Labeller
 from tests.api.conftest import World
@@ -271,6 +272,19 @@ def test_the_models_page_shows_calibration_drift_and_stages(world: World) -> Non
     assert "7.0 ms" in page and "intent 100 %" in page and "Spam was decided by: words 100 %" in page
     assert re.search(r"refund \d+ %", agent.get("/models").text)
     assert "Calibration error here: <strong>0.323</strong>" in page, "0.99 was stated, four of six were right"
+
+
+def test_the_models_page_says_whether_the_generator_is_asked_and_why(world: World) -> None:
+    agent, path = world.browser("agent@example.org"), world.container.settings.path(FILE)
+    spec = world.container.settings.generator
+    assert "There is no generator to ask" in agent.get("/models").text
+    world.container.__dict__["settings"] = world.container.settings.model_copy(update={"generator": "llama:x"})
+    assert "it was not measured (notifyr train --only generator)" in agent.get("/models").text
+    for after, said in ((30, "The generator is asked"), (20, "because it does not help")):
+        keep(path, Gain("k", 1.0, 40, 39, 30, 20, after), spec="llama:x")
+        page = agent.get("/models").text
+        assert said in page and f"of 40 examples left open, 20 were right before its word and {after} after it" in page
+    assert spec == "off"
 
 
 def with_encoder(world: World, folder: Path) -> Path:

