@@ -43,10 +43,12 @@ class Toxic:
 
 
 class FaultProxy:
-    """Listens on `port` of the loopback interface and forwards to `target`. Runs in a thread of its own."""
+    """Listens on `port` of the loopback interface and forwards to `target` there. Runs in a thread of its own."""
 
-    def __init__(self, target: int, *, seed: int = 0) -> None:
+    def __init__(self, target: int, *, seed: int = 0, host: str = "127.0.0.1") -> None:
+        """`host`: another address of this machine to listen on."""
         self.target = target
+        self.host = host
         self.port = 0
         self.toxics: list[Toxic] = []
         self.connections = 0
@@ -82,7 +84,7 @@ class FaultProxy:
 
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        server = await asyncio.start_server(self._accept, self.host, 0)
         self.port = server.sockets[0].getsockname()[1]
         self._ready.set()
         await self._stop.wait()
