@@ -4,7 +4,7 @@ SHELL := bash
 PYTHON := .venv/bin/python
 T ?= tests
 SECONDS ?= 300
-WORKERS ?= 2
+WORKERS ?= 3
 
 .PHONY: run test check audit fuzz bench bench-classify load vendor docs openapi screenshots lock servers setup clean help
 
