@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from assistant.errors import ModelUnavailable
+from models.ahead import Ahead
 from models.base import Vectors
 from models.parts import Part, arrays_in
 from models.spam import FOLDER, Clues, Read, Short, SpamJudge, Verdict
@@ -38,6 +39,8 @@ _BULK = 2
 """Texts per thread from which they are worked on side by side."""
 _TOGETHER = 256
 """Tokens of one pass over several texts; the more, the more unevenly the threads end."""
+_MANY = 16
+"""Texts from which words are read while the network works on what others leave open, and so many at a time."""
 _HEAD_SHARE = 0.75
 _CHARACTERS = (16_000, 4_000)
 """Characters of a long text that reach the tokenizer: its front and its end."""
@@ -131,13 +134,51 @@ class Encoder:
     def spam_words(self, texts: Sequence[str], clues: Sequence[Clues] = ()) -> SpamWords:
         """What the words of texts say of spam: the part of `spam` that needs no encoder, and may be done beside it."""
         given = list(clues) or [()] * len(texts)
-        short = [row for row in range(len(texts)) if self._as_message(texts[row], given[row])]
-        mails = sorted(set(range(len(texts))) - set(short))
+        short, mails = self._kinds(texts, given)
         return SpamWords(
             {row: self._of_short.lexical(texts[row]) for row in short},
             mails,
             self.judge.read([texts[row] for row in mails], [given[row] for row in mails]),
         )
+
+    def _kinds(self, texts: Sequence[str], clues: Sequence[Clues]) -> tuple[list[int], list[int]]:
+        """Rows that are judged as text messages, and the others."""
+        short = [row for row in range(len(texts)) if self._as_message(texts[row], clues[row])]
+        return short, sorted(set(range(len(texts))) - set(short))
+
+    def _words_with_vectors(
+        self, texts: Sequence[str], clues: Sequence[Clues]
+    ) -> tuple[SpamWords, Callable[[Sequence[int]], Vectors]]:
+        """As `spam_words`, and the vectors of the rows that words leave open, made while others' words are read."""
+        given = list(clues) or [()] * len(texts)
+        short, mails = self._kinds(texts, given)
+        lexical: dict[int, float] = {}
+        ids_of: dict[int, tuple[int, ...]] = {}
+        narrow = self._narrow()
+
+        def encoded(ids: tuple[int, ...]) -> Vectors:
+            (found,) = narrow.run(["embedding"], {"input_ids": np.array([ids], dtype=np.int64)})
+            return np.asarray(found[0], dtype=np.float32)
+
+        with Ahead(encoded, self._threads) as ahead:
+
+            def ask(rows: Sequence[int]) -> None:
+                if rows:
+                    ids_of.update(zip(rows, map(tuple, self._ids([texts[row] for row in rows])), strict=True))
+                    for row in rows:
+                        ahead.add(ids_of[row])
+
+            reads = []
+            for rows in _parts(mails):  # first, because the longest should be
+                reads.append(self.judge.read([texts[row] for row in rows], [given[row] for row in rows]))
+                ask([rows[place] for place in self.judge.begin(reads[-1]).unsure])
+            for rows in _parts(short):
+                lexical |= {row: self._of_short.lexical(texts[row]) for row in rows}
+                ask([row for row in rows if self._of_short.sure(lexical[row]) is None])
+            vectors = ahead.vectors()
+        scores = [one.scores for one in reads] or [np.zeros((0, 2), dtype=np.float32)]
+        read = Read(np.concatenate(scores), [given[row] for row in mails])
+        return SpamWords(lexical, mails, read), lambda rows: np.stack([vectors[ids_of[row]] for row in rows])
 
     def spam(
         self,
@@ -152,8 +193,10 @@ class Encoder:
         `clues` are those of `models.clues`, one set a text. Vectors that are there already save the texts left open a pass,
         and `words` (`spam_words` of the same texts and clues) the reading. Without a network the words' own probability stands.
         """
+        made: Callable[[Sequence[int]], Vectors] | None = None
+        if words is None and vectors is None and self._side_by_side(texts):
+            words, made = self._words_with_vectors(texts, clues)
         words = words or self.spam_words(texts, clues)
-
         found: dict[int, Verdict] = {}
         open_rows = []
         for row, lexical in words.short.items():
@@ -167,6 +210,8 @@ class Encoder:
         seen = None
         if vectors is not None:
             seen = vectors[asked]
+        elif made is not None and asked:
+            seen = made(asked)
         elif asked and self.network_fault() is None:
             seen = self.embed([texts[row] for row in asked])  # all at once: the fewer rounds, the less a thread waits
         if open_rows:
@@ -277,6 +322,10 @@ class Encoder:
             self._of_short: Short = Short.of(spec, stored)
         self._short = int(meta["heads"]["spam"]["short_below"])
 
+    def _side_by_side(self, texts: Sequence[str]) -> bool:
+        """Whether there is enough of them for words to be read while the network works."""
+        return self._threads > 1 and len(texts) >= _MANY and self.network_fault() is None
+
     def _as_message(self, text: str, clues: Clues) -> bool:
         """Whether a text is judged as a text message. Only for one that may be is what judges those read."""
         if not _may_be_short(text, clues):
@@ -312,6 +361,11 @@ def _passes(texts: Iterable[tuple[int, ...]]) -> list[list[tuple[int, ...]]]:
         count = max(1, _TOGETHER // length)
         found += [same[start : start + count] for start in range(0, len(same), count)]
     return found
+
+
+def _parts(rows: Sequence[int]) -> Iterator[Sequence[int]]:
+    for start in range(0, len(rows), _MANY):
+        yield rows[start : start + _MANY]
 
 
 def _may_be_short(text: str, clues: Clues) -> bool:

@@ -105,6 +105,20 @@ def test_a_text_alone_is_scored_as_in_a_batch(encoder: Encoder) -> None:
         assert batch.score == pytest.approx(score(encoder, text), abs=TOLERANCE)
 
 
+def test_many_texts_are_judged_as_each_alone_on_one_and_on_two_threads(encoder: Encoder) -> None:
+    """From sixteen on their words are read while the network works on what others leave open."""
+    texts = [*MIXED, *ODD.values()] * 2
+    clues = [("link-mismatch",) if place % 3 == 0 else () for place in range(len(texts))]
+    single = Encoder(FOLDER, threads=1)
+    together, apart = encoder.spam(texts, clues), single.spam(texts, clues)
+    assert len(texts) >= 16 and {one.stage for one in together} == {"words", "encoder"}
+    for place, (text, of) in enumerate(zip(texts, clues, strict=True)):
+        (alone,) = encoder.spam([text], [of])
+        for found in (together[place], apart[place]):
+            assert (found.stage, found.reasons) == (alone.stage, alone.reasons)
+            assert found.score == pytest.approx(alone.score, abs=TOLERANCE)
+
+
 def test_texts_of_one_length_share_a_pass_and_keep_their_vectors(encoder: Encoder) -> None:
     texts = [
         f"My {thing} came {how} today" for thing in ("bike", "book", "lamp", "shoes") for how in ("late", "broken")
