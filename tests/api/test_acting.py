@@ -9,7 +9,9 @@ import httpx
 
 from assistant.clock import utcnow
 from assistant.db.messages import Thread
-from tests.api.conftest import World
+from tests.api.conftest import BOTH, World
+
+ENGINES = BOTH
 
 MANY = 120
 

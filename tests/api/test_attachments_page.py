@@ -6,7 +6,9 @@ import re
 from html import unescape
 
 from assistant.db.messages import Attachment
-from tests.api.conftest import World
+from tests.api.conftest import BOTH, World
+
+ENGINES = BOTH
 
 WHY = "disguised program: its name says .pdf, and it is a Windows program"
 

@@ -15,7 +15,9 @@ from assistant.clock import utcnow
 from assistant.db.messages import Message
 from assistant.services import access
 from assistant.states import Delivery, Direction
-from tests.api.conftest import World
+from tests.api.conftest import BOTH, World
+
+ENGINES = BOTH
 
 JUMPS = [timedelta(minutes=5), timedelta(minutes=-5), timedelta(days=1), timedelta(days=-1)]
 IDS = ["+5 min", "-5 min", "+1 d", "-1 d"]

@@ -9,7 +9,9 @@ import httpx
 import pytest
 
 from assistant.services import saved_filters
-from tests.api.conftest import World
+from tests.api.conftest import BOTH, World
+
+ENGINES = BOTH
 
 
 def rail(page: str) -> list[tuple[str, str, str]]:

@@ -21,7 +21,9 @@ from assistant.errors import Conflict
 from assistant.services import drafts, outbox, settling
 from assistant.services.outbox_rows import note
 from assistant.states import Author, Delivery, Direction, ThreadState
-from tests.api.conftest import World
+from tests.api.conftest import BOTH, World
+
+ENGINES = BOTH
 
 STATIC = Path(__file__).resolve().parents[2] / "api" / "inbox" / "static"
 

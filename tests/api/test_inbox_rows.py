@@ -12,7 +12,9 @@ from assistant.clock import new_id
 from assistant.db.messages import Message
 from assistant.states import Author, Delivery, Direction
 from channels.base import KEPT_HERE
-from tests.api.conftest import World
+from tests.api.conftest import BOTH, World
+
+ENGINES = BOTH
 
 
 def answered(world: World, thread: str, status: Delivery, **values: object) -> None:

@@ -19,7 +19,9 @@ from assistant.states import Author, Delivery, Direction, TriageState
 from models.asked import FILE, Gain, keep
 from models.bert import Encoder
 from models.heads.labeller import Labeller
-from tests.api.conftest import World
+from tests.api.conftest import BOTH, World
+
+ENGINES = BOTH
 
 LABELS = [
     {"name": "spam:ham", "score": 0.9},

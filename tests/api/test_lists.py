@@ -13,7 +13,9 @@ from assistant.clock import utcnow
 from assistant.db.messages import Thread
 from assistant.services import threads
 from assistant.states import ThreadState
-from tests.api.conftest import World
+from tests.api.conftest import BOTH, World
+
+ENGINES = BOTH
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,9 @@ import pytest
 
 from assistant.services import threads
 from assistant.states import ThreadState
-from tests.api.conftest import World
+from tests.api.conftest import BOTH, World
+
+ENGINES = BOTH
 
 
 def asked_for(world: World, choice: str) -> httpx.Client:

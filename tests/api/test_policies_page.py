@@ -13,7 +13,9 @@ from assistant.clock import utcnow
 from assistant.db.messages import Message, Suggestion
 from assistant.services import policies
 from assistant.states import Delivery, SuggestionState
-from tests.api.conftest import World
+from tests.api.conftest import BOTH, World
+
+ENGINES = BOTH
 
 INTENT = "order_status"
 

@@ -12,7 +12,9 @@ import pytest
 from assistant.db.messages import Message, Suggestion
 from assistant.services import drafts
 from assistant.states import Direction, SuggestionState
-from tests.api.conftest import World
+from tests.api.conftest import BOTH, World
+
+ENGINES = BOTH
 
 TEXT = "Hello Ana,\n\nYour refund of 42.10 was sent today."
 

@@ -16,7 +16,9 @@ from assistant.db.access import AuditEntry
 from assistant.db.messages import Thread
 from assistant.services import access, labels
 from assistant.states import ThreadState
-from tests.api.conftest import World
+from tests.api.conftest import BOTH, World
+
+ENGINES = BOTH
 
 
 def shown(world: World, thread_id: str) -> tuple[str, bool, bool, str | None]:

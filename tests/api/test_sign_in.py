@@ -8,8 +8,10 @@ import time
 import pytest
 
 from assistant.services import access
-from tests.api.conftest import PASSWORD, World
+from tests.api.conftest import BOTH, PASSWORD, World
 from tests.support.promises import kept_within
+
+ENGINES = BOTH
 
 REAL_PASSWORDS = True
 
