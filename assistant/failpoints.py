@@ -27,6 +27,11 @@ FAILPOINTS: frozenset[str] = frozenset(
         "triage.before_stages",
         "triage.before_commit",
         "triage.after_commit",
+        # ask: one intent that the encoder left open
+        "ask.before_generate",
+        "ask.after_generate",
+        "ask.before_commit",
+        "ask.after_commit",
         # suggest: one draft
         "suggest.before_generate",
         "suggest.after_generate",

@@ -132,8 +132,11 @@ class Triage:
             enough = score >= rules_now.threshold("intent", intent, default=default)
             return enough and not rules_now.excepted(sender, "intent", intent)
 
+        failpoint("ask.before_generate")
         turn = run(turn, (Ask(model, gain, sure),))
+        failpoint("ask.after_generate")
         with self._parts.database.transaction() as session:
+            committing("ask", session)
             triage.answer(session, turn)
 
     def stages(self) -> tuple[Stage, ...]:

@@ -6,26 +6,29 @@ The models are off: what is tried is the storage of their results; the models th
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from datetime import timedelta
 from email.message import EmailMessage
 from email.policy import SMTP
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from assistant.backends.blobs import Blobs
 from assistant.clock import utcnow
 from assistant.db.access import Agent
-from assistant.db.messages import Message, Suggestion
+from assistant.db.messages import Message, Suggestion, Thread
 from assistant.db.session import Database
 from assistant.db.tables import metadata
 from assistant.errors import Conflict
 from assistant.services import profiles, suggestions, sweeper
 from assistant.settings import Settings, load_settings
 from assistant.states import SuggestionState, TriageState
-from assistant.values import Passage
+from assistant.values import Passage, Prompt
 from channels.support import mime
+from models.asked import FILE, Gain, keep, key_of
 from pipelines.inbound import Receiver
 from pipelines.mailboxes import Listener
 from pipelines.triage import Triage
@@ -182,6 +185,64 @@ class TriageRun(Inbound):
             states = Counter(session.scalars(select(Message.triage)).all())
         wrong = {state: count for state, count in states.items() if state is not TriageState.DONE}
         return self._problems(backlog=True) + ([f"not triaged: {wrong}"] if wrong else [])
+
+
+class _Names:
+    """A generator that names one intent."""
+
+    name = "names"
+
+    def stream(self, prompt: Prompt, *, limit: int) -> Iterator[str]:
+        yield "refund"
+
+    def count(self, text: str) -> int:
+        return len(text.split())
+
+    def parameters(self) -> dict[str, Any]:
+        return {}
+
+
+class AskRun(Inbound):
+    """A message a round whose intent the encoder left open; a generator is asked, and the task then comes twice more."""
+
+    @cached_property
+    def settings(self) -> Settings:
+        return super().settings.model_copy(update={"generator": "llama:names"})
+
+    @cached_property
+    def triage(self) -> Triage:
+        parts = _Parts(self.settings, self.database)
+        parts.generator = _Names()  # type: ignore[assignment]
+        return Triage(parts)  # type: ignore[arg-type]
+
+    def ready(self, rounds: int) -> None:
+        keep(self.settings.path(FILE), Gain(key_of(_Names()), 8.0, 40, 40, 35, 20, 35), spec="llama:names")
+        self.ids = self.receive_all(rounds)
+        step = {"stage": "classify", "outcome": "ok", "milliseconds": 1.0, "reason": "no clear intent", "score": None}
+        labels = [{"name": "intent:refund", "score": 0.4}, {"name": "intent:billing", "score": 0.35}]
+        with self.database.transaction() as session:
+            session.execute(
+                update(Message).values(
+                    triage=TriageState.DONE, labels=labels, trace=[step | {"detail": {"abstained": ["intent"]}}]
+                )
+            )
+
+    def step(self, number: int) -> None:
+        self.triage.ask(self.ids[number])
+        self.database.close()
+
+    def recover(self) -> None:
+        for message_id in [*self.ids, *self.ids]:
+            self.triage.ask(message_id)
+
+    def problems(self) -> list[str]:
+        with self.database.reading() as session:
+            steps = Counter(len(trace) for trace in session.scalars(select(Message.trace)))
+            intents = Counter(session.scalars(select(Thread.intent)))
+        found = [f"asked twice or never: {steps}"] if set(steps) != {2} else []
+        return (
+            self._problems(backlog=True) + found + ([f"not claimed: {intents}"] if set(intents) != {"refund"} else [])
+        )
 
 
 class Suggest(Inbound):
