@@ -18,7 +18,7 @@ from assistant.settings import Settings
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 @pytest.mark.checklist(66)
 def test_the_api_process_listens_on_its_own_port_and_no_other(
     make_settings: Callable[..., Settings], sqlite_url: str, valkey_url: str, tmp_path: Path

@@ -71,7 +71,7 @@ def rows(office: Container) -> dict[str, list[tuple[str, ...]]]:
     }
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_every_task_delivered_two_to_five_times_in_any_order_has_one_effect(
     office: Container, smtp_sink: SmtpSink, tell: Tell
 ) -> None:

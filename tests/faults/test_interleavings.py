@@ -187,7 +187,7 @@ def test_undo_and_sending_never_both_win(fast: Database, tell: Tell) -> None:
     assert sent
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_undo_against_sending_in_real_threads(database: Database) -> None:
     """The same race with two threads and a real database: the row decides, not luck."""
     from concurrent.futures import ThreadPoolExecutor

@@ -41,7 +41,7 @@ from tests.support.outboxes import add_thread, queue
 from tests.support.servers import SmtpSink, wait_until
 from tests.support.stores import PostgresStore, in_memory, paused
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 MAIL = "From: c{0}@example.com\r\nTo: support@example.org\r\nMessage-ID: <p{0}@example.com>\r\n\r\nHello {0}\r\n"
 
 

@@ -33,7 +33,7 @@ from tests.support.figures import Tell
 from tests.support.outboxes import add_thread, queue
 from tests.support.servers import PostgresServer, SmtpSink, notifyr
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 
 class _Parser:

@@ -30,7 +30,7 @@ def alive(folder: str) -> list[psutil.Process]:
     ]
 
 
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("server", SERVERS)
 def test_a_killed_run_takes_its_servers_with_it(server: str, tmp_path: Path) -> None:
     script = (

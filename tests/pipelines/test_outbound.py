@@ -301,7 +301,7 @@ def test_the_two_ways_a_line_can_break_round_the_final_dot_are_told_apart(
     assert found.waiting > 0
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(300)
 def test_a_worker_that_sleeps_past_its_lease_does_not_send_when_it_wakes_up(
     sqlite_database: Database, deliverer: MakeDeliverer, sink: SmtpReceiver, message_id: str
 ) -> None:
