@@ -107,12 +107,12 @@ def test_frames_silence_and_age_are_capped(world: World, monkeypatch: pytest.Mon
     monkeypatch.setattr(live, "IDLE", 0.5)
     with socket(world, browser) as opened:
         began = time.monotonic()
-        assert close_code(opened) == 1012 and time.monotonic() - began < 5
+        assert close_code(opened) == 1012 and time.monotonic() - began < 15
     monkeypatch.setattr(live, "IDLE", 60.0)
     monkeypatch.setattr(live, "LIFETIME", 0.7)
     with socket(world, browser) as opened:
         began = time.monotonic()
-        assert close_code(opened) == 1012 and time.monotonic() - began < 5
+        assert close_code(opened) == 1012 and time.monotonic() - began < 15
 
 
 def _sign_out(world: World, browser: httpx.Client) -> None:

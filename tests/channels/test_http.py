@@ -316,7 +316,7 @@ def test_a_server_that_drips_is_left_in_time(port: int) -> None:
     started = time.monotonic()
     with pytest.raises(TemporaryChannelError):
         get(client(port), port, "slow")
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 10
 
 
 def test_a_resolver_that_hangs_is_left_in_time() -> None:
@@ -326,7 +326,7 @@ def test_a_resolver_that_hangs_is_left_in_time() -> None:
     with pytest.raises(TemporaryChannelError):
         anyio.run(made.get, "http://slow.example.org/")
     release.set()
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 4.5
 
 
 def test_a_compressed_answer_is_refused(port: int) -> None:

@@ -144,7 +144,7 @@ def test_a_failure_passes_through_is_not_kept_and_frees_the_key(make_cached: Cal
     model.error = None
     began = time.monotonic()
     assert cached.generate(PROMPT, limit=10) == ("Hello ⚓", False)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 8
 
 
 def test_a_temperature_passes_by_the_cache(make_cached: Callable[..., Cached]) -> None:
@@ -176,7 +176,7 @@ def test_the_followers_of_a_crashed_leader_go_on(make_cached: Callable[..., Cach
     model = Counting()
     began = time.monotonic()
     assert make_cached(model).generate(PROMPT, limit=10) == ("Hello ⚓", False)
-    assert 0.3 < time.monotonic() - began < 5
+    assert 0.3 < time.monotonic() - began < 15
 
 
 def test_a_leader_that_takes_longer_than_its_lease_keeps_it(make_cached: Callable[..., Cached]) -> None:
@@ -213,7 +213,7 @@ def test_a_leader_whose_process_is_killed_frees_its_followers_with_its_lease(
         began = time.monotonic()
         leader.kill()
         asked.join(20)
-    assert not asked.is_alive() and time.monotonic() - began < 5
+    assert not asked.is_alive() and time.monotonic() - began < 12
 
 
 def test_a_leader_frees_only_its_own_lease(redis_url: str) -> None:

