@@ -22,10 +22,8 @@ from assistant.services import searching, threads
 from assistant.states import ThreadState
 from pipelines.container import build
 from tests.api import test_page_matrix
-from tests.api.conftest import BOTH, World, serve
+from tests.api.conftest import World, serve
 from tests.support.servers import redis_server, smtp_sink_server
-
-ENGINES = BOTH
 
 HTML = {"accept": "text/html"}
 VIEWS = (*VIEW_WORDS, "all")

@@ -7,9 +7,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+import structlog
 from structlog.testing import CapturingLogger
 
-from models.heads import language
 from models.heads.language import ARRAYS, FOLDER, LANGUAGES, Languages
 from models.training import labels
 from models.training.language import keep_languages
@@ -48,6 +48,6 @@ def test_a_broken_file_costs_time_and_no_answer(
     else:
         (folder / "manifest.json").write_text("[]")
     log = CapturingLogger()
-    monkeypatch.setattr(language, "_log", log)
+    monkeypatch.setattr(structlog, "get_logger", lambda *_: log)
     assert Languages(folder).label(TEXTS[:20]) == packaged.label(TEXTS[:20])
     assert {(one.method_name, one.args) for one in log.calls} == {("warning", ("language_model_of_the_package",))}
