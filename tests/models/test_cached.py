@@ -169,6 +169,26 @@ def test_many_askers_make_one_computation(make_cached: Callable[..., Cached]) ->
     assert sum(not hit for _, hit in found) == 1
 
 
+def test_an_answer_that_came_between_the_look_and_the_lease_is_taken(
+    make_cached: Callable[..., Cached], redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: the leader kept its answer and freed the key just then, and it was computed again."""
+    model, key = Counting(), cache_key(Counting(), PROMPT, 10)
+    cached = make_cached(model)
+    store: Any = cached._store
+    lead = store._redis.set
+
+    def just_before(name: str, *values: Any, **how: Any) -> Any:
+        store._redis.execute_command("SET", f"notifyr:gen:{key}", "Hello ⚓")
+        return lead(name, *values, **how)
+
+    monkeypatch.setattr(store._redis, "set", just_before)
+    assert cached.generate(PROMPT, limit=10) == ("Hello ⚓", True)
+    assert model.asked == 0
+    with Redis.from_url(redis_url) as redis:
+        assert not redis.exists(f"notifyr:gen:lead:{key}"), "the key is free again"
+
+
 def test_the_followers_of_a_crashed_leader_go_on(make_cached: Callable[..., Cached], redis_url: str) -> None:
     key = cache_key(Counting(), PROMPT, 10)
     with Redis.from_url(redis_url) as redis:
