@@ -142,7 +142,7 @@ def save(session: Session, turn: Turn, *, state: TriageState, ask: bool = False)
         suggestions.refresh_thread(session, thread)
         if turn.decision is not None and turn.decision.kind == DecisionKind.SUGGEST and not message.backfill:
             suggestions.begin(session, message.id, passages=turn.passages)
-    if ask:
+    if ask and not message.backfill:  # a mailbox that is imported would keep the generator from today's drafts
         enqueue(session, "ask", message.id)
     publish(session, "thread.changed", thread_id=thread.id, reason="triaged")
     after_commit(session, METRICS.triaged.labels(outcome=state.value).inc)

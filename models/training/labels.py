@@ -80,10 +80,8 @@ def _intents(encoder: Encoder, outside: Sequence[str]) -> tuple[dict[str, Any], 
     names = sorted({label for _, label in pairs})
     vectors = encoder.embed([*[text for text, _ in pairs], *outside])
     truth = np.array([names.index(label) for _, label in pairs] + [names.index(OTHER)] * len(outside))
-    rounded = vectors.astype(np.float16)
-    fitted, left_out = calibrated(
-        rounded.astype(np.float32), truth, len(names)
-    )  # of what is kept, as it would be there
+    rounded = vectors.astype(np.float16)  # as they are kept: the head is what these would make
+    fitted, left_out = calibrated(rounded.astype(np.float32), truth, len(names))
     spec = {
         "labels": names,
         "texts": [text for text, _ in pairs],

@@ -206,4 +206,3 @@ def test_a_worker_that_nothing_reaches_for_a_minute_goes_on_by_itself_and_sends_
     assert triaged == {TriageState.DONE: office.received}
     assert found.unknown <= 4, "what was on its way, and nothing else"
     assert again.sent == found.sent + 1
-    assert "Traceback" not in log.read_text() or "storage" in log.read_text().lower()

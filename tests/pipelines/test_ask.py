@@ -141,6 +141,12 @@ def test_nothing_is_asked_of_what_is_clear_or_stopped(
     assert parts.generator.asked == []  # type: ignore[union-attr]  # ours, as `helpful` put it there
 
 
+def test_mail_that_was_imported_keeps_the_generator_from_nothing(parts: Parts) -> None:
+    helpful(parts, Says("refund"))
+    asked, _ = triaged(parts, backfill=True)
+    assert "intent" in classified(parts, asked)["abstained"] and Job("ask", (asked,)) not in parts.jobs
+
+
 def test_a_failing_generator_leaves_the_intent_open_and_says_why(parts: Parts) -> None:
     generator = Says("refund", ModelUnavailable("the weights are gone"))
     helpful(parts, generator)
