@@ -18,12 +18,16 @@ from assistant.clock import new_id
 from assistant.db.session import Database
 from assistant.settings import Settings, load_settings
 from tests.support import servers
+from tests.support.compiled import share_compiled
 from tests.support.figures import PROPERTY, Tell
 from tests.support.servers import PostgresServer, SmtpSink
 
 if TYPE_CHECKING:
     from assistant.backends.blobs import Blobs
     from pipelines.container import Container
+
+
+share_compiled()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -142,11 +142,11 @@ class Page:
     def preferences(self) -> dict[str, Any]:
         return self.agent.preferences
 
-    @property
+    @cached_property
     def keys(self) -> tuple[keys.Key, ...]:
         return keys.remapped(self.preferences.get("keys", {}), letters=bool(self.preferences.get("letters", True)))
 
-    @property
+    @cached_property
     def all_keys(self) -> tuple[Key, ...]:
         """Also those that are switched off: the palette has every act."""
         return keys.remapped(self.preferences.get("keys", {}))
@@ -174,7 +174,11 @@ class Page:
 
     def key_of(self, href: str) -> str:
         """The keys that lead to an address, as people read them; empty when there are none."""
-        return next((key.shown for key in self.keys if key.href == href), "")
+        return self._leading.get(href, "")
+
+    @cached_property
+    def _leading(self) -> dict[str, str]:
+        return {key.href: key.shown for key in self.keys if key.href}
 
     @property
     def zone(self) -> ZoneInfo:

@@ -18,6 +18,7 @@ from api.inbox.times import PRESETS, snoozes
 from assistant.clock import utcnow
 from assistant.db.access import Agent
 from assistant.db.messages import Message, Suggestion, Thread
+from assistant.db.profiles import Profile
 from assistant.errors import NotFound
 from assistant.services import (
     access,
@@ -36,7 +37,7 @@ from assistant.services import (
     timeline,
     uploads,
 )
-from assistant.states import Delivery, Direction, SuggestionState
+from assistant.states import Delivery, Direction, ProfileState, SuggestionState
 
 __all__ = ["show"]
 
@@ -72,6 +73,7 @@ def show(
         )
         counts, channels = overview.counted(session)
         agents = access.agents(session)
+        own = profiles.list_profiles(session)
         values: dict[str, Any] = {
             "counts": counts,
             "channels": channels,
@@ -80,10 +82,10 @@ def show(
             "last_cursor": listed.last_cursor or "",
             "covered": upto if len(listed.items) < threads.FARTHEST else "",
             "did": _did(session, page),
-            "open": _thread(session, page, thread_id, compose, agents) if thread_id else None,
+            "open": _thread(session, page, thread_id, compose, agents, own) if thread_id else None,
             **_acting(page, agents),
             "all_labels": labels.every(session),
-            "blocked_profiles": profiles.blocked(session),
+            "blocked_profiles": [one for one in own if one.state == ProfileState.BLOCKED],
             "filters": saved_filters.counted(session, page.agent.id, zone=page.zone),
             "row_labels": labels.of_threads(session, [row.id for row in listed.items]),
             "outgoing": outgoing.became(session, [row.id for row in listed.items], view),
@@ -145,7 +147,9 @@ def _told(session: Session, page: Page, view: str) -> dict[str, Any]:
     return {"done": overview.done_since(session, midnight), "sleeper": overview.longest_snoozed(session)}
 
 
-def _thread(session: Session, page: Page, thread_id: str, compose: str, agents: Sequence[Agent]) -> dict[str, Any]:
+def _thread(
+    session: Session, page: Page, thread_id: str, compose: str, agents: Sequence[Agent], own: Sequence[Profile]
+) -> dict[str, Any]:
     found = threads.get_thread(session, thread_id)
     messages = threads.messages_of(session, thread_id)
     drafted = threads.suggestions_of(session, thread_id)
@@ -163,6 +167,7 @@ def _thread(session: Session, page: Page, thread_id: str, compose: str, agents: 
         names=names,
     )
     # An edit whose suggestion is gone (decided by another agent, made stale by a newer mail) goes on as a reply.
+    left = editing.text if editing and card != "proposed" else ""
     return {
         "thread": found,
         "messages": messages,
@@ -172,9 +177,9 @@ def _thread(session: Session, page: Page, thread_id: str, compose: str, agents: 
         "suggestion": current,
         "card": card,
         "review": card_of(session, page, current, drafted, messages, present=present),
-        "composer": _composer(session, page, found, compose, editing.text if editing and card != "proposed" else ""),
+        "composer": _composer(session, page, found, newest, own, compose, left),
         "between": {message: folded(lines) for message, lines in lines_of.items()},
-        "people": _people(found, messages, own={one.address.lower() for one in profiles.list_profiles(session)}),
+        "people": _people(found, messages, own={one.address.lower() for one in own}),
         "notes": sum(line.kind == "note" for lines in lines_of.values() for line in lines),
         "agents": names,
         "siblings": merging.siblings(session, found),
@@ -206,14 +211,16 @@ def _people(thread: Thread, messages: Sequence[Message], *, own: set[str]) -> li
     return list(found)
 
 
-def _composer(session: Session, page: Page, thread: Thread, kind: str, left: str) -> dict[str, Any]:
+def _composer(
+    session: Session, page: Page, thread: Thread, newest: Message | None, own: Sequence[Profile], kind: str, left: str
+) -> dict[str, Any]:
     """What is being written: its kind, recipients, words and files. `left`: the words of an edit that has no card any more."""
     kind = kind if kind in composing.KINDS else "reply"
     kept = "reply" if kind == "reply-all" else kind
     draft = drafts.load(session, thread.id, agent_id=page.agent.id, kind=kept)
-    everyone = composing.outline(session, thread.id, "reply-all")
+    everyone = composing.outline_of(session, thread, newest, own, "reply-all")
     begun = {"reply-all": everyone, "note": composing.Outline(kind)}
-    start = begun.get(kind) or composing.outline(session, thread.id, kind)
+    start = begun.get(kind) or composing.outline_of(session, thread, newest, own, kind)
     typed = draft.fields if draft is not None and draft.fields.get("mode") == kind else {}
     return {
         "kind": kind,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -21,7 +21,17 @@ from assistant.states import Direction, ProfileState, ThreadState
 from assistant.subjects import base_subject
 from assistant.values import Address, StoredAttachment
 
-__all__ = ["KINDS", "Outline", "drop_empty", "new_thread", "outline", "parse_addresses", "questions", "written"]
+__all__ = [
+    "KINDS",
+    "Outline",
+    "drop_empty",
+    "new_thread",
+    "outline",
+    "outline_of",
+    "parse_addresses",
+    "questions",
+    "written",
+]
 
 KINDS = ("reply", "reply-all", "forward", "note")
 """What can be written in a thread."""
@@ -50,8 +60,12 @@ class Outline:
 
 def outline(session: Session, thread_id: str, kind: str) -> Outline:
     """What a reply, a reply to all or a forward begins with. Raises `NotFound`."""
-    thread = get_thread(session, thread_id)
-    parent = newest_inbound(session, thread_id)
+    own = profiles.list_profiles(session) if kind == "reply-all" else ()
+    return outline_of(session, get_thread(session, thread_id), newest_inbound(session, thread_id), own, kind)
+
+
+def outline_of(session: Session, thread: Thread, parent: Message | None, own: Iterable[Profile], kind: str) -> Outline:
+    """The same for who has read the thread, its newest message from outside and our profiles already."""
     if kind == "forward":
         return _forward(session, thread)
     try:
@@ -61,8 +75,7 @@ def outline(session: Session, thread_id: str, kind: str) -> Outline:
     subject = reply_subject(thread.subject, fresh=False)
     if kind != "reply-all" or parent is None:
         return Outline(kind, to=written(to), subject=subject, people=tuple(to))
-    own = {one.address.lower() for one in profiles.list_profiles(session)}
-    taken = own | {one.value.lower() for one in to}
+    taken = {one.address.lower() for one in own} | {one.value.lower() for one in to}
     others: list[list[Address]] = []
     for stored in (parent.to_addresses, parent.cc_addresses):
         found = [Address(thread.channel, one["address"], one.get("name", "")) for one in stored]
