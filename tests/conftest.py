@@ -20,6 +20,7 @@ from assistant.settings import Settings, load_settings
 from tests.support import servers
 from tests.support.compiled import share_compiled
 from tests.support.figures import PROPERTY, Tell
+from tests.support.memory import use_memory
 from tests.support.servers import PostgresServer, SmtpSink
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from pipelines.container import Container
 
 
+use_memory()
 share_compiled()
 
 
@@ -196,7 +198,7 @@ def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
 def postgresql_url(postgres: PostgresServer) -> Iterator[str]:
     """A migrated PostgreSQL database of this test's own."""
     name = "test_" + new_id().replace("-", "")
-    postgres.execute(f"CREATE DATABASE {name} TEMPLATE template STRATEGY FILE_COPY")
+    postgres.execute(f"CREATE DATABASE {name} TEMPLATE template STRATEGY WAL_LOG")
     yield postgres.url(name)
     postgres.execute(f"DROP DATABASE {name} WITH (FORCE)")
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page
 
+from tests.support.axe import violations
 from tests.support.installation import Installation, mail
 from tests.support.servers import wait_until
 
@@ -33,15 +33,6 @@ PAGES = (
     "/inbox?view=outbox",
     "/inbox/019a0000-0000-7000-8000-000000000000",
 )
-COLOURS = ["color-contrast", "link-in-text-block"]
-TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
-
-
-def violations(page: Page, scheme: str = "light") -> list[str]:
-    """What axe finds. Dark pages are the same pages: there only what depends on colours is asked again."""
-    only = {"type": "tag", "values": TAGS} if scheme == "light" else {"type": "rule", "values": COLOURS}
-    found = Axe().run(page, options={"runOnly": only}).response["violations"]
-    return [f"{one['id']}: {one['help']}: {one['nodes'][0]['html'][:160]}" for one in found]
 
 
 @pytest.fixture(scope="module")
@@ -51,20 +42,19 @@ def thread_url(server: Installation) -> str:
     return "/inbox?q=Cleo"
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1440, 375])
-def test_no_page_has_a_violation(new_page: Callable[..., Page], thread_url: str, scheme: str, width: int) -> None:
-    page = new_page(width=width, color_scheme=scheme)
+def test_no_page_has_a_violation(new_page: Callable[..., Page], thread_url: str, width: int) -> None:
+    page = new_page(width=width)
     found = {}
     for url in PAGES:
         page.goto(url)
-        found[url] = violations(page, scheme)
+        found[url] = violations(page)
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{url} scrolls sideways"
     page.goto(thread_url)
     wait_until(lambda: page.reload() and page.locator(".mark-ready, .mark-check").count(), seconds=60, what="a draft")
     page.locator(".row-link").first.click()
     page.locator("#suggestion").wait_for()
-    found["thread"] = violations(page, scheme)
+    found["thread"] = violations(page)
     assert {url: one for url, one in found.items() if one} == {}
 
 
@@ -96,12 +86,11 @@ OPENED = {
 }
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1440, 375])
 def test_nothing_that_opens_over_a_thread_has_a_violation(
-    new_page: Callable[..., Page], thread_url: str, scheme: str, width: int
+    new_page: Callable[..., Page], thread_url: str, width: int
 ) -> None:
-    page = new_page(width=width, color_scheme=scheme)
+    page = new_page(width=width)
     page.goto(thread_url)
     wait_until(lambda: page.reload() and page.locator(".mark-ready, .mark-check").count(), seconds=60, what="a draft")
     page.locator(".row-link").first.click()
@@ -112,12 +101,12 @@ def test_nothing_that_opens_over_a_thread_has_a_violation(
         page.locator("html[data-ready]").wait_for()
         page.keyboard.press(key)
         page.wait_for_timeout(300)
-        found[name] = violations(page, scheme)
+        found[name] = violations(page)
         if name == "who":
             page.keyboard.press("w")
     page.goto("/inbox")
     page.locator(".filter-menu summary").click()
-    found["filters"] = violations(page, scheme)
+    found["filters"] = violations(page)
     assert {name: one for name, one in found.items() if one} == {}
 
 

@@ -94,8 +94,9 @@ def crash(
     seed: int,
     seconds: float,
     database: Callable[[Path], str] = sqlite_in,
+    at_once: int = _BATCH,
 ) -> Crashed:
-    """`rounds` crashes spread evenly over the path's failpoints, in batches that recover and are checked each.
+    """`rounds` crashes spread evenly over the path's failpoints, in batches of `at_once` that recover and are checked each.
 
     No batch begins after `seconds`: what a round costs differs twentyfold between machines, and the result says how many they were.
     """
@@ -104,7 +105,7 @@ def crash(
     while result.rounds < rounds and (not result.rounds or monotonic() - began < seconds):
         own = folder / f"batch-{result.rounds}"
         own.mkdir()
-        count = min(_BATCH, rounds - result.rounds)
+        count = min(at_once, rounds - result.rounds)
         given = json.dumps(
             {"path": path.name, "folder": str(own), "url": database(own), "rounds": count, "seed": seed + result.rounds}
         )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 from pathlib import Path
 
-from tests.faults.catalogue import PATHS, STORES
-from tests.faults.crashes import batch
+gc.disable()  # a batch is short, and each of its forks would copy what the collector touches
+
+from tests.faults.catalogue import PATHS, STORES  # noqa: E402
+from tests.faults.crashes import batch  # noqa: E402
 
 if __name__ == "__main__":
     given = json.load(sys.stdin)

@@ -23,7 +23,7 @@ from tests.support.servers import PostgresServer
 from tests.support.stores import in_memory
 
 ROUNDS = int(os.environ.get("TEST_CRASH_ROUNDS", "2000"))
-SECONDS = float(os.environ.get("TEST_CRASH_SECONDS", "10"))
+SECONDS = float(os.environ.get("TEST_CRASH_SECONDS", "6"))
 """For each path. On a slow machine the time ends before the rounds do."""
 SEED = int(os.environ.get("TEST_SEED", "20261124"))
 
@@ -91,7 +91,8 @@ def test_a_crash_on_postgresql_loses_nothing_and_sends_nothing_twice(
         return postgres.url(name)
 
     with in_memory("crash") as folder:
-        result = crash(path, folder, rounds=int(ROUNDS * path.share), seed=SEED, seconds=SECONDS / 3, database=database)
+        rounds, few = int(ROUNDS * path.share), max(24, 3 * len(path.failpoints))
+        result = crash(path, folder, rounds=rounds, seed=SEED, seconds=SECONDS / 3, database=database, at_once=few)
         tell(f"{result}")
     assert result.problems == []
     assert set(result.killed) == set(path.failpoints), "every name was hit"

@@ -12,11 +12,10 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import subprocess
 import sys
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,38 +25,24 @@ SLOWEST = 2.0
 LOOKED_AT = ["email", "channels", "mailparser_reply", "api", "assistant", "pipelines", "aiosmtpd", "json"]
 
 
-def one(name: str, arguments: list[str]) -> None:
-    """Fuzz one target in this process (it ends the process)."""
-    import atheris
-
-    with atheris.instrument_imports(include=LOOKED_AT):
-        from tests.fuzz.targets import TARGETS
-
-    def bounded(data: bytes) -> None:
-        began = time.thread_time()
-        TARGETS[name](data)
-        if (spent := time.thread_time() - began) > SLOWEST:
-            raise RuntimeError(f"{spent:.1f} s of processor time for {len(data)} bytes")
-
-    TARGETS[name](b"")  # what a target makes once, a database say, takes nothing of its share of the seconds
-    atheris.Setup([sys.argv[0], *arguments], bounded)
-    atheris.Fuzz()
-
-
 def every(seconds: float, only: list[str], seed: int) -> int:
     """Fuzz the targets, one a core at a time; each gets the same share of the cores' seconds."""
-    from tests.fuzz.targets import CORPORA
+    import atheris
 
+    # Looking into our code while it is imported takes longer than a share: once here, and each target is a fork.
+    with atheris.instrument_imports(include=LOOKED_AT):
+        from tests.fuzz.targets import CORPORA
+        from tests.support.memory import MEMORY, room_in_memory
     names = only or list(CORPORA)
     share = seconds / len(names)
     findings = ROOT / "fuzz-findings"
     findings.mkdir(exist_ok=True)
     failed, total, began = [], 0, time.monotonic()
-    with ThreadPoolExecutor(os.cpu_count() or 1) as cores:
-        for name, done in zip(names, cores.map(lambda name: _fuzz(name, share, seed, findings), names), strict=True):
-            words = done.stdout + done.stderr
-            total += _report(name, words, found=bool(done.returncode))
-            if done.returncode:
+    with tempfile.TemporaryDirectory(dir=MEMORY if room_in_memory() else None) as said:
+        for name, code in _in_turn(names, lambda name: _fuzz(name, share, seed, findings, Path(said))):
+            words = (Path(said) / name).read_text(errors="replace")
+            total += _report(name, words, found=bool(code))
+            if code:
                 failed.append(name)
                 print("\n".join(words.splitlines()[-40:]), file=sys.stderr)
     if not any(findings.iterdir()):
@@ -68,25 +53,55 @@ def every(seconds: float, only: list[str], seed: int) -> int:
     return 1 if failed else 0
 
 
-def _fuzz(name: str, share: float, seed: int, findings: Path) -> subprocess.CompletedProcess[str]:
+def _in_turn(names: Sequence[str], work: Callable[[str], None]) -> Iterator[tuple[str, int]]:
+    """Each name's work in a fork, as many at a time as there are cores: (name, exit code) as they end."""
+    waiting, running = list(names), dict[int, str]()
+    while waiting or running:
+        while waiting and len(running) < (os.cpu_count() or 1):
+            name = waiting.pop(0)
+            sys.stdout.flush()
+            child = os.fork()
+            if child == 0:
+                work(name)
+                os._exit(1)  # a fuzzer ends its process itself
+            running[child] = name
+        ended, status = os.wait()
+        yield running.pop(ended), os.waitstatus_to_exitcode(status)
+
+
+def _fuzz(name: str, share: float, seed: int, findings: Path, said: Path) -> None:
+    """Fuzz one target in this process, which it ends. What it prints goes into `said`."""
+    import atheris
+
+    from tests.fuzz.targets import CORPORA, TARGETS
+
+    out = os.open(said / name, os.O_WRONLY | os.O_CREAT, 0o600)
+    os.dup2(out, 1)
+    os.dup2(out, 2)
+
+    def bounded(data: bytes) -> None:
+        began = time.thread_time()
+        TARGETS[name](data)
+        if (spent := time.thread_time() - began) > SLOWEST:
+            raise RuntimeError(f"{spent:.1f} s of processor time for {len(data)} bytes")
+
+    grown = said / f"{name}-corpus"
+    files = said / f"{name}-files"
+    files.mkdir()
+    tempfile.tempdir = str(files)  # the fuzzer ends its process without a goodbye: the folder goes with the run
+    TARGETS[name](b"")  # what a target makes once, a database say, takes nothing of its share of the seconds
+    grown.mkdir()
     limits = [
         "-timeout=30",  # by the clock on the wall, which a busy machine stretches: only for what hangs
         "-rss_limit_mb=1024",
         "-max_len=4096",
         f"-seed={seed}",
         f"-max_total_time={max(1, round(share))}",
+        f"-artifact_prefix={findings}/{name}-",
+        "-print_final_stats=1",
     ]
-    with tempfile.TemporaryDirectory() as grown:
-        return subprocess.run(
-            [sys.executable, __file__, "--one", name, *limits, f"-artifact_prefix={findings}/{name}-", "-print_final_stats=1", grown, str(_corpus(name))],
-            capture_output=True, text=True, check=False, cwd=ROOT, timeout=share * 3 + 300,
-        )  # fmt: skip
-
-
-def _corpus(name: str) -> Path:
-    from tests.fuzz.targets import CORPORA
-
-    return CORPORA[name]
+    atheris.Setup([sys.argv[0], *limits, str(grown), str(CORPORA[name])], bounded)
+    atheris.Fuzz()
 
 
 def _report(name: str, words: str, *, found: bool) -> int:
@@ -103,8 +118,6 @@ def _report(name: str, words: str, *, found: bool) -> int:
 
 
 def main() -> int:
-    if sys.argv[1:2] == ["--one"]:
-        one(sys.argv[2], sys.argv[3:])
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=300, help="for all targets together")
     parser.add_argument("--only", default="", help="names of targets, comma separated")

@@ -18,7 +18,7 @@ from tests.fuzz.targets import CORPORA, TARGETS
 from tests.support.figures import Tell
 
 RUN = Path(__file__).with_name("run.py")
-SECONDS = float(os.environ.get("TEST_FUZZ_SECONDS", "30"))
+SECONDS = float(os.environ.get("TEST_FUZZ_SECONDS", "60"))
 """For all targets together, shared by the cores; `make fuzz` takes 300."""
 
 

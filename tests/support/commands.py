@@ -21,14 +21,16 @@ __all__ = ["Ended", "every_command", "example_of", "run_each"]
 ROOT = Path(__file__).resolve().parents[2]
 
 DRIVER = r"""
-import json, os, signal, sys
+import gc, json, os, signal, sys
 import importlib
+gc.disable()
 import api.cli, assistant.telemetry, rich.console, typer
 
 cases, how, *modules = json.load(sys.stdin), *sys.argv[1:]
 for module in [*(f"api.commands.{name}" for name in api.cli.COMMANDS.values()), *modules]:
     importlib.import_module(module)  # once here, not again in every fork
 typer.main.get_command(api.cli.create_app()).make_context("notifyr", ["config"], resilient_parsing=True).close()
+gc.freeze()  # no fork looks through what it shares, and copies it
 os.close(0)
 os.open(os.devnull, os.O_RDONLY)
 

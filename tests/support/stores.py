@@ -15,6 +15,7 @@ import psutil
 import psycopg
 import redis
 
+from tests.support.memory import MEMORY
 from tests.support.servers import (
     answers,
     bound,
@@ -30,14 +31,12 @@ from tests.support.servers import (
 
 __all__ = ["PostgresStore", "RabbitStore", "RedisStore", "in_memory", "paused"]
 
-_MEMORY = Path("/dev/shm")
-
 
 @contextlib.contextmanager
 def in_memory(name: str, *, owner: str = "") -> Iterator[Path]:
     """A folder whose fsync costs nothing, where the machine has one: a dying process loses no page either way."""
     before = tempfile.tempdir
-    tempfile.tempdir = str(_MEMORY) if os.access(_MEMORY, os.W_OK) else before
+    tempfile.tempdir = str(MEMORY) if os.access(MEMORY, os.W_OK) else before
     try:
         made = temporary_folder(name, owner=owner)
         with made as folder:
