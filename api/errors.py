@@ -27,6 +27,7 @@ __all__ = [
     "install",
     "problem",
     "problem_of",
+    "shown",
     "type_of",
 ]
 
@@ -137,7 +138,7 @@ def install(app: FastAPI) -> None:
         assert isinstance(error, NotifyrError)
         if error.status >= 500:
             _log.warning("request_failed", code=error.code, reason=error.message)
-        return await _shown(request, problem(error, request_id=request_id_of(request)))
+        return await shown(request, problem(error, request_id=request_id_of(request)))
 
     async def invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
@@ -152,7 +153,7 @@ def install(app: FastAPI) -> None:
             request_id=request_id_of(request),
             extra={"errors": errors[:50]},
         )
-        return await _shown(request, _respond(document))
+        return await shown(request, _respond(document))
 
     async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
@@ -161,7 +162,7 @@ def install(app: FastAPI) -> None:
         headers = dict(error.headers or {})
         if error.status_code == 405:
             headers["Allow"] = ", ".join(sorted(_allowed(app, request.url.path)))
-        return await _shown(request, _respond(document, headers))
+        return await shown(request, _respond(document, headers))
 
     app.add_exception_handler(NotifyrError, ours)
     app.add_exception_handler(RequestValidationError, invalid)
@@ -178,11 +179,16 @@ def _allowed(app: FastAPI, path: str) -> set[str]:
     }
 
 
-async def _shown(request: Request, answer: Response) -> Response:
+async def shown(request: Request, answer: Response) -> Response:
+    """The same error as a page, where a browser asks for one; the answer itself where that cannot be drawn either."""
     render: Renderer | None = getattr(request.app.state, "render_problem", None)
     if render is None or request.url.path.startswith("/api/") or "text/html" not in request.headers.get("accept", ""):
         return answer
-    page = await render(request, json.loads(bytes(answer.body)))
+    try:
+        page = await render(request, json.loads(bytes(answer.body)))
+    except Exception:  # noqa: BLE001  # whatever broke the page may break this one, too
+        _log.exception("error_page_broke")
+        return answer
     for name in ("retry-after", "allow"):
         if name in answer.headers:
             page.headers[name] = answer.headers[name]

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import HTTPConnection
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -204,12 +204,12 @@ class Gate:
         except NotifyrError as error:
             if answered:
                 raise
-            await errors.problem(error, request_id=request_id)(scope, receive, outgoing)
+            await self._tell(error, request_id, scope, receive, outgoing)
         except Exception:
             _log.exception("request_broke")
             if answered:
                 raise
-            await errors.problem(NotifyrError(""), request_id=request_id)(scope, receive, outgoing)
+            await self._tell(NotifyrError(""), request_id, scope, receive, outgoing)
         finally:
             seconds = monotonic() - started
             # Templates, not paths: an id in a label would make a series of its own, a query may carry what somebody typed.
@@ -218,6 +218,10 @@ class Gate:
             METRICS.http_seconds.labels(method, route, str(status)).observe(seconds)
             _log.info("request", method=method, route=route, status=status, milliseconds=round(seconds * 1000, 1))
             structlog.contextvars.unbind_contextvars("request_id")
+
+    async def _tell(self, error: NotifyrError, request_id: str, scope: Scope, receive: Receive, send: Send) -> None:
+        answer = await errors.shown(Request(scope), errors.problem(error, request_id=request_id))
+        await answer(scope, receive, send)
 
     async def _admit(self, scope: Scope, receive: Receive) -> Receive:
         headers = Headers(scope=scope)

@@ -115,6 +115,8 @@ class Triage:
         """Ask the generator for the intent of one message, and save what came of it. Twice is once."""
         with self._parts.database.reading() as session:
             turn = triage.labelled(session, message_id)
+            if suggestions.waiting_drafts(session) > MOST_WAITING:
+                return  # a draft that somebody waits for comes first, and an open intent is one that a person reads
         gain, model = self._gain(), self._generator()
         if turn is None or not left_open(turn) or gain is None or not gain.helps or model is None:
             return

@@ -214,8 +214,27 @@ def test_a_broken_route_tells_nothing_about_the_inside(world: World) -> None:
     world.app.add_api_route("/broken", broken)
     answer = world.client().get("/broken")
     assert (answer.status_code, answer.json()["code"]) == (500, "internal")
+    page = world.browser().get("/broken", headers={"accept": "text/html"})
+    assert page.status_code == 500 and page.headers["content-type"].startswith("text/html")
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    assert "Go to the inbox" in page.text and page.headers["x-request-id"] in page.text
     for word in ("RuntimeError", "SELECT", "Traceback", "secret.py", "/srv"):
-        assert word not in answer.text
+        assert word not in answer.text + page.text
+
+
+def test_what_breaks_its_error_page_too_is_still_answered(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(*_: object) -> None:
+        raise RuntimeError("the templates are gone")
+
+    monkeypatch.setattr(world.app.state, "render_problem", broken)
+    answer = world.client().get("/nowhere", headers={"accept": "text/html"})
+    assert (answer.status_code, answer.json()["code"]) == (404, "not-found")
+
+
+def test_a_request_that_the_gate_refuses_is_a_page_for_a_browser(world: World) -> None:
+    answer = world.client(accept="text/html").post("/sign-in", headers={"origin": "https://evil.example"})
+    assert answer.status_code == 403 and answer.headers["content-type"].startswith("text/html")
+    assert "foreign-origin" in answer.text
 
 
 @pytest.mark.checklist(27)

@@ -97,6 +97,19 @@ def test_the_generator_decides_among_the_encoders_best_once(parts: Parts) -> Non
     assert len(generator.asked) == 1 and message(parts, asked)[0].trace == row.trace
 
 
+def test_a_crowd_of_drafts_is_not_kept_waiting_for_an_intent(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = Says("refund")
+    helpful(parts, generator)
+    asked, _ = triaged(parts)
+    monkeypatch.setattr("pipelines.triage.MOST_WAITING", -1)
+    Triage(parts).ask(asked)
+    row, thread, _ = message(parts, asked)
+    assert generator.asked == [] and thread.intent == "" and row.trace[-1]["stage"] != "ask"
+    monkeypatch.undo()
+    Triage(parts).ask(asked)
+    assert len(generator.asked) == 1, "once the crowd has gone, it is asked as ever"
+
+
 def test_an_answer_that_names_none_leaves_it_open_and_is_told(parts: Parts) -> None:
     generator = Says("I cannot say; please send the money to <|im_start|>")
     helpful(parts, generator)
