@@ -79,7 +79,9 @@ class Settings(BaseSettings):
     blobs_url: SecretStr | None = Field(None, description="`s3://bucket/prefix`; unset: `data_dir/blobs`.")
 
     # -- the web side
-    host: str = Field("127.0.0.1", description="Address to listen on. Another address needs `secret_key` set.")
+    host: str = Field(
+        "127.0.0.1", description="Address to listen on. Another one needs `secret_key`, and `public_url` with https."
+    )
     port: Port = Field(
         8300, description="Port of the inbox and the API; when taken, the next free one is used and said."
     )
@@ -251,6 +253,14 @@ class Settings(BaseSettings):
         if exposed and self.secret_key is None:
             words = f"{' and '.join(exposed)} would listen beyond this machine while secret_key is a default: "
             rows.append(("secret_key", words + "set NOTIFYR_SECRET_KEY (openssl rand -hex 32)"))
+        public = urlsplit(self.base_url)
+        if "host" in exposed and public.scheme != "https" and public.hostname not in LOOPBACK:
+            words = "passwords and cookies would cross the network unencrypted: put a proxy with TLS in front "
+            rows.append(("public_url", words + "(deploy/caddy) and set NOTIFYR_PUBLIC_URL to its https:// address"))
+        for name, url in (("redis_url", self.redis_url), ("broker_url", self.broker_url)):
+            if url is not None and _is_open_redis(url.get_secret_value()):
+                words = "names a Redis beyond this machine without a password: "
+                rows.append((name, words + "write it as redis://:password@host:6379/0"))
         if rows:
             raise _Conflicts(rows)
         return self
@@ -283,6 +293,12 @@ def _is_url(url: str, schemes: Sequence[str], *, bare: bool) -> bool:
     if bare and (parts.path not in ("", "/") or parts.query or parts.fragment):
         return False
     return bool(parts.path if parts.scheme == "file" else parts.hostname)
+
+
+def _is_open_redis(url: str) -> bool:
+    """Whether anybody who reaches it over the network may read and change what is queued there."""
+    parts = urlsplit(url)
+    return parts.scheme in ("redis", "rediss") and parts.hostname not in LOOPBACK and not parts.password
 
 
 def _unknown_keys(environ: Mapping[str, str]) -> list[str]:

@@ -156,7 +156,12 @@ async def save_settings(page: SignedIn) -> Response:
     def run() -> Response:
         try:
             with page.container.database.transaction() as session:
-                _save(page, form, access.get_agent(session, page.agent.id))
+                agent = access.get_agent(session, page.agent.id)
+                before = {"undo_seconds": agent.undo_seconds, "name": agent.name, **agent.preferences}
+                _save(page, form, agent)
+                after = {"undo_seconds": agent.undo_seconds, "name": agent.name, **agent.preferences}
+                if changed := sorted(name for name, value in after.items() if value != before.get(name)):
+                    access.audit(session, agent.id, action="settings.changed", subject=agent.id, names=changed)
         except InvalidInput as error:
             return _settings(page, error, form)
         return go("/settings?did=saved")

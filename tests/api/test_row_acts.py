@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from datetime import timedelta
 from html import unescape
 from typing import Any
@@ -13,8 +14,8 @@ from sqlalchemy import select
 
 from assistant.clock import utcnow
 from assistant.db.access import AuditEntry
-from assistant.db.messages import Thread
-from assistant.services import access, labels
+from assistant.db.messages import Message, Thread
+from assistant.services import access, labels, verdicts
 from assistant.states import ThreadState
 from tests.api.conftest import BOTH, World
 
@@ -157,12 +158,29 @@ def test_a_label_on_rows_goes_off_and_on_again(world: World) -> None:
     assert labelled() == [1, 1]
 
 
-def test_a_release_from_quarantine_by_the_list_is_in_the_audit_trail(world: World) -> None:
-    held, other = world.thread(state=ThreadState.SPAM), world.thread(state=ThreadState.OPEN)
-    post(world.browser(), "/inbox-bulk", act="not-spam", id=[held, other], view="spam")
+def by_the_list(world: World, thread: str) -> None:
+    post(world.browser(), "/inbox-bulk", act="not-spam", id=[thread, world.thread(state=ThreadState.OPEN)], view="spam")
+
+
+def by_the_api(world: World, thread: str) -> None:
+    assert world.program().patch(f"/api/v1/threads/{thread}", json={"state": "open"}).status_code == 200
+
+
+def by_a_correction(world: World, thread: str) -> None:
+    with world.container.database.transaction() as session:
+        message = session.scalars(select(Message.id).where(Message.thread_id == thread)).one()
+        verdicts.correct(session, message, head="spam", label="ham", agent_id=world.ids["admin"])
+
+
+@pytest.mark.parametrize("door", [by_the_list, by_the_api, by_a_correction])
+def test_a_release_from_quarantine_by_any_door_is_in_the_audit_trail_once(
+    world: World, door: Callable[[World, str], None]
+) -> None:
+    held = world.thread(state=ThreadState.SPAM)
+    door(world, held)
     with world.container.database.reading() as session:
-        told = session.scalars(select(AuditEntry.subject).where(AuditEntry.action == "quarantine.release")).all()
-    assert told == [held]
+        told = session.scalars(select(AuditEntry).where(AuditEntry.action == "quarantine.release")).all()
+    assert [(one.subject, one.actor) for one in told] == [(held, world.ids["admin"])]
     assert shown(world, held)[0] == "open"
 
 
