@@ -175,3 +175,28 @@ def test_everything_on_a_phone_is_large_enough_for_a_finger(
     )
     assert small == []
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+PLANTED = """
+<p id="planted" hx-on:click="window.ran = 'hx-on'" onclick="window.ran = 'onclick'">planted</p>
+<script>window.ran = "script"</script><img src="/static/none.png" onerror="window.ran = 'onerror'">
+<a id="away" href="#" hx-get="https://evil.example/x" data-hx-get="https://evil.example/x" hx-trigger="click">away</a>
+<b id="late" hx-get="/planted-vals" hx-vals="js:{a: (window.ran = 'vals')}" hx-trigger="click">late</b>
+"""
+
+
+@pytest.mark.checklist(47)
+def test_markup_that_gets_into_a_page_runs_nothing_and_asks_no_other_server(new_page: Callable[..., Page]) -> None:
+    forgiven = ("policy", "Content Security Policy", "htmx:error", "evil.example", "Failed to load", "EvalError")
+    page, asked = new_page(forgives=forgiven), list[str]()
+    page.on("request", lambda request: asked.append(request.url))
+    page.route("**/planted", lambda route: route.fulfill(body=PLANTED, content_type="text/html"))
+    page.route("**/planted-*", lambda route: route.fulfill(status=204))
+    page.goto("/inbox")
+    page.locator("html[data-ready]").wait_for()
+    page.evaluate("htmx.ajax('GET', '/planted', {source: document.body, target: '#rows', swap: 'innerHTML'})")
+    for name in ("planted", "away", "late"):
+        page.locator(f"#{name}").click()  # by the mouse: what the test's own `evaluate` calls may evaluate, too
+    page.wait_for_timeout(500)
+    assert page.evaluate("window.ran") is None
+    assert any("/planted" in one for one in asked) and not [one for one in asked if "evil.example" in one]

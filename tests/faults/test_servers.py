@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -16,7 +16,7 @@ import pytest
 
 from assistant.settings import ROOT
 from tests.support import servers
-from tests.support.servers import bound, wait_until
+from tests.support.servers import bound, temporary_folder, wait_until
 
 SERVERS = ("postgres_server", "redis_server", "valkey_server", "rabbitmq_server", "s3_server")
 
@@ -30,22 +30,25 @@ def alive(folder: str) -> list[psutil.Process]:
     ]
 
 
+@pytest.fixture
+def open_path() -> Iterator[Path]:
+    """A folder that another user reaches, as a server runs: pytest closes its own whenever a run of it starts."""
+    with temporary_folder("killed") as folder:
+        folder.chmod(0o755)
+        yield folder
+
+
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("server", SERVERS)
-def test_a_killed_run_takes_its_servers_with_it(server: str, tmp_path: Path) -> None:
+def test_a_killed_run_takes_its_servers_with_it(server: str, open_path: Path) -> None:
     script = (
         "import sys, tempfile, time\n"
-        f"tempfile.tempdir = {str(tmp_path)!r}\n"
+        f"tempfile.tempdir = {str(open_path)!r}\n"
         f"from tests.support.servers import {server}\n"
         f"with {server}():\n"
         "    print('up', flush=True)\n"
         "    time.sleep(60)\n"
     )
-    tmp_path.chmod(0o755)
-    for parent in tmp_path.parents:  # as far as pytest made them, for itself alone: the server runs as somebody else
-        if parent == Path(tempfile.gettempdir()):
-            break
-        parent.chmod(0o755)
     run = subprocess.Popen([*bound(signal.SIGKILL), sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE)
     try:
         assert run.stdout is not None
@@ -57,7 +60,7 @@ def test_a_killed_run_takes_its_servers_with_it(server: str, tmp_path: Path) -> 
         run.communicate(timeout=10)
     psutil.wait_procs(started, timeout=20)
     wait_until(lambda: not any(one.is_running() for one in started), seconds=5, what=f"the end of {started}")
-    wait_until(lambda: not alive(str(tmp_path)), seconds=20, what="nothing of the run left")
+    wait_until(lambda: not alive(str(open_path)), seconds=20, what="nothing of the run left")
 
 
 def test_workers_share_no_port_and_none_comes_twice() -> None:
