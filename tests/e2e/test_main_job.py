@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 
 import httpx
 from playwright.sync_api import Page, expect
@@ -26,6 +29,14 @@ def test_a_mail_is_labelled_drafted_accepted_by_a_key_and_arrives_with_threading
     page.keyboard.press("o")
     card = page.get_by_role("region", name="Suggested reply")
     expect(card).to_contain_text("We ship within 2 working days")
+    with closing(sqlite3.connect(server.settings.path("notifyr.db"))) as database:
+        ((trace,),) = database.execute(
+            "SELECT s.trace FROM suggestions s JOIN messages m ON m.id = s.message_id WHERE m.from_address = ?",
+            ("ana@customer.example",),
+        )
+    # The real generator wrote; where the guard finds a number in it that no source has, the approved answer stands there.
+    drafted = next(step for step in json.loads(trace) if step["stage"] == "draft")
+    assert drafted["outcome"] == "ok" and drafted["reason"].startswith("generated with "), drafted
     page.keyboard.press("y")
     expect(page.locator(".toast")).to_contain_text("Sending in")
 
