@@ -82,11 +82,12 @@ def choices(page: Page, session: Session) -> dict[str, tuple[str, ...]]:
 def shown(page: Page, session: Session, message: Message | None) -> dict[str, Any]:
     """What the context drawer says of a message: every head with its threshold, the reasons, and what may be chosen."""
     if message is None or not message.labels:
-        return {"rows": [], "because": [], "choices": {}, "spam": {}, "missing": []}
+        return {"rows": [], "because": [], "weighed": {}, "choices": {}, "spam": {}, "missing": []}
     detail = _detail(message, "classify")
     return {
         "rows": verdicts.of_message(session, message, rules=rules.read(session), defaults=defaults(page)),
         "because": detail.get("because") or [],
+        "weighed": detail.get("weighed") or {},
         "choices": choices(page, session),
         "spam": _spam_in_words(message, detail.get("spam_because") or {}),
         "asked_from": OPT_OUT_UNSURE,
