@@ -13,7 +13,7 @@ import httpx
 
 from assistant.clock import new_id
 from assistant.db.messages import Message, Thread
-from assistant.services import contacts, corrections, rules
+from assistant.services import contacts, corrections, intents, rules
 from assistant.settings import ROOT
 from assistant.states import Author, Delivery, Direction, TriageState
 from models.asked import FILE, Gain, keep
@@ -44,6 +44,7 @@ TRACE: list[dict[str, Any]] = [
             "abstained": ["intent"],
             "opt_out": "unsure",
             "because": ["like “I want my money back” (0.61)"],
+            "weighed": {"optout": [["sorted out", 1.234], ["nicht mehr", 0.5]]},
             "spam_because": {
                 "stage": "words",
                 "words": [
@@ -143,7 +144,11 @@ def test_why_a_message_is_spam_or_not_folds_open_with_rules_words_and_the_band(w
     intent = why(page, "intent")
     assert "about 48 are rightly called refund" in intent and "the model decides nothing" in intent
     assert "Next: billing 40 %" in intent
-    assert "from 12 % on a person is asked" in why(page, "optout")
+    optout = why(page, "optout")
+    assert "from 12 % on a person is asked" in optout
+    assert "Words that weighed most for “asks to stop”" in optout
+    assert "“sorted out” for 1.23" in optout and "“nicht mehr” for 0.50" in optout
+    assert "weighed most" not in why(page, "language"), "a head that names no words shows no empty table"
 
 
 def test_words_of_a_stranger_among_the_reasons_are_no_markup(world: World) -> None:
@@ -152,12 +157,13 @@ def test_words_of_a_stranger_among_the_reasons_are_no_markup(world: World) -> No
     evil = "<script>alert(1)</script>"
     detail = TRACE[-1]["detail"] | {
         "spam_because": {"stage": evil, "words": [[evil, 1.0]], "reasons": [evil], "like": evil, "band": [0.5, 0.9]},
+        "weighed": {"optout": [[evil, 1.0]]},
         "faults": {"urgency": f"the head is damaged {evil}: notifyr train"},
     }
     with world.container.database.transaction() as session:
         session.get_one(Message, message_id).trace = [TRACE[-1] | {"detail": detail}]
     page = agent.get(f"/inbox/{thread_id}").text
-    assert evil not in page and page.count("&lt;script&gt;alert(1)") >= 4
+    assert evil not in page and page.count("&lt;script&gt;alert(1)") >= 5
     assert "A part of the model was missing for this message: the head is damaged" in page
 
 
@@ -259,6 +265,45 @@ def test_the_queue_asks_what_teaches_most_and_takes_answers(world: World) -> Non
     # Without an encoder the only intents are an operator's own; here there are none, and none can be named.
     refused = post(agent, f"/learning/{held}", label="refund")
     assert refused.status_code == 422 and "choose an intent" in refused.text
+
+
+def test_an_answer_in_the_queue_is_stored_and_a_held_out_one_is_a_point_of_the_curve(world: World) -> None:
+    agent = world.browser("agent@example.org")
+    with world.container.database.transaction() as session:
+        for name in ("refund", "billing"):
+            intents.define(session, name=name, examples=[f"{name} {one}" for one in ("please", "now", "soon", "again")])
+    texts = [f"It is about {letter * 3}" for letter in "abcdefghijklmnopqrstuvwxyz"]
+    held = [text for text in texts if corrections.is_held_out(f"Matter\n{text}")][:3]
+    taught = next(text for text in texts if not corrections.is_held_out(f"Matter\n{text}"))
+    assert len(held) == 3
+    asked = [(text, labelled(world, text, number)[1]) for number, text in enumerate((*held, taught))]
+    page = agent.get("/learning").text
+    assert "<polyline" not in page and "once one of the held-out fifth is answered" in page
+
+    said = dict(zip([text for text, _ in asked], ("refund", "billing", "refund", "billing"), strict=True))
+    for text, message_id in asked:
+        assert f'action="/learning/{message_id}"' in page
+        done = post(agent, f"/learning/{message_id}", label=said[text])
+        assert done.status_code == 303
+        after = agent.get(done.headers["location"]).text
+        assert "Noted." in after and f'action="/learning/{message_id}"' not in after, "an answered one is asked no more"
+        with world.container.database.reading() as session:
+            made = corrections.newest(session, message_id, "intent")
+            assert made is not None
+            assert f'action="/corrections/{made.id}/undo"' in after
+            assert (made.old_label, made.new_label, made.held_out) == ("refund", said[text], text != taught)
+
+    drawn = re.findall(r'<polyline points="([^"]*)"', after)
+    assert len(drawn) == 1
+    points = [tuple(map(float, point.split(","))) for point in drawn[0].split()]
+    assert len(points) == 3, "one a held-out answer, and none of what is learned from"
+    across, down = zip(*points, strict=True)
+    assert list(across) == sorted(set(across))
+    assert down[0] < down[2] < down[1], "all right, half, two of three: the better, the higher on the page"
+    assert [cells(after, str(number)) for number in (1, 2, 3)] == [["100 %"], ["50 %"], ["67 %"]]
+    assert "4 answers: 3 of them only measured with" in after and "now 67 % of 3" in after
+    assert post(agent, f"/corrections/{made.id}/undo", **{"from": "learning"}).status_code == 303
+    assert f'action="/learning/{asked[-1][1]}"' in agent.get("/learning").text, "what is taken back is asked again"
 
 
 def test_the_models_page_shows_calibration_drift_and_stages(world: World) -> None:
