@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from datetime import timedelta
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from assistant.states import Author, Delivery, Direction, TriageState
 from models.asked import FILE, Gain, keep
 from models.bert import Encoder
 from models.heads.labeller import Labeller
+from pipelines.triage import Triage
 from tests.api.conftest import BOTH, World
 
 ENGINES = BOTH
@@ -149,6 +151,105 @@ def test_why_a_message_is_spam_or_not_folds_open_with_rules_words_and_the_band(w
     assert "Words that weighed most for “asks to stop”" in optout
     assert "“sorted out” for 1.23" in optout and "“nicht mehr” for 0.50" in optout
     assert "weighed most" not in why(page, "language"), "a head that names no words shows no empty table"
+
+
+SPAM = "Make money fast! Earn $5000 a week from home, click here to order now, 100% risk free, no obligation. " * 4
+
+
+def triaged(world: World, text: str, number: int, *, sender: str, answered: bool = False) -> str:
+    """A thread whose message went through real triage on the weights that ship."""
+    thread_id, message_id = labelled(world, text, number)
+    with world.container.database.transaction() as session:
+        message = session.get_one(Message, message_id)
+        message.from_address, message.labels, message.trace = sender, [], []
+        message.triage = TriageState.WAITING
+        if answered:
+            sent = Message(
+                id=new_id(),
+                thread_id=thread_id,
+                profile_id=world.ids["profile"],
+                direction=Direction.OUTBOUND,
+                author=Author.AGENT,
+                status=Delivery.SENT,
+                external_id=f"<{new_id()}@example.org>",
+                text="Gladly",
+                from_address="us@example.org",
+                occurred_at=message.occurred_at - timedelta(hours=1),
+            )
+            session.add(sent)
+    Triage(world.container).triage(message_id)
+    return thread_id
+
+
+def chip(agent: httpx.Client, thread_id: str, view: str = "all") -> str:
+    """What the list says of spam beside a thread."""
+    found = re.search(rf'<li class="row [^>]*id="row-{thread_id}".*?</li>', agent.get(f"/inbox?view={view}").text, re.S)
+    assert found, "the thread is not in the list"
+    said = re.search(r'<span class="chip chip-(?:bad|warn)">((?:maybe )?spam) \d+ %</span>', found[0])
+    return said[1] if said else ""
+
+
+def verdict(agent: httpx.Client, thread_id: str) -> str:
+    """What the thread itself says."""
+    found = re.search(r"<dt>spam</dt>\s*<dd><strong>([^<]*)<", agent.get(f"/inbox/{thread_id}?view=all").text, re.I)
+    assert found
+    return found[1].casefold()
+
+
+def test_list_and_thread_say_of_spam_what_triage_decided(world: World, tmp_path: Path) -> None:
+    agent = world.browser("agent@example.org")
+    with_encoder(world, tmp_path / "encoder")
+    world.container.__dict__["settings"] = world.container.settings.model_copy(update={"encoder": "onnx:here"})
+    with world.container.database.transaction() as session:
+        rules.except_sender(session, sender="@partner.example", head="spam", label="spam")
+    held = triaged(world, SPAM, 1, sender="x1@cash.example")
+    assert (chip(agent, held), verdict(agent, held)) == ("spam", "spam")
+    excepted = triaged(world, SPAM, 2, sender="bo@partner.example")
+    assert (chip(agent, excepted), verdict(agent, excepted)) == ("", "let through")
+    page = unescape(agent.get(f"/inbox/{excepted}").text)
+    assert "never held for this sender" in page and "This sender is never held as spam" in why(page, "spam")
+    known = triaged(world, SPAM, 3, sender="ana@example.net", answered=True)
+    assert (chip(agent, known), verdict(agent, known)) == ("maybe spam", "maybe spam")
+
+    # An admin who is stricter than the settings: the same words, below the band of the settings, and now in doubt.
+    words = "Free shipping for all orders, order now"
+    before = triaged(world, words, 4, sender="ana@example.net", answered=True)
+    with world.container.database.transaction() as session:
+        score = session.get_one(Thread, before).spam_score
+        assert score is not None and rules.FLOOR < score < world.container.settings.uncertain_band
+        rules.set_threshold(session, head="spam", label="spam", value=max(rules.FLOOR, score * 0.9))
+    after = triaged(world, words, 5, sender="ana@example.net", answered=True)
+    assert (chip(agent, after), verdict(agent, after)) == ("maybe spam", "maybe spam")
+    assert (chip(agent, before), verdict(agent, before)) == ("", "not spam"), "what was decided before stands"
+
+
+def test_what_a_person_says_of_spam_is_what_the_list_says_until_it_is_taken_back(world: World) -> None:
+    agent = world.browser("agent@example.org")
+    thread_id, message_id = labelled(world)
+    with world.container.database.transaction() as session:
+        session.get_one(Message, message_id).trace = [TRACE[-1] | {"detail": {"spam": "uncertain"}}]
+        thread = session.get_one(Thread, thread_id)
+        thread.spam_score, thread.spam_verdict = 0.7, "uncertain"
+    assert chip(agent, thread_id) == "maybe spam"
+    assert post(agent, f"/messages/{message_id}/verdict", head="spam", label="ham").status_code == 303
+    assert chip(agent, thread_id) == ""
+    with world.container.database.reading() as session:
+        made = corrections.newest(session, message_id, "spam")
+    assert made is not None and post(agent, f"/corrections/{made.id}/undo").status_code == 303
+    assert chip(agent, thread_id) == "maybe spam"
+    assert post(agent, f"/inbox/{thread_id}/act", act="spam").status_code == 303
+    assert chip(agent, thread_id) == "spam"
+    assert post(agent, f"/inbox/{thread_id}/act", act="not-spam").status_code == 303
+    assert chip(agent, thread_id) == "", "a person has said that it is none"
+
+
+def test_a_thread_that_the_release_before_triaged_goes_by_its_probability(world: World) -> None:
+    agent = world.browser("agent@example.org")
+    for number, (score, said) in enumerate(((0.7, "maybe spam"), (0.4, ""))):
+        thread_id, _ = labelled(world, f"text {number}", number)
+        with world.container.database.transaction() as session:
+            session.get_one(Thread, thread_id).spam_score = score
+        assert chip(agent, thread_id) == said
 
 
 def test_words_of_a_stranger_among_the_reasons_are_no_markup(world: World) -> None:
