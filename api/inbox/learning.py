@@ -31,6 +31,8 @@ _DECIDED = {
     "words alone": "its words alone, though they leave it open: the part of the model that reads its meaning was missing",
 }
 """Stage of the judge of spam -> what decided, for an agent."""
+_SAID = {"spam": "spam", "uncertain": "maybe spam", "ham": "not spam", "unknown": "let through"}
+"""What triage made of the probability of spam, as the list has it."""
 _COUNTED = {
     "#link": "a link",
     "#address": "a mail address",
@@ -82,11 +84,12 @@ def choices(page: Page, session: Session) -> dict[str, tuple[str, ...]]:
 def shown(page: Page, session: Session, message: Message | None) -> dict[str, Any]:
     """What the context drawer says of a message: every head with its threshold, the reasons, and what may be chosen."""
     if message is None or not message.labels:
-        return {"rows": [], "because": [], "choices": {}, "spam": {}, "missing": []}
+        return {"rows": [], "because": [], "weighed": {}, "choices": {}, "spam": {}, "missing": []}
     detail = _detail(message, "classify")
     return {
         "rows": verdicts.of_message(session, message, rules=rules.read(session), defaults=defaults(page)),
         "because": detail.get("because") or [],
+        "weighed": detail.get("weighed") or {},
         "choices": choices(page, session),
         "spam": _spam_in_words(message, detail.get("spam_because") or {}),
         "asked_from": OPT_OUT_UNSURE,
@@ -103,8 +106,11 @@ def _spam_in_words(message: Message, why: dict[str, Any]) -> dict[str, Any]:
     """Why a message counts as spam or not: who decided, between which probabilities a person is asked, rules, and words with weights."""
     if not why:
         return {"decided": "", "band": []}
+    said = str(_detail(message, "classify").get("spam") or "")
     rule = str(_detail(message, "screen").get("rule") or "")
     return {
+        "said": _SAID.get(said, ""),
+        "excepted": said == "unknown",  # it was judged, and yet there is no verdict
         "decided": _DECIDED.get(str(why.get("stage")), str(why.get("stage"))),
         "band": why.get("band") or [],
         "rules": [*([f"rule “{rule}” of the first screening"] if rule else []), *(why.get("reasons") or [])],

@@ -93,10 +93,8 @@ def show(
             "told": {} if listed.items else _told(session, page, view),
         }
     smtp = starts.listener(container.settings)
-    named = {"view": view, "sort": sort, "q": q, "cursor": cursor, "upto": upto}
-    named = {name: value for name, value in named.items() if value and value != "newest"}
-    tail = urlencode(named)
-    further = urlencode({name: value for name, value in named.items() if name not in {"cursor", "upto"}})
+    named = {"view": view, "sort": sort if sort != "newest" else "", "q": q, "cursor": cursor, "upto": upto}
+    tail, further = _query(named), _query(named | {"cursor": "", "upto": ""})
     here = f"/inbox{'/' + thread_id if thread_id else ''}?{tail}"
     answer = render(
         "inbox.html",
@@ -126,6 +124,10 @@ def show(
         # This page answers a form's post, whose own address nobody can read again.
         answer.headers["HX-Push-Url"] = here
     return answer
+
+
+def _query(named: dict[str, str]) -> str:
+    return urlencode({name: value for name, value in named.items() if value})
 
 
 def _acting(page: Page, agents: Sequence[Agent]) -> dict[str, Any]:

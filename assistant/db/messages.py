@@ -54,6 +54,8 @@ class Thread(Timestamps, Base):
     """ISO 639-1 of the newest inbound message."""
     spam_score: Mapped[float | None]
     """Calibrated probability of spam of the newest inbound message."""
+    spam_verdict: Mapped[str] = mapped_column(String(10), default="", server_default="")
+    """What triage, or an agent after it, made of that: `spam`, `uncertain`, `ham`, or `unknown` (an exception, no judge)."""
     certainty: Mapped[float | None]
     """The least sure decision on the newest message, in [0, 1]: what `least certain` sorts by."""
     suggestion_mark: Mapped[str] = mapped_column(String(20), default="none")

@@ -36,6 +36,7 @@ _VERDICT = (
     "sentiment",
     "language",
     "spam_score",
+    "spam_verdict",
     "certainty",
 )
 _KEPT = (*_VERDICT, "profile_id", "contact_id", "channel", "subject", "base_subject", "state", "starred", "unread")
@@ -275,7 +276,8 @@ def _give_back(into: Thread, thread: Thread, changed: dict[str, Any], *, verdict
     """What the other thread had only from the one that goes."""
     if verdict:
         for name in _VERDICT:
-            setattr(into, name, changed[name])
+            if name in changed:  # a move that an earlier release noted knows fewer
+                setattr(into, name, changed[name])
     if thread.starred:
         into.starred = changed["starred"]
     if thread.assignee_id == into.assignee_id:

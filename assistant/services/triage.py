@@ -210,6 +210,9 @@ def _describe(thread: Thread, turn: Turn, state: TriageState) -> None:
     thread.spam_score = spam
     claims = next((step.detail.get("claims") for step in turn.trace if step.stage == "classify"), None)
     found = claims if isinstance(claims, dict) else {}
+    thread.spam_verdict = next(
+        (str(step.detail.get("spam", "")) for step in turn.trace if step.stage == "classify"), ""
+    )
     ruled = next((label.value for label in turn.labels if label.head == "urgency" and label.score >= 1), "")
     thread.urgency = ruled or str(found.get("urgency", ""))
     thread.reply_intent, thread.sentiment, thread.language = (

@@ -100,6 +100,7 @@ def call_spam(session: Session, thread_id: str, *, spam: bool, agent_id: str) ->
     newest = _newest(session, thread_id)
     if newest is not None:
         corrections.record(session, newest, head="spam", label="spam" if spam else "ham", agent_id=agent_id)
+        _mark_spam(session, newest)
 
 
 def take_back_spam(session: Session, thread_id: str, *, spam: bool, agent_id: str) -> None:
@@ -108,6 +109,7 @@ def take_back_spam(session: Session, thread_id: str, *, spam: bool, agent_id: st
     made = corrections.newest(session, newest, "spam") if newest is not None else None
     if made is not None and made.new_label == ("spam" if spam else "ham") and made.agent_id == agent_id:
         corrections.undo(session, made.id, restore=True)
+        _mark_spam(session, made.message_id)
 
 
 def _apply(session: Session, message_id: str, head: str, label: str, agent_id: str | None) -> None:
@@ -119,6 +121,8 @@ def _apply(session: Session, message_id: str, head: str, label: str, agent_id: s
         _opt_out(session, message, thread.channel, wants_out=label == "yes")
     if _newest(session, thread.id) != message_id:
         return
+    if head == "spam":
+        _mark_spam(session, message_id)
     if head in _ON_THREAD:
         setattr(thread, head, "" if label == "other" else label)
     held = thread.state == ThreadState.SPAM
@@ -126,6 +130,15 @@ def _apply(session: Session, message_id: str, head: str, label: str, agent_id: s
         session.flush()
         state = ThreadState.OPEN if held else ThreadState.SPAM
         threads.change_state(session, thread.id, state=state, agent_id=agent_id)
+
+
+def _mark_spam(session: Session, message_id: str) -> None:
+    """What counts of a thread's newest message as spam: what a person said, or else what triage decided."""
+    message = session.get_one(Message, message_id)
+    made = corrections.newest(session, message_id, "spam")
+    verdict = made.new_label if made is not None else str(_detail(message).get("spam", ""))
+    session.get_one(Thread, message.thread_id).spam_verdict = verdict
+    session.flush()
 
 
 def _newest(session: Session, thread_id: str) -> str | None:
@@ -156,11 +169,15 @@ def _opt_out(session: Session, message: Message, channel: str, *, wants_out: boo
 
 def _claims(message: Message) -> dict[str, str]:
     """Head -> label, as the classify stage claimed them."""
-    steps: Sequence[dict[str, Any]] = message.trace
-    detail: dict[str, Any] = next((step.get("detail") or {} for step in steps if step.get("stage") == "classify"), {})
+    detail = _detail(message)
     found = {str(head): str(label) for head, label in (detail.get("claims") or {}).items()}
     if detail.get("spam") in ("spam", "uncertain", "ham"):
         found["spam"] = "spam" if detail["spam"] == "spam" else "ham"
     if "opt_out" in detail:
         found["optout"] = "yes" if detail["opt_out"] == "recorded" else "no"
     return found
+
+
+def _detail(message: Message) -> dict[str, Any]:
+    steps: Sequence[dict[str, Any]] = message.trace
+    return next((step.get("detail") or {} for step in steps if step.get("stage") == "classify"), {})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +16,7 @@ from models.base import Vectors
 from models.batching import Batches
 from models.bert import Encoder
 from models.clues import reasons
+from models.heads.evidence import Evidence
 from models.heads.intents import Intents, Lessons, Nearest
 from models.heads.language import Languages
 from models.heads.linear import one_thread
@@ -255,13 +256,17 @@ class Labeller:
         yes = head.labels.index("yes")
         alone = head.probabilities(words.columns, vectors)[:, yes]
         scores = [float(p) if single else 0.0 for p, single in zip(alone, words.single, strict=True)]
-        if asked := [(row, part) for row, parts in enumerate(words.asking) for part in parts]:
-            table = head.probabilities(
-                [columns(part, optout_lexicon()) for _, part in asked], self.embed([part for _, part in asked])
-            )
-            for (row, _), line in zip(asked, table, strict=True):
-                scores[row] = max(scores[row], float(line[yes]))
+        asked = [(row, part) for row, parts in enumerate(words.asking) for part in parts]
+        for (row, _), score in zip(asked, self._asks_out(head, [part for _, part in asked]), strict=True):
+            scores[row] = max(scores[row], score)
         return scores
+
+    def _asks_out(self, head: Mixed, parts: Sequence[str]) -> list[float]:
+        """How probably each sentence asks not to be written to."""
+        if not parts:
+            return []
+        table = head.probabilities([columns(part, optout_lexicon()) for part in parts], self.embed(parts))
+        return [float(p) for p in table[:, head.labels.index("yes")]]
 
     def mixed(self) -> tuple[Mixed, ...]:
         return self.weights.mixed()
@@ -270,23 +275,59 @@ class Labeller:
         """The example of an intent that is most like a text: the reason that an agent is shown."""
         return self.intents.nearest(self.embed([text]), intent)
 
-    def because(self, text: str, *, intent: str, spam: bool) -> list[str]:
-        """Why these labels, for an agent: the most alike example of the intent, the words that weighed most for spam."""
+    def because(
+        self, texts: Sequence[str], labels: Sequence[Label], claims: Mapping[str, str], *, spam: bool
+    ) -> tuple[list[str], dict[str, list[tuple[str, float]]]]:
+        """Why the labels that are claimed (`claims`, head -> label), for an agent.
+
+        Sentences: the most alike example of the intent, the words that weighed most for spam, what an agent said. And, head ->
+        words with weights, what weighed most for kind of reply, urgency, sentiment and opt-out. `texts` are the windows of one
+        text: an opt-out is looked for in all of them, the rest stands in the first.
+        """
         said = []
-        seeing = self.encoder.network_fault() is None
-        alike = self.nearest(text, intent) if intent and seeing else None
+        text, intent = texts[0], claims.get("intent", "")
+        vectors = self.embed([text]) if self.encoder.network_fault() is None else None
+        alike = self.intents.nearest(vectors, intent) if intent and vectors is not None else None
         if alike is not None:
             said.append(f"like “{alike.text[:120]}” ({alike.similarity:.2f})")
         weighed = self.evidence(text) if spam and not self.spam_fault(text) else []
         if words := [word for word, weight in weighed if weight > 0 and not word.startswith("#")]:
             said.append("words: " + ", ".join(words))
-        (recalled,) = self.taught.recall([text], self.embed([text])) if seeing else ({},)
-        said += [
-            f"{head} {one.label} as an agent said of “{one.text[:120]}”"
-            for head, one in recalled.items()
-            if one.weight >= _TOLD
+        (recalled,) = self.taught.recall([text], vectors) if vectors is not None else ({},)
+        told = {head: one for head, one in recalled.items() if one.weight >= _TOLD}
+        said += [f"{head} {one.label} as an agent said of “{one.text[:120]}”" for head, one in told.items()]
+        # What an agent said decided there, and no word of the text.
+        own = {head: label for head, label in claims.items() if head not in told}
+        return said, self._weighed(texts, labels, own) if vectors is not None else {}
+
+    def _weighed(
+        self, texts: Sequence[str], labels: Sequence[Label], claims: Mapping[str, str]
+    ) -> dict[str, list[tuple[str, float]]]:
+        found = {}
+        first: Evidence | None = None
+        for head in self.mixed():
+            label = claims.get(head.name)
+            if label not in head.labels:
+                continue
+            if head.name == "optout":
+                read = Evidence.of(self._asking(head, texts))
+            else:
+                read = first = first or Evidence.of(texts[0])
+            rest = {one.value: one.score for one in labels if one.head == head.name}
+            found[head.name] = read.words(head, label, rest)
+        return {head: words for head, words in found.items() if words}
+
+    def _asking(self, head: Mixed, texts: Sequence[str]) -> str:
+        """The sentence by which an opt-out was told: of a text that is one sentence the whole."""
+        words = _Words.of(texts)
+        parts = [
+            part
+            for text, single, asking in zip(texts, words.single, words.asking, strict=True)
+            for part in ([text] if single else asking)
         ]
-        return said
+        if len(parts) <= 1:
+            return parts[0] if parts else texts[0]
+        return parts[int(np.argmax(self._asks_out(head, parts)))]
 
     def evidence(self, text: str, *, limit: int = 5) -> list[tuple[str, float]]:
         return self.encoder.evidence(text, limit=limit)

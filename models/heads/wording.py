@@ -10,6 +10,7 @@ import json
 import re
 import unicodedata
 import zlib
+from collections import defaultdict
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from itertools import combinations, pairwise
@@ -20,10 +21,10 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-__all__ = ["COLUMNS", "Lexicon", "columns", "folded", "may_ask_out", "optout_lexicon", "sentences"]
+__all__ = ["COLUMNS", "READ", "Lexicon", "columns", "folded", "may_ask_out", "optout_lexicon", "owners", "sentences"]
 
 COLUMNS = 1 << 15
-_READ = 1200
+READ = 1200
 """Characters of a text whose wording is looked at."""
 _WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*|[?!]")
 _LETTERS = re.compile(r"\w+")
@@ -83,14 +84,18 @@ class Lexicon:
 
     def found(self, text: str) -> list[tuple[str, int]]:
         """Concept and place (in words) of every mention in a folded text."""
-        hits: list[tuple[str, int]] = []
+        return [(name, place) for name, place, _ in self.mentions(text)]
+
+    def mentions(self, text: str) -> list[tuple[str, int, str]]:
+        """The same with the words that stand for the concept there."""
+        hits: list[tuple[str, int, str]] = []
         there: dict[Phrase, None] = {}
         dense = 0
         plain = text.isascii()
         for place, token in enumerate(text.split(" ")):
             for word in _LETTERS.findall(token):
                 names, phrases = (_stands if len(word) <= _USUAL else _stands.__wrapped__)(self, word)
-                hits += [(name, place + dense // 2) for name in names]
+                hits += [(name, place + dense // 2, word) for name in names]
                 there |= dict.fromkeys(phrases)
             if not plain:
                 dense += len(_UNSPACED.findall(token))  # without spaces two letters count as a word
@@ -100,7 +105,8 @@ class Lexicon:
             if all(piece in text for piece in phrase.pieces):
                 for match in phrase.pattern.finditer(text):
                     before = text[: match.start()]
-                    hits.append((phrase.name, before.count(" ") + len(_UNSPACED.findall(before)) // 2))
+                    place = before.count(" ") + len(_UNSPACED.findall(before)) // 2
+                    hits.append((phrase.name, place, match.group()))
         return hits
 
 
@@ -118,7 +124,7 @@ def columns(text: str, lexicon: Lexicon | None = None) -> npt.NDArray[np.int64]:
     """Columns present in a text, sorted, each once."""
     import numpy as np  # not at the top: the rules of the screen need a wording, and no model
 
-    plain = folded(text[:_READ])
+    plain = folded(text[:READ])
     words = _WORD.findall(plain)
     found: set[int] = set()
     for word in set(words):
@@ -155,7 +161,7 @@ def sentences(text: str) -> list[str]:
 
 def may_ask_out(sentence: str) -> bool:
     """Whether a sentence has any of the words without which nobody asks not to be written to."""
-    names = {name for name, _ in _of_asking().found(folded(sentence[:_READ]))}
+    names = {name for name, _ in _of_asking().found(folded(sentence[:READ]))}
     return bool(names & {"out", "withdraw"} or (names & _ENDS and names & _OF_WHAT))
 
 
@@ -170,6 +176,40 @@ def _concepts(plain: str, lexicon: Lexicon) -> set[str]:
     made = {f"§{name}" for name in names} | {f"§{a}+{b}" for a, b in near}
     made |= {f"§§{a}+{b}+{c}" for a, b, c in combinations(names, 3) if {(a, b), (b, c), (a, c)} & near}
     return made | {f"§no {name}" for name in lexicon.names if name not in names}
+
+
+def owners(text: str, lexicon: Lexicon) -> dict[int, list[str]]:
+    """Columns of `columns` and the folded words of the text that each is there for, as often as they are in it.
+
+    Columns for a concept that is missing belong to no word. Where words stand without spaces only mentions of concepts are
+    named: the rest is one word to these features, and as long as the sentence.
+    """
+    plain = folded(text[:READ])
+    words = _WORD.findall(plain)
+    found: dict[int, list[str]] = defaultdict(list)
+    whole = {word for word in words if not _UNSPACED.search(word)}
+    for word in sorted(whole):
+        for column in _pieces(word) if len(word) <= _USUAL else _pieces.__wrapped__(word):
+            found[column].append(word)
+    grams: dict[str, list[str]] = defaultdict(list)
+    for a, b in sorted(set(pairwise(words))):
+        grams[f"b {a} {b}"] += [word for word in (a, b) if word in whole]
+    said: dict[str, list[str]] = defaultdict(list)
+    near: set[tuple[str, str]] = set()
+    hits = lexicon.mentions(plain)
+    for name, _, mention in hits:
+        said[name].append(mention)
+        grams[f"§{name}"].append(mention)
+    for (one, a, mine), (other, b, yours) in combinations(sorted(hits), 2):
+        if one != other and abs(a - b) <= _NEAR:
+            near.add((one, other))
+            grams[f"§{one}+{other}"] += [mine, yours]
+    for a, b, c in combinations(sorted(said), 3):
+        if {(a, b), (b, c), (a, c)} & near:
+            grams[f"§§{a}+{b}+{c}"] += [*said[a], *said[b], *said[c]]
+    for gram, mentions in grams.items():
+        found[_hashed({gram})[0]] += mentions
+    return {column: mentions for column, mentions in found.items() if mentions}
 
 
 def folded(text: str) -> str:

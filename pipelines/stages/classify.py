@@ -39,14 +39,16 @@ _FURTHER_HEADS = ("reply_intent", "urgency", "sentiment", "language")
 
 @runtime_checkable
 class Explaining(Protocol):
-    """A classifier that reads clues and can say why: examples like the text, the words that weighed most for spam."""
+    """A classifier that reads clues and can say why: examples like the text, the words that weighed most for its labels."""
 
     def classify(self, texts: Sequence[str], clues: Sequence[Sequence[str]]) -> list[list[Label]]: ...
     def spam_only(self, texts: Sequence[str], clues: Sequence[Sequence[str]]) -> list[list[Label]]: ...
     def faults(self) -> Mapping[str, ModelError]: ...
     def spam_fault(self, text: str, clues: Sequence[str]) -> str: ...
     def spam_because(self, text: str, clues: Sequence[str]) -> dict[str, Any]: ...
-    def because(self, text: str, *, intent: str, spam: bool) -> list[str]: ...
+    def because(
+        self, texts: Sequence[str], labels: Sequence[Label], claims: Mapping[str, str], *, spam: bool
+    ) -> tuple[list[str], Mapping[str, Sequence[tuple[str, float]]]]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +105,8 @@ class Classify:
             "claims": claims,
             "abstained": abstained,
             "opt_out": wants_out,
-            "because": self._because(shown[0], intent, verdict),
         }
+        detail |= self._because(shown, labels, claims | ({"optout": "yes"} if wants_out else {}), verdict)
         lacking = told({head: error for head, error in faults.items() if head != "spam"})
         if fault:
             lacking = "; ".join(part for part in (f"spam was not judged: {fault}", lacking) if part)
@@ -168,11 +170,16 @@ class Classify:
             METRICS.labels.labels(head=head, outcome="claimed" if head in claims else "abstained").inc()
         return claims, abstained
 
-    def _because(self, text: str, intent: str, verdict: str) -> list[str]:
+    def _because(
+        self, shown: list[str], labels: tuple[Label, ...], claims: Mapping[str, str], verdict: str
+    ) -> dict[str, Any]:
+        """`because`, sentences, and `weighed`, head -> words with their weights."""
         model: object = self.model
         if not isinstance(model, Explaining):
-            return []
-        return model.because(text, intent=intent, spam=verdict in ("spam", "uncertain"))
+            return {"because": []}
+        said, weighed = model.because(shown, labels, claims, spam=verdict in ("spam", "uncertain"))
+        words = {head: [[word, weight] for word, weight in pairs] for head, pairs in weighed.items()}
+        return {"because": said, "weighed": words}
 
 
 def _decision(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from datetime import timedelta
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,13 @@ import httpx
 
 from assistant.clock import new_id
 from assistant.db.messages import Message, Thread
-from assistant.services import contacts, corrections, rules
+from assistant.services import contacts, corrections, intents, rules
 from assistant.settings import ROOT
 from assistant.states import Author, Delivery, Direction, TriageState
 from models.asked import FILE, Gain, keep
 from models.bert import Encoder
 from models.heads.labeller import Labeller
+from pipelines.triage import Triage
 from tests.api.conftest import BOTH, World
 
 ENGINES = BOTH
@@ -44,6 +46,7 @@ TRACE: list[dict[str, Any]] = [
             "abstained": ["intent"],
             "opt_out": "unsure",
             "because": ["like “I want my money back” (0.61)"],
+            "weighed": {"optout": [["sorted out", 1.234], ["nicht mehr", 0.5]]},
             "spam_because": {
                 "stage": "words",
                 "words": [
@@ -143,7 +146,110 @@ def test_why_a_message_is_spam_or_not_folds_open_with_rules_words_and_the_band(w
     intent = why(page, "intent")
     assert "about 48 are rightly called refund" in intent and "the model decides nothing" in intent
     assert "Next: billing 40 %" in intent
-    assert "from 12 % on a person is asked" in why(page, "optout")
+    optout = why(page, "optout")
+    assert "from 12 % on a person is asked" in optout
+    assert "Words that weighed most for “asks to stop”" in optout
+    assert "“sorted out” for 1.23" in optout and "“nicht mehr” for 0.50" in optout
+    assert "weighed most" not in why(page, "language"), "a head that names no words shows no empty table"
+
+
+SPAM = "Make money fast! Earn $5000 a week from home, click here to order now, 100% risk free, no obligation. " * 4
+
+
+def triaged(world: World, text: str, number: int, *, sender: str, answered: bool = False) -> str:
+    """A thread whose message went through real triage on the weights that ship."""
+    thread_id, message_id = labelled(world, text, number)
+    with world.container.database.transaction() as session:
+        message = session.get_one(Message, message_id)
+        message.from_address, message.labels, message.trace = sender, [], []
+        message.triage = TriageState.WAITING
+        if answered:
+            sent = Message(
+                id=new_id(),
+                thread_id=thread_id,
+                profile_id=world.ids["profile"],
+                direction=Direction.OUTBOUND,
+                author=Author.AGENT,
+                status=Delivery.SENT,
+                external_id=f"<{new_id()}@example.org>",
+                text="Gladly",
+                from_address="us@example.org",
+                occurred_at=message.occurred_at - timedelta(hours=1),
+            )
+            session.add(sent)
+    Triage(world.container).triage(message_id)
+    return thread_id
+
+
+def chip(agent: httpx.Client, thread_id: str, view: str = "all") -> str:
+    """What the list says of spam beside a thread."""
+    found = re.search(rf'<li class="row [^>]*id="row-{thread_id}".*?</li>', agent.get(f"/inbox?view={view}").text, re.S)
+    assert found, "the thread is not in the list"
+    said = re.search(r'<span class="chip chip-(?:bad|warn)">((?:maybe )?spam) \d+ %</span>', found[0])
+    return said[1] if said else ""
+
+
+def verdict(agent: httpx.Client, thread_id: str) -> str:
+    """What the thread itself says."""
+    found = re.search(r"<dt>spam</dt>\s*<dd><strong>([^<]*)<", agent.get(f"/inbox/{thread_id}?view=all").text, re.I)
+    assert found
+    return found[1].casefold()
+
+
+def test_list_and_thread_say_of_spam_what_triage_decided(world: World, tmp_path: Path) -> None:
+    agent = world.browser("agent@example.org")
+    with_encoder(world, tmp_path / "encoder")
+    world.container.__dict__["settings"] = world.container.settings.model_copy(update={"encoder": "onnx:here"})
+    with world.container.database.transaction() as session:
+        rules.except_sender(session, sender="@partner.example", head="spam", label="spam")
+    held = triaged(world, SPAM, 1, sender="x1@cash.example")
+    assert (chip(agent, held), verdict(agent, held)) == ("spam", "spam")
+    excepted = triaged(world, SPAM, 2, sender="bo@partner.example")
+    assert (chip(agent, excepted), verdict(agent, excepted)) == ("", "let through")
+    page = unescape(agent.get(f"/inbox/{excepted}").text)
+    assert "never held for this sender" in page and "This sender is never held as spam" in why(page, "spam")
+    known = triaged(world, SPAM, 3, sender="ana@example.net", answered=True)
+    assert (chip(agent, known), verdict(agent, known)) == ("maybe spam", "maybe spam")
+
+    # An admin who is stricter than the settings: the same words, below the band of the settings, and now in doubt.
+    words = "Free shipping for all orders, order now"
+    before = triaged(world, words, 4, sender="ana@example.net", answered=True)
+    with world.container.database.transaction() as session:
+        score = session.get_one(Thread, before).spam_score
+        assert score is not None and rules.FLOOR < score < world.container.settings.uncertain_band
+        rules.set_threshold(session, head="spam", label="spam", value=max(rules.FLOOR, score * 0.9))
+    after = triaged(world, words, 5, sender="ana@example.net", answered=True)
+    assert (chip(agent, after), verdict(agent, after)) == ("maybe spam", "maybe spam")
+    assert (chip(agent, before), verdict(agent, before)) == ("", "not spam"), "what was decided before stands"
+
+
+def test_what_a_person_says_of_spam_is_what_the_list_says_until_it_is_taken_back(world: World) -> None:
+    agent = world.browser("agent@example.org")
+    thread_id, message_id = labelled(world)
+    with world.container.database.transaction() as session:
+        session.get_one(Message, message_id).trace = [TRACE[-1] | {"detail": {"spam": "uncertain"}}]
+        thread = session.get_one(Thread, thread_id)
+        thread.spam_score, thread.spam_verdict = 0.7, "uncertain"
+    assert chip(agent, thread_id) == "maybe spam"
+    assert post(agent, f"/messages/{message_id}/verdict", head="spam", label="ham").status_code == 303
+    assert chip(agent, thread_id) == ""
+    with world.container.database.reading() as session:
+        made = corrections.newest(session, message_id, "spam")
+    assert made is not None and post(agent, f"/corrections/{made.id}/undo").status_code == 303
+    assert chip(agent, thread_id) == "maybe spam"
+    assert post(agent, f"/inbox/{thread_id}/act", act="spam").status_code == 303
+    assert chip(agent, thread_id) == "spam"
+    assert post(agent, f"/inbox/{thread_id}/act", act="not-spam").status_code == 303
+    assert chip(agent, thread_id) == "", "a person has said that it is none"
+
+
+def test_a_thread_that_the_release_before_triaged_goes_by_its_probability(world: World) -> None:
+    agent = world.browser("agent@example.org")
+    for number, (score, said) in enumerate(((0.7, "maybe spam"), (0.4, ""))):
+        thread_id, _ = labelled(world, f"text {number}", number)
+        with world.container.database.transaction() as session:
+            session.get_one(Thread, thread_id).spam_score = score
+        assert chip(agent, thread_id) == said
 
 
 def test_words_of_a_stranger_among_the_reasons_are_no_markup(world: World) -> None:
@@ -152,12 +258,13 @@ def test_words_of_a_stranger_among_the_reasons_are_no_markup(world: World) -> No
     evil = "<script>alert(1)</script>"
     detail = TRACE[-1]["detail"] | {
         "spam_because": {"stage": evil, "words": [[evil, 1.0]], "reasons": [evil], "like": evil, "band": [0.5, 0.9]},
+        "weighed": {"optout": [[evil, 1.0]]},
         "faults": {"urgency": f"the head is damaged {evil}: notifyr train"},
     }
     with world.container.database.transaction() as session:
         session.get_one(Message, message_id).trace = [TRACE[-1] | {"detail": detail}]
     page = agent.get(f"/inbox/{thread_id}").text
-    assert evil not in page and page.count("&lt;script&gt;alert(1)") >= 4
+    assert evil not in page and page.count("&lt;script&gt;alert(1)") >= 5
     assert "A part of the model was missing for this message: the head is damaged" in page
 
 
@@ -259,6 +366,45 @@ def test_the_queue_asks_what_teaches_most_and_takes_answers(world: World) -> Non
     # Without an encoder the only intents are an operator's own; here there are none, and none can be named.
     refused = post(agent, f"/learning/{held}", label="refund")
     assert refused.status_code == 422 and "choose an intent" in refused.text
+
+
+def test_an_answer_in_the_queue_is_stored_and_a_held_out_one_is_a_point_of_the_curve(world: World) -> None:
+    agent = world.browser("agent@example.org")
+    with world.container.database.transaction() as session:
+        for name in ("refund", "billing"):
+            intents.define(session, name=name, examples=[f"{name} {one}" for one in ("please", "now", "soon", "again")])
+    texts = [f"It is about {letter * 3}" for letter in "abcdefghijklmnopqrstuvwxyz"]
+    held = [text for text in texts if corrections.is_held_out(f"Matter\n{text}")][:3]
+    taught = next(text for text in texts if not corrections.is_held_out(f"Matter\n{text}"))
+    assert len(held) == 3
+    asked = [(text, labelled(world, text, number)[1]) for number, text in enumerate((*held, taught))]
+    page = agent.get("/learning").text
+    assert "<polyline" not in page and "once one of the held-out fifth is answered" in page
+
+    said = dict(zip([text for text, _ in asked], ("refund", "billing", "refund", "billing"), strict=True))
+    for text, message_id in asked:
+        assert f'action="/learning/{message_id}"' in page
+        done = post(agent, f"/learning/{message_id}", label=said[text])
+        assert done.status_code == 303
+        after = agent.get(done.headers["location"]).text
+        assert "Noted." in after and f'action="/learning/{message_id}"' not in after, "an answered one is asked no more"
+        with world.container.database.reading() as session:
+            made = corrections.newest(session, message_id, "intent")
+            assert made is not None
+            assert f'action="/corrections/{made.id}/undo"' in after
+            assert (made.old_label, made.new_label, made.held_out) == ("refund", said[text], text != taught)
+
+    drawn = re.findall(r'<polyline points="([^"]*)"', after)
+    assert len(drawn) == 1
+    points = [tuple(map(float, point.split(","))) for point in drawn[0].split()]
+    assert len(points) == 3, "one a held-out answer, and none of what is learned from"
+    across, down = zip(*points, strict=True)
+    assert list(across) == sorted(set(across))
+    assert down[0] < down[2] < down[1], "all right, half, two of three: the better, the higher on the page"
+    assert [cells(after, str(number)) for number in (1, 2, 3)] == [["100 %"], ["50 %"], ["67 %"]]
+    assert "4 answers: 3 of them only measured with" in after and "now 67 % of 3" in after
+    assert post(agent, f"/corrections/{made.id}/undo", **{"from": "learning"}).status_code == 303
+    assert f'action="/learning/{asked[-1][1]}"' in agent.get("/learning").text, "what is taken back is asked again"
 
 
 def test_the_models_page_shows_calibration_drift_and_stages(world: World) -> None:

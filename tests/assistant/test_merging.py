@@ -98,6 +98,22 @@ def test_a_merge_taken_back_leaves_both_threads_as_they_were(database: Database)
         assert merging.moves_of(session, first.id) == []
 
 
+def test_a_merge_that_an_earlier_release_noted_can_be_taken_back(database: Database) -> None:
+    """It knew no verdict on spam."""
+    with database.transaction() as session:
+        first, second, agent = _two(session)
+        first.spam_verdict, second.spam_verdict = "ham", "uncertain"
+        move = merging.merge(session, second.id, into_id=first.id, reason="same", agent_id=agent)
+        assert first.spam_verdict == "uncertain", "the newer message's goes along"
+        into = {name: value for name, value in move.before["into"].items() if name != "spam_verdict"}
+        move.before = {name: value for name, value in move.before.items() if name != "spam_verdict"} | {"into": into}
+        session.flush()
+        merging.undo(session, move.id, agent_id=agent)
+    with database.reading() as session:
+        assert (_texts(session, first.id), _texts(session, second.id)) == (["one", "two"], ["three"])
+        assert threads.get_thread(session, second.id).spam_verdict == ""
+
+
 @pytest.mark.parametrize("by", ["in-reply-to", "references"])
 def test_later_replies_to_either_thread_find_the_merged_one(database: Database, by: str) -> None:
     with database.transaction() as session:

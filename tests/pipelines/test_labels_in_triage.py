@@ -16,7 +16,7 @@ from api.main import create_app
 from assistant.db.messages import Message, Thread
 from assistant.services import contacts, corrections, intents, knowledge, rules
 from assistant.settings import ROOT, Settings
-from assistant.states import TriageState
+from assistant.states import ThreadState, TriageState
 from pipelines.container import Container, build
 from tests.api.conftest import serve
 from tests.assistant.rows import a_thread, an_inbound
@@ -60,6 +60,20 @@ def test_an_opt_out_in_any_language_stops_what_we_send(wired: Container, text: s
     assert reason == "the contact asked not to be written to"
     assert thread.needs_review
     assert any("recorded" in step["reason"] for step in message.trace)
+
+
+def test_a_recorded_opt_out_names_its_words_in_the_trace_and_what_is_not_claimed_names_none(wired: Container) -> None:
+    text = "The lamp works, thank you. Please take my address off your mailing list, I want no more mails."
+    _, message, reason = triaged(wired, text)
+    detail = step_of(message)["detail"]
+    words = dict(detail["weighed"]["optout"])
+    assert reason and detail["opt_out"] == "recorded"
+    assert "no more" in words and all(weight > 0 for weight in words.values()) and not {"lamp", "works"} & set(words)
+    assert set(detail["weighed"]) <= {*detail["claims"], "optout"}
+    _, asked, _ = triaged(wired, "Where is my order? It has been two weeks.", address="bo@mail.example")
+    detail = step_of(asked)["detail"]
+    assert detail["opt_out"] == "" and "optout" not in detail["weighed"]
+    assert set(detail["weighed"]) <= set(detail["claims"])
 
 
 def test_a_near_miss_stops_nothing(wired: Container) -> None:
@@ -142,6 +156,20 @@ def test_a_label_is_never_claimed_for_an_excepted_sender(wired: Container) -> No
     assert other.intent == "refund"
 
 
+SPAM = "Make money fast! Earn $5000 a week from home, click here to order now, 100% risk free, no obligation. " * 4
+
+
+def test_spam_of_a_sender_that_is_excepted_is_not_held_and_that_of_another_one_is(wired: Container) -> None:
+    with wired.database.transaction() as session:
+        rules.except_sender(session, sender="@partner.example", head="spam", label="spam")
+    let_through, excepted, _ = triaged(wired, SPAM, address="ana@partner.example")
+    held, other, _ = triaged(wired, SPAM, address="x1@cash.example")
+    assert (let_through.state, held.state) == (ThreadState.OPEN, ThreadState.SPAM)
+    assert step_of(excepted)["outcome"] != "stop" and step_of(other)["outcome"] == "stop"
+    scores = [next(one["score"] for one in row.labels if one["name"] == "spam:spam") for row in (excepted, other)]
+    assert scores[0] == pytest.approx(scores[1], abs=0.02) and min(scores) > 0.9, "the model said the same of both"
+
+
 @pytest.mark.parametrize("harm", ["missing", "truncated"])
 def test_without_the_judge_of_spam_the_other_heads_go_on_and_a_person_is_told_how_to_mend_it(
     make_settings: Callable[..., Settings], sqlite_url: str, tmp_path: Path, harm: str
@@ -198,7 +226,7 @@ def test_without_the_network_spam_is_told_by_words_and_a_person_is_told_how_to_m
     thread, asked, _ = triaged(wired, "I want my money back, please refund my order. Please answer today.")
     spam, held, _ = triaged(
         wired,
-        "Make money fast! Earn $5000 a week from home, click here to order now, 100% risk free, no obligation. " * 4,
+        SPAM,
         address="x1@cash.example",
     )
     network.write_bytes(content)
