@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from models.training.corpora import Sample
 from tests.support import servers
 
 SHIPPED = ROOT / "deploy/weights/encoder"
+NAMES = ("first", "second", "third", "fourth")
 ROW = "file\tlabel\tcluster\tsplit\n"
 
 
@@ -29,7 +31,7 @@ def data(tmp_path: Path) -> dict[str, Path]:
     (tmp_path / "spam-1").mkdir()
     lines = []
     for number in range(4):
-        raw = f"From: a{number}@example.org\r\nSubject: s{number}\r\n\r\ntext of mail {number}\r\n"
+        raw = f"From: a{number}@example.org\r\nSubject: s{number}\r\n\r\ntext of the {NAMES[number]} mail\r\n"
         (tmp_path / "spam-1" / f"{number}.txt").write_bytes(raw.encode())
         lines.append(f"spam-1/{number}.txt\tspam\tc{number}\t{'test' if number == 3 else 'train'}\n")
     (tmp_path / "split.tsv").write_text(ROW + "".join(lines))
@@ -61,7 +63,7 @@ def test_a_leak_between_the_parts_is_refused_with_the_pair(data: dict[str, Path]
     data["split"].write_text(text)
     done = notifyr("train", *words(data))
     assert isinstance(done.exception, InvalidInput)
-    assert "text of mail 0" in str(done.exception) and "text of mail 3" in str(done.exception)
+    assert "text of the first mail" in str(done.exception) and "text of the fourth mail" in str(done.exception)
 
 
 def test_texts_left_out_as_twins_are_counted_with_the_first_of_them(
@@ -80,9 +82,25 @@ def test_texts_left_out_as_twins_are_counted_with_the_first_of_them(
     only = ("train", "--only", "spam", "--corpus", data["corpus"], "--split", data["split"])
     done = notifyr(*only)
     assert done.exit_code == 0, done.output
-    assert learned == ["s0\ntext of mail 0", "s2\ntext of mail 2"]
+    assert learned == ["s0\ntext of the first mail", "s2\ntext of the third mail"]
     assert "left out of training: 1 mails" in done.output and "the very same words" in done.output
     assert json.loads(notifyr(*only, "--json").output)["dropped"] == {"mails": 1, "text_messages": 0}
+
+
+def test_near_duplicates_in_both_parts_are_refused_with_the_pair_and_text_messages_are_told(
+    data: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.training.heads.train_mails", lambda *a, **k: defaultdict(dict))
+    only = ("train", "--only", "spam", "--corpus", data["corpus"], "--split", data["split"])
+    assert "no tested text is nearly the same as a learned one" in notifyr(*only).output
+    campaign = "Subject: pills\r\n\r\nDear friend, our new pills take {} pounds off you in two weeks, order your free bottle\r\n"
+    for number in (1, 3):  # one of train, one of test
+        (data["corpus"] / "spam-1" / f"{number}.txt").write_bytes(
+            campaign.format(number).encode() + b"now\r\n" * number
+        )
+    done = notifyr(*only)
+    assert isinstance(done.exception, InvalidInput)
+    assert "1 of 1 tested texts" in str(done.exception) and str(done.exception).count("Dear friend") == 2
 
 
 def test_a_split_is_written_that_training_takes(data: dict[str, Path], tmp_path: Path) -> None:
