@@ -68,7 +68,8 @@ def train(
     are trained; neither needs the train extra. With --only generator the generator of the settings is measured on examples that
     the encoder leaves open, a second or so each. With --only spam the judge of mails alone is trained, from --corpus and --split.
     The split comes from --write-split: the newest quarter of each label is kept for the test. Texts that are in both parts are
-    left out of training, and counted; a thread in both is refused.
+    left out of training, and counted; a thread in both is refused. Texts of both that are nearly the same are told with a
+    pair, and refused where they are more than a hundredth of the tested mails.
 
     Example: notifyr train --corpus data/ --split split.tsv --sms sms.tsv --clinc clinc150.json
     """
@@ -89,16 +90,18 @@ def train(
         _write_split(_there(_given(corpus, "corpus"), "corpus"), write_split, as_json=as_json)
         return
     dropped: list[Any] = []
+    near: list[Any] = []
     if only == "spam":
-        samples = _samples(_given(corpus, "corpus"), _given(split, "split"), dropped=dropped)
-        _train_spam(output, samples, dropped, as_json=as_json)
+        samples = _samples(_given(corpus, "corpus"), _given(split, "split"), dropped=dropped, near=near)
+        _train_spam(output, samples, dropped, near, as_json=as_json)
         return
     from models.training.export import calibration, export, packaged_base
     from models.training.heads import train_heads
     from models.training.labels import train_labels
     from models.training.language import keep_languages
 
-    samples = _samples(_given(corpus, "corpus"), _given(split, "split"), _given(sms, "sms"), dropped=dropped)
+    mails, parts = _given(corpus, "corpus"), _given(split, "split")
+    samples = _samples(mails, parts, _given(sms, "sms"), dropped=dropped, near=near)
     outside = _outside(_given(clinc, "clinc"))
     base = packaged_base()
     output.mkdir(parents=True, exist_ok=True)
@@ -108,8 +111,9 @@ def train(
     manifest = train_heads(output, samples, version=version, intents=_INTENTS)
     labels = train_labels(output, outside=outside)  # they read the vectors of this very encoder
     keep_languages(output.parent / "language")
-    lines = [f"{manifest['name']} written to {output}; see: notifyr evaluate", *_of_dropped(dropped)]
-    facts = {"name": manifest["name"], "heads": manifest["heads"] | labels["heads"], "dropped": _counts(dropped)}
+    lines = [f"{manifest['name']} written to {output}; see: notifyr evaluate", *_of_dropped(dropped), *_of_near(near)]
+    facts = {"name": manifest["name"], "heads": manifest["heads"] | labels["heads"]}
+    facts |= {"dropped": _counts(dropped), "near_duplicates": _counts_near(near)}
     console.emit(facts, lines, as_json=as_json)
 
 
@@ -190,13 +194,31 @@ def _of_dropped(dropped: list[Any]) -> list[str]:
     return [f"{words}; the first is {dropped[0].text[:60]!r}"]
 
 
-def _train_spam(folder: Path, samples: list[Any], dropped: list[Any], *, as_json: bool) -> None:
+def _counts_near(near: list[Any]) -> dict[str, int]:
+    """How many tested texts are nearly the same as a learned one, by kind."""
+    return _counts(list({id(tested): tested for _, tested in near}.values()))
+
+
+def _of_near(near: list[Any]) -> list[str]:
+    if not near:
+        return ["no tested text is nearly the same as a learned one"]
+    counts, (learned, tested) = _counts_near(near), near[0]
+    words = (
+        f"nearly the same as a learned text: {counts['mails']} mails and {counts['text_messages']} text messages of the test part, "
+        "which flatters figures on it"
+    )
+    return [f"{words}; the first is {tested.text[:60]!r}, learned was {learned.text[:60]!r}"]
+
+
+def _train_spam(folder: Path, samples: list[Any], dropped: list[Any], near: list[Any], *, as_json: bool) -> None:
     from models.training.heads import train_mails
 
     manifest = train_mails(folder, samples, intents=_INTENTS)
     shown = {key: manifest[key] for key in ("name", "texts", "sure", "threshold", "files")}
     lines = [f"{manifest['name']} written to {folder / 'spam'}; see: notifyr evaluate", *_of_dropped(dropped)]
-    console.emit(shown | {"dropped": _counts(dropped)}, lines, as_json=as_json)
+    lines += _of_near(near)
+    shown |= {"dropped": _counts(dropped), "near_duplicates": _counts_near(near)}
+    console.emit(shown, lines, as_json=as_json)
 
 
 def _train_labels(folder: Path, outside: list[str], *, as_json: bool) -> None:
@@ -254,8 +276,12 @@ def evaluate(
 
     model = Encoder(encoder)
     report: dict[str, Any] = {"model": model.name}
+    said: list[str] = []
     if corpus or split or sms:
-        report |= _spam(model, _given(corpus, "corpus"), _given(split, "split"), _given(sms, "sms"))
+        near: list[Any] = []
+        mails, parts = _given(corpus, "corpus"), _given(split, "split")
+        report |= _spam(model, _samples(mails, parts, _given(sms, "sms"), near=near))
+        report["near_duplicates"], said = _counts_near(near), _of_near(near)
     if banking_test is not None:
         _given(banking, "banking")
         _there(banking_test, "banking-test")
@@ -268,8 +294,9 @@ def evaluate(
     report |= figures.further(model) | {"language": figures.language()}
     if write:
         _written(encoder, report)
-    lines = [f"{name}: {_said(found)}" for name, found in report.items() if isinstance(found, dict)]
-    console.emit(report, [report["model"], *lines], as_json=as_json)
+    heads = {name: found for name, found in report.items() if name not in {"model", "near_duplicates"}}
+    lines = [f"{name}: {_said(found)}" for name, found in heads.items()]
+    console.emit(report, [report["model"], *said, *lines], as_json=as_json)
 
 
 def _written(encoder: Path, report: dict[str, Any]) -> None:
@@ -297,12 +324,12 @@ def _said(found: dict[str, Any]) -> str:
     return said + (f"\n  test part: {_said(found['test'])}" if "test" in found else "")
 
 
-def _spam(model: Any, corpus: Path, split: Path, sms: Path) -> dict[str, Any]:
+def _spam(model: Any, samples: list[Any]) -> dict[str, Any]:
     import numpy as np
 
     from models.training.report import spam_report
 
-    samples = [one for one in _samples(corpus, split, sms) if one.part == "test"]
+    samples = [one for one in samples if one.part == "test"]
     mails, short = ([one for one in samples if (one.source == "sms") == wanted] for wanted in (False, True))
     fixed = model.judge.facts["threshold"]
 
@@ -322,7 +349,17 @@ def _there(path: Path, name: str) -> Path:
     return path
 
 
-def _samples(corpus: Path, split: Path, sms: Path | None = None, *, dropped: list[Any] | None = None) -> list[Any]:
+def _samples(
+    corpus: Path,
+    split: Path,
+    sms: Path | None = None,
+    *,
+    dropped: list[Any] | None = None,
+    near: list[Any] | None = None,
+) -> list[Any]:
+    """Mails and text messages with their parts. `dropped` takes the texts that are there twice, `near` the pairs of a learned and
+    a tested text that are nearly the same.
+    """
     from channels.support.mime import parse
     from channels.support.quotes import split_reply
     from channels.support.shape import shape_of
@@ -337,5 +374,7 @@ def _samples(corpus: Path, split: Path, sms: Path | None = None, *, dropped: lis
 
     samples = mail_samples(corpus, split, read, dropped=dropped)
     samples += sms_samples(sms, dropped=dropped) if sms else []
-    refuse_leaks(samples)
+    found = refuse_leaks(samples)
+    if near is not None:
+        near += found
     return samples

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import re
-import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,30 +16,20 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
 from assistant.errors import InvalidInput
+from models.training import alike
 from models.training.corpora import Read, clean
 
 __all__ = ["Mail", "Placed", "arrived", "clusters", "mails_of", "placed", "write"]
 
 TESTED = 0.25
-_ALIKE = 0.5
-"""Share of runs of three words that two texts have in common, from which on they are nearly the same."""
-_RUN, _FEWEST = 3, 8
-"""Words of a run, and words below which a text must be the same to be alike."""
-_BANDS, _ROWS = 16, 4
-"""Of the signature: two texts that share half of their runs meet in one band with a probability of 0.64, of two thirds 0.97."""
-_PRIME = (1 << 61) - 1
-_READ, _HEAD = 20_000, 100_000
+_HEAD = 100_000
 _SHORTEST = 4
 """Letters below which a subject (`hi`, nothing) joins nobody."""
 _ANSWER = re.compile(r"^(?:\s*(?:re|fw|fwd|aw|sv|antw)\s*(?:\[\d+\])?\s*[:>]\s*|\s*\[[\w .:-]{2,30}\]\s*)+", re.I)
 _RECEIVED = re.compile(rb"(?im)^received:(?:[^\n]|\n[ \t])*?;[ \t\r\n]*([^\n]+)")
 _DATE = re.compile(rb"(?im)^date:[ \t]*([^\n]+)")
 _POSTMARK = re.compile(rb"\AFrom \S+ +([^\n]+)")
-Hashes = npt.NDArray[np.uint64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +44,8 @@ class Mail:
     """Ids of the mails before it in its thread."""
     subject: str
     text: str
+    whole: str
+    """The subject and the text, as a head learns them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +73,8 @@ def mails_of(corpus: Path, read: Read) -> list[Mail]:
                 mail.external_id,
                 tuple(answers),
                 mail.subject,
-                clean("", new)[:_READ],
+                clean("", new)[: alike.READ],
+                clean(mail.subject, new)[: alike.READ],
             )
         )
     if not found:
@@ -152,8 +144,12 @@ def clusters(mails: Sequence[Mail]) -> list[int]:
             keys["subject", subject].append(place)
     for places in keys.values():
         join(places)
-    for pair in _alike([mail.text for mail in mails]):
-        join(pair)
+    # By themselves, since a campaign changes its subject, and as they are learned, since `refuse_leaks` compares that.
+    says = [mail.text or len(_subject(mail.subject)) >= _SHORTEST for mail in mails]
+    wholes = [mail.whole if worth else "" for mail, worth in zip(mails, says, strict=True)]
+    for texts in ([mail.text for mail in mails], wholes):
+        for pair in alike.pairs(texts):
+            join(pair)
     numbers: dict[int, int] = {}
     return [numbers.setdefault(root(place), len(numbers)) for place in range(len(mails))]
 
@@ -196,39 +192,3 @@ def _label_of(mails: Sequence[Mail], places: Sequence[int]) -> str:
 
 def _subject(subject: str) -> str:
     return " ".join(re.findall(r"\w+", _ANSWER.sub("", subject).casefold()))
-
-
-def _alike(texts: Sequence[str]) -> list[tuple[int, int]]:
-    """Pairs of texts that are nearly the same: found by parts of a signature that they share, then compared."""
-    runs = [_runs(text) for text in texts]
-    chance = np.random.default_rng(7)
-    factors = chance.integers(1, _PRIME, size=(_BANDS * _ROWS, 2), dtype=np.uint64)
-    seen: dict[tuple[int, bytes], list[int]] = defaultdict(list)
-    found = []
-    for place, own in enumerate(runs):
-        if not len(own):
-            continue
-        signature = np.stack([((own * a + b) % np.uint64(_PRIME)).min() for a, b in factors])
-        near: set[int] = set()
-        for band in range(_BANDS):
-            key = band, signature[band * _ROWS : (band + 1) * _ROWS].tobytes()
-            near.update(seen[key])
-            seen[key].append(place)
-        found += [(other, place) for other in sorted(near) if _shared(runs[other], own) >= _ALIKE]
-    return found
-
-
-def _runs(text: str) -> Hashes:
-    """Hashes of the runs of three words of a text, each once; of a short one a hash of the whole, of an empty one none."""
-    words = re.findall(r"[^\W\d_]+|\d+", re.sub(r"\d+", "0", text.casefold()))
-    if not words:
-        return np.zeros(0, dtype=np.uint64)
-    if len(words) < _FEWEST:
-        return np.array([zlib.crc32(" ".join(words).encode())], dtype=np.uint64)
-    runs = {zlib.crc32(" ".join(words[n : n + _RUN]).encode()) for n in range(len(words) - _RUN + 1)}
-    return np.array(sorted(runs), dtype=np.uint64)
-
-
-def _shared(one: Hashes, other: Hashes) -> float:
-    both = len(np.intersect1d(one, other, assume_unique=True))
-    return both / (len(one) + len(other) - both)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import mailbox
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -20,6 +21,7 @@ from typer.testing import CliRunner
 from api import console
 from api.cli import create_app, exit_code
 from api.commands.classify import count_items, items_in
+from api.commands.common import PARTLY
 from assistant.errors import NotifyrError
 from assistant.settings import ROOT
 from assistant.values import Label
@@ -138,11 +140,34 @@ def test_only_the_heads_asked_for_are_given(run: Any, tmp_path: Path) -> None:
     assert set(lines[0]["labels"]) == {"spam"}
 
 
-def test_a_mail_of_random_bytes_is_labelled_or_says_why_not(run: Any, tmp_path: Path) -> None:
-    (tmp_path / "noise.eml").write_bytes(bytes(range(256)) * 64)
-    lines, code = run(tmp_path / "noise.eml")
-    assert len(lines) == 1
-    assert code in (0, 1)
+def noise(folder: Path) -> Path:
+    """Four files that only their names call mails: every byte in turn, random ones, zeros, and nothing."""
+    folder.mkdir()
+    (folder / "bytes.eml").write_bytes(bytes(range(256)) * 64)
+    (folder / "nothing.eml").write_bytes(b"")
+    (folder / "random.eml").write_bytes(random.Random(7).randbytes(16_384))
+    (folder / "zeros.eml").write_bytes(bytes(16_384))
+    return folder
+
+
+def test_files_of_random_bytes_have_one_line_with_labels_each_and_nothing_failed(run: Any, tmp_path: Path) -> None:
+    lines, code = run(noise(tmp_path / "mails"))
+    assert [line["id"] for line in lines] == ["bytes.eml", "nothing.eml", "random.eml", "zeros.eml"]
+    for line in lines:
+        assert set(line) == {"id", "file", "labels"} and set(line["labels"]) == {"spam", "intent"}
+        assert all(0 <= found["score"] <= 1 for found in line["labels"].values())
+    assert code == 0
+
+
+def test_the_exit_code_tells_whether_none_some_or_all_mails_failed(run: Any, tmp_path: Path) -> None:
+    folder = noise(tmp_path / "mails")
+    deep = b"".join(b'Content-Type: multipart/mixed; boundary="%d"\r\n\r\n--%d\r\n' % (n, n) for n in range(400))
+    (folder / "deep.eml").write_bytes(b"Subject: deep\r\n" + deep + b"\r\nend\r\n")
+    lines, code = run(folder)
+    failed = [line["id"] for line in lines if "error" in line]
+    assert (len(lines), failed, code) == (5, ["deep.eml"], PARTLY)
+    lines, code = run(folder / "deep.eml")
+    assert [line["labels"] for line in lines] == [{}] and lines[0]["error"] and code == 1
 
 
 def test_the_same_file_gives_the_same_lines(run: Any, tmp_path: Path) -> None:

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from typer.testing import CliRunner
 
+from api.cli import create_app
+from api.commands.classify import items_in
 from assistant.settings import ROOT, Settings
 from models.catalog import load_classifier
 from models.heads.labeller import Labeller
 from models.training import figures, labels
 from models.training.report import calibration_error
-from pipelines.stages.classify import OPT_OUT_SURE, OPT_OUT_UNSURE
+from pipelines.stages.classify import FURTHER, OPT_OUT_SURE, OPT_OUT_UNSURE
 
 FOLDER = ROOT / "deploy/weights/encoder"
 SLICE = Path(__file__).resolve().parents[1] / "data" / "gate"
+Classified = Callable[[Path, str], list[dict[str, Any]]]
 Scores = npt.NDArray[np.float64]
 
 
@@ -26,6 +33,20 @@ def labeller() -> Labeller:
     assert loaded is not None
     loaded.load()
     return loaded
+
+
+@pytest.fixture
+def classified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Classified:
+    """What `notifyr classify PATH --labels NAME` writes, line by line."""
+    monkeypatch.setenv("NOTIFYR_DATA_DIR", str(tmp_path / "var"))
+
+    def call(path: Path, name: str) -> list[dict[str, Any]]:
+        output = tmp_path / "labels.jsonl"
+        done = CliRunner().invoke(create_app(), ["classify", str(path), "--labels", name, "--output", str(output)])
+        assert done.exit_code == 0, done.output
+        return [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
+
+    return call
 
 
 def rows(name: str) -> list[list[str]]:
@@ -52,10 +73,15 @@ def test_a_gate_fails_with_the_figure_and_the_bound() -> None:
 
 
 def test_nothing_of_the_slice_was_trained_on() -> None:
-    known = {" ".join(one.text.casefold().split()) for one in labels.optout_phrases()}
-    asked = {" ".join(row[2].casefold().split()) for name in ("intents.tsv", "spam.tsv") for row in rows(name)}
+    trained = [*labels.optout_phrases(), *(one for column in range(3) for one in labels.reply_phrases(column))]
+    known = {" ".join(one.text.casefold().split()) for one in trained}
+    asked = {
+        " ".join(row[-1].casefold().split())
+        for name in ("intents.tsv", "spam.tsv", "replies.tsv")
+        for row in rows(name)
+    }
     assert asked & known == set()
-    assert len(asked) >= 95
+    assert len(asked) >= 130
 
 
 def test_spam_is_found_and_ham_passes(labeller: Labeller) -> None:
@@ -88,17 +114,54 @@ def test_intents_are_found_on_questions_nobody_trained_on(labeller: Labeller) ->
     )
 
 
-def test_opt_outs_are_heard_beside_their_near_misses(labeller: Labeller) -> None:
+def test_mails_with_their_envelope_are_judged_as_the_command_judges_them(
+    labeller: Labeller, classified: Classified
+) -> None:
+    """Whole .eml files through `notifyr classify`: their headers and how they are built must reach the judge, and help it."""
+    lines = classified(SLICE / "mails", "spam")
+    scores = np.array([line["labels"]["spam"]["score"] for line in lines])
+    truth = np.array([line["id"].startswith("spam-") for line in lines])
+    assert truth.sum() >= 12 and (~truth).sum() >= 14
+    gate("recall of spam mails at one half", float((scores[truth] > 0.5).mean()), 1.0)
+    gate("share of ham mails above a tenth", float((scores[~truth] > 0.1).mean()), 0.0, most=True)
+    fixed = labeller.encoder.judge.facts["threshold"]["with_clues"]
+    gate("recall of spam mails at the fixed threshold", float((scores[truth] > fixed).mean()), 0.9)
+    gate("calibration error of mails", calibration_error(scores, truth), 0.04, most=True)
+    bare = labeller.spam_only([item.text for item in items_in([SLICE / "mails"])])
+    without = np.array([next(one.score for one in row if one.name == "spam:spam") for row in bare])
+    gate("doubt that the envelope takes of ham", float((without - scores)[~truth].max()), 0.5)
+
+
+def test_opt_outs_are_heard_beside_their_near_misses(
+    labeller: Labeller, classified: Classified, tmp_path: Path
+) -> None:
+    """The committed set, which the shipped head was trained on: what fails here was broken since. `..._of_wording_left_out` is stricter."""
     phrases = [
         one for one in labels.optout_phrases() if one.part[0] in "+-" and one.part not in {"-intents", "-replies"}
     ]
-    answers = labeller.classify([one.text for one in phrases])
-    scores = np.array([next(one.score for one in answer if one.name == "optout:yes") for answer in answers])
+    (tmp_path / "phrases.jsonl").write_text("\n".join(json.dumps({"text": one.text}) for one in phrases))
+    found = [line["labels"]["optout"] for line in classified(tmp_path / "phrases.jsonl", "optout")]
+    scores, said = np.array([one["score"] for one in found]), np.array([one["label"] == "yes" for one in found])
     yes = np.array([one.label == "yes" for one in phrases])
     assert yes.sum() >= 300 and (~yes).sum() >= 200 and len({one.language for one in phrases}) >= 15
-    gate("recall of opt-outs", float((scores[yes] >= OPT_OUT_UNSURE).mean()), 0.999)
+    gate("recall of opt-outs, shown or recorded", float((scores[yes] >= OPT_OUT_UNSURE).mean()), 0.999)
+    gate("recall of opt-outs, recorded at once", float((scores[yes] >= OPT_OUT_SURE).mean()), 0.99)
+    gate("share of near misses that would be shown", float((scores[~yes] >= OPT_OUT_UNSURE).mean()), 0.04, most=True)
     gate("share of near misses that would be recorded", float((scores[~yes] >= OPT_OUT_SURE).mean()), 0.0, most=True)
     gate("calibration error of opt-outs", calibration_error(scores, yes), 0.12, most=True)
+    assert np.array_equal(said, scores > 0.5), "the command calls an opt-out what is likelier one than not"
+    gate("recall of what the command calls an opt-out", float(said[yes].mean()), 0.999)
+    gate("share of near misses that the command calls one", float(said[~yes].mean()), 0.0, most=True)
+
+
+def test_opt_outs_are_heard_in_families_of_wording_left_out(labeller: Labeller) -> None:
+    """Trained here, as what ships is, without eight families, and asked of these."""
+    found = figures.optout(labeller.encoder)
+    assert found["opt_outs"] >= 120 and found["near_misses"] >= 60
+    gate("recall of opt-outs left out", found["heard"], 0.999)
+    gate("share of opt-outs left out that is recorded at once", found["recorded_at_once"], 0.65)
+    gate("share of near misses left out that is recorded", found["near_misses_recorded"], 0.08, most=True)
+    gate("share of near misses left out that is shown", found["near_misses_shown_to_a_person"], 0.7, most=True)
 
 
 def test_languages_are_told() -> None:
@@ -106,7 +169,17 @@ def test_languages_are_told() -> None:
     gate("accuracy of languages", found["accuracy"], 0.975)
 
 
-@pytest.mark.parametrize(("head", "bound"), [("reply_intent", 0.74), ("urgency", 0.72), ("sentiment", 0.72)])
-def test_further_heads_keep_their_accuracy_on_texts_left_out(labeller: Labeller, head: str, bound: float) -> None:
-    _, manifest = labeller.weights.read()
-    gate(f"accuracy of {head} left out", manifest["heads"][head]["left_out_accuracy"], bound)
+@pytest.mark.parametrize(
+    ("column", "head", "bound"), [(0, "reply_intent", 0.9), (1, "urgency", 0.77), (2, "sentiment", 0.9)]
+)
+def test_further_heads_tell_replies_that_nobody_trained_on(
+    labeller: Labeller, column: int, head: str, bound: float
+) -> None:
+    found = rows("replies.tsv")
+    answers = labeller.classify([row[3] for row in found])
+    best = [max((one for one in row if one.head == head), key=lambda one: one.score) for row in answers]
+    right = np.array([one.value == row[column] for one, row in zip(best, found, strict=True)])
+    claimed = np.array([one.score >= FURTHER for one in best])
+    gate(f"accuracy of {head}", float(right.mean()), bound)
+    gate(f"share of {head} that is claimed", float(claimed.mean()), 0.75)
+    gate(f"accuracy of {head} where it is claimed", float(right[claimed].mean()), bound + 0.05)

@@ -129,10 +129,14 @@ def test_the_language_is_told_or_left_open(text: str, language: str | None) -> N
     assert (found.value if found else None) == language
 
 
-def test_further_heads_are_better_than_guessing_on_texts_left_out(labeller: Labeller) -> None:
-    _, manifest = labeller.weights.read()
-    for name, guess in (("reply_intent", 0.25), ("urgency", 0.55), ("sentiment", 0.5)):
-        assert manifest["heads"][name]["left_out_accuracy"] > guess, name
+def test_further_heads_still_tell_every_text_that_they_were_trained_on(labeller: Labeller) -> None:
+    """They know these by heart: one missed means that words, vectors or weights are read otherwise than when they were learned."""
+    for column, name in enumerate(("reply_intent", "urgency", "sentiment")):
+        phrases = [one for one in labels.reply_phrases(column) if one.part != labels.BESIDE]
+        answers = labeller.classify([one.text for one in phrases])
+        best = [max((one for one in row if one.head == name), key=lambda one: one.score) for row in answers]
+        missed = [one.text for one, found in zip(phrases, best, strict=True) if found.value != one.label]
+        assert len(phrases) > 200 and missed == [], name
 
 
 # -- intents of one's own

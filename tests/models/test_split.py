@@ -118,7 +118,7 @@ def test_one_late_answer_does_not_make_an_old_thread_new(corpus: Corpus) -> None
 def test_the_written_split_is_read_without_a_leak_and_the_same_every_time(corpus: Corpus, tmp_path: Path) -> None:
     write(tmp_path / "split.tsv", rows_of(corpus))
     samples = mail_samples(corpus.folder, tmp_path / "split.tsv", read)
-    refuse_leaks(samples)
+    assert refuse_leaks(samples) == []
     assert {one.part for one in samples} == {"train", "recent", "test"}
     before = (tmp_path / "split.tsv").read_bytes()
     write(tmp_path / "split.tsv", rows_of(corpus))
@@ -136,6 +136,35 @@ def test_a_thread_torn_apart_by_hand_is_refused_with_the_pair_shown(corpus: Corp
     with pytest.raises(InvalidInput, match=r"group is in .*Dear|group is in test and in") as refused:
         refuse_leaks(samples)
     assert "train" in str(refused.value) or "recent" in str(refused.value)
+
+
+def test_a_campaign_torn_apart_under_two_clusters_is_refused_with_the_pair_shown(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    """Somebody who wrote the split by hand gave the two mails clusters of their own: only their words tell."""
+    rows = rows_of(corpus)
+    torn = next(row for row in rows if corpus.group[row.file] == "campaign")
+    write(
+        tmp_path / "split.tsv",
+        [Placed(row.file, row.label, 999, "test") if row == torn else row for row in rows],
+    )
+    samples = mail_samples(corpus.folder, tmp_path / "split.tsv", read)
+    with pytest.raises(
+        InvalidInput, match=r"nearly the same .*Dear Ada.* in test and .*Dear Bo Lind.* in (train|recent)"
+    ):
+        refuse_leaks(samples)
+
+
+def test_mails_that_are_nearly_the_same_only_with_their_subject_are_one_cluster(corpus: Corpus) -> None:
+    """What `refuse_leaks` compares is what is kept together: no split of ours can be refused by it."""
+    for end in ("today", "tonight"):
+        corpus.add(
+            "ham-1",
+            "notice",
+            subject=f"The lift in the north tower of the old town hall stands still again {end}",
+            text=f"Use stairs {end}",
+        )
+    assert len({row.cluster for row in rows_of(corpus) if corpus.group[row.file] == "notice"}) == 1
 
 
 @pytest.mark.parametrize(

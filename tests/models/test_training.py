@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,69 @@ def test_an_equal_text_on_both_sides_is_refused() -> None:
 
 def test_train_and_its_newest_slice_may_share_a_group() -> None:
     refuse_leaks([sample("a", "train"), sample("b", "recent"), sample("c", "test", group="other")])
+
+
+CAMPAIGN = (
+    "Dear friend, our new pills take twenty pounds off you in two weeks, order your free bottle before Friday noon"
+)
+_CHANCE = np.random.default_rng(3)
+WORDS = np.array([f"{a}{b}" for a in "bdfgklmnprst" for b in ("aro", "ile", "umo", "eta", "ova", "ine", "asu", "ork")])
+NEWS = [" ".join(row) for row in WORDS[_CHANCE.integers(0, len(WORDS), size=(10_000, 150))]]
+"""Texts that have no three words in a row in common, but by chance."""
+
+
+def test_a_text_that_is_nearly_the_same_on_both_sides_is_refused_with_the_pair_shown() -> None:
+    greeted = CAMPAIGN.replace("Dear friend", "Dear Ms Okafor").replace("twenty", "20")
+    samples = [sample(CAMPAIGN, "recent", group="a"), sample(greeted, "test", group="b")]
+    with pytest.raises(
+        InvalidInput, match=r"1 of 1 tested texts .* 'Dear Ms Okafor, .*' in test and 'Dear friend, .*' in recent"
+    ):
+        refuse_leaks(samples)
+    with pytest.raises(InvalidInput, match="nearly the same"):
+        refuse_leaks(samples[::-1])
+    assert refuse_leaks([sample(CAMPAIGN, "recent", group="a"), sample(greeted, "train", group="b")]) == []
+    assert refuse_leaks([sample(CAMPAIGN, "train", group="a"), sample(NEWS[0], "test", group="b")]) == []
+
+
+def test_short_texts_are_nearly_the_same_only_where_they_differ_in_numbers_and_signs_alone() -> None:
+    with pytest.raises(InvalidInput, match="nearly the same"):
+        refuse_leaks([sample("Order 12: shipped!", "train", group="a"), sample("order 7 shipped", "test", group="b")])
+    assert refuse_leaks([sample("order shipped", "train", group="a"), sample("order lost", "test", group="b")]) == []
+
+
+def test_a_prepared_file_whose_parts_are_nearly_the_same_is_refused(tmp_path: Path) -> None:
+    rows = [
+        {"text": f"{CAMPAIGN}{end}", "label": "spam", "part": part, "source": "s", "group": part}
+        for part, end in (("train", ""), ("test", " or call us"))
+    ]
+    (tmp_path / "s.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(InvalidInput, match="tested texts are nearly the same as one that is learned"):
+        load(tmp_path / "s.jsonl")
+
+
+def test_a_pair_in_a_hundred_tested_mails_is_given_back_to_be_told_and_a_second_one_is_refused() -> None:
+    tested = [sample(text, "test", group=f"t{n}") for n, text in enumerate(NEWS[:99])]
+    pair = sample(CAMPAIGN, "train", group="a"), sample(f"{CAMPAIGN} indeed", "test", group="b")
+    samples = [*tested, *pair]
+    assert refuse_leaks(samples) == [pair]
+    more = [sample(NEWS[99], "train", group="c"), sample(f"{NEWS[99]} now", "test", group="d")]
+    with pytest.raises(InvalidInput, match="2 of 101 tested texts"):
+        refuse_leaks([*samples, *more])
+
+
+def test_text_messages_that_are_nearly_the_same_are_given_back_whatever_their_share() -> None:
+    pair = sample(CAMPAIGN, "train", group="a", source="sms"), sample(f"{CAMPAIGN} x", "test", group="b", source="sms")
+    assert refuse_leaks(pair) == [pair]
+
+
+def test_ten_thousand_mails_are_searched_for_near_duplicates_within_a_minute() -> None:
+    texts = list(NEWS)
+    texts[9000] = texts[10].replace("a", "A") + " with another end"
+    began = time.process_time()
+    found = refuse_leaks([sample(text, "test" if n > 7500 else "train", group=f"{n}") for n, text in enumerate(texts)])
+    took = time.process_time() - began
+    assert [(a.group, b.group) for a, b in found] == [("10", "9000")]
+    assert took < 60, f"{took:.0f} s of processor"  # 6 s on the machine of the model card
 
 
 def test_prepared_lines_are_read_and_a_bad_one_is_named(tmp_path: Path) -> None:
