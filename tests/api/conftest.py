@@ -60,7 +60,7 @@ class World:
     def client(self, **headers: str) -> httpx.Client:
         """Nobody in particular."""
         # Plain HTTP: without `verify=False` each client would read the certificates of all authorities first.
-        client = httpx.Client(base_url=self.url, headers=headers, trust_env=False, timeout=30, verify=False)
+        client = httpx.Client(base_url=self.url, headers=headers, trust_env=False, timeout=90, verify=False)
         self.clients.append(client)
         return client
 

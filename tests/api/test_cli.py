@@ -278,7 +278,7 @@ def test_no_process_starts_on_a_python_that_fails_a_check(tmp_path: Path, proces
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=240,
         check=False,
     )
     assert done.returncode == 2 and "start without -O" in done.stderr

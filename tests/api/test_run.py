@@ -214,7 +214,7 @@ def test_a_redis_that_is_named_but_down_is_said_in_words(environment: dict[str, 
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
     assert done.returncode == 7

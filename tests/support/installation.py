@@ -42,7 +42,7 @@ class Installation:
         with smtplib.SMTP("127.0.0.1", self.settings.smtp_port, timeout=20) as client:
             client.send_message(mail)
 
-    def command(self, *arguments: str, seconds: float = 60.0) -> str:
+    def command(self, *arguments: str, seconds: float = 240.0) -> str:
         """Run `notifyr ARGUMENTS` on this installation; its standard output."""
         done = subprocess.run(
             [sys.executable, "-m", "api.cli", *arguments],

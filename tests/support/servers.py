@@ -423,7 +423,7 @@ def clean_environment(**values: str) -> dict[str, str]:
 
 
 def notifyr(
-    *arguments: str, env: dict[str, str] | None = None, seconds: float = 60.0
+    *arguments: str, env: dict[str, str] | None = None, seconds: float = 240.0
 ) -> subprocess.CompletedProcess[str]:
     """Run the `notifyr` command to its end."""
     return subprocess.run(
