@@ -104,9 +104,9 @@ def _detail(message: Message, stage: str) -> dict[str, Any]:
 
 def _spam_in_words(message: Message, why: dict[str, Any]) -> dict[str, Any]:
     """Why a message counts as spam or not: who decided, between which probabilities a person is asked, rules, and words with weights."""
-    if not why:
-        return {"decided": "", "band": []}
     said = str(_detail(message, "classify").get("spam") or "")
+    if not why:
+        return {"decided": "", "band": [], "said": _SAID.get(said, ""), "excepted": False}
     rule = str(_detail(message, "screen").get("rule") or "")
     return {
         "said": _SAID.get(said, ""),
