@@ -26,6 +26,8 @@ MADE = {
     "api/commands/demo.py: _FIELD % re.escape(name)": "over our own samples",
     "assistant/services/knowledge.py: pattern": "a full stop with a blank, or a blank",
     "assistant/services/suggestions.py: f'(?<!\\\\w){re.escape(said)}(?!\\\\w)'": "plain words",
+    "models/heads/evidence.py: f'(?<!\\\\w){re.escape(word)}(?!\\\\w)'": "plain words, four of them",
+    "models/heads/evidence.py: re.escape(word)": "plain words",
     "models/heads/wording.py: re.escape(phrase)": "plain words",
     "models/heads/wording.py: f'(?<!\\\\w){re.escape(longest)}\\\\*'": "over our own list of phrases",
     "models/heads/wording.py: f'(?<!\\\\w){words}(?!\\\\w)'": "over a sentence of 1,200 characters at most",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 from playwright.sync_api import Page, Route, WebSocketRoute, expect
@@ -29,14 +28,12 @@ def test_a_slow_thread_shows_its_bones_and_a_quick_one_does_not(
         ".observe(document.body, { attributes: true }); }"
     )
 
-    def later(route: Route) -> None:
-        time.sleep(0.7)
-        route.continue_()
-
-    page.route("**/inbox/*-*", later)
+    asked: list[Route] = []
+    page.route("**/inbox/*-*", lambda route: asked.append(route))
     page.locator(".row-link").first.click()
     expect(page.locator("body.waiting-thread")).to_have_count(1)
     assert page.locator("#thread").get_attribute("aria-busy") == "true"
+    asked[0].continue_()
     expect(page.locator("h1")).to_have_text("Opening hours")
     expect(page.locator("body.waiting-thread")).to_have_count(0)
     assert page.locator("#thread").get_attribute("aria-busy") is None
@@ -53,17 +50,15 @@ def test_another_view_shows_the_bones_of_its_list_and_nothing_moves(world: World
     page.wait_for_function("document.documentElement.dataset.ready === '1'")
     before = page.evaluate(BOXES)
 
-    def later(route: Route) -> None:
-        time.sleep(0.9)
-        route.continue_()
-
-    page.route("**/inbox?view=done", later)
+    asked: list[Route] = []
+    page.route("**/inbox?view=done", lambda route: asked.append(route))
     page.locator(".rail a[title=Done]").click()
     expect(page.locator("body.waiting-list")).to_have_count(1)
     assert page.locator("#list").get_attribute("aria-busy") == "true"
     assert page.evaluate("getComputedStyle(document.querySelector('.row')).opacity") == "0"
     assert page.evaluate("getComputedStyle(document.querySelector('#rows'), '::before').content") == '""'
     assert page.evaluate(BOXES) == before
+    asked[0].continue_()
     expect(page.locator(".view-title")).to_have_text("Done")
     expect(page.locator("body.waiting-list")).to_have_count(0)
     assert page.locator("#list").get_attribute("aria-busy") is None
