@@ -14,6 +14,7 @@ from api.inbox import keys, notices
 from api.inbox.shell import SignedIn, Visitor, go, render
 from api.inbox.times import zone_of
 from api.security import client_network, forget_cookie, session_token, set_cookie, sign_in, sign_in_by_link
+from assistant.db.access import Agent
 from assistant.errors import InvalidInput, NotifyrError
 from assistant.services import access, profiles
 
@@ -157,9 +158,9 @@ async def save_settings(page: SignedIn) -> Response:
         try:
             with page.container.database.transaction() as session:
                 agent = access.get_agent(session, page.agent.id)
-                before = {"undo_seconds": agent.undo_seconds, "name": agent.name, **agent.preferences}
+                before = _kept(agent)
                 _save(page, form, agent)
-                after = {"undo_seconds": agent.undo_seconds, "name": agent.name, **agent.preferences}
+                after = _kept(agent)
                 if changed := sorted(name for name, value in after.items() if value != before.get(name)):
                     access.audit(session, agent.id, action="settings.changed", subject=agent.id, names=changed)
         except InvalidInput as error:
@@ -167,6 +168,10 @@ async def save_settings(page: SignedIn) -> Response:
         return go("/settings?did=saved")
 
     return await run_sync(run)
+
+
+def _kept(agent: Agent) -> dict[str, Any]:
+    return {"undo_seconds": agent.undo_seconds, "name": agent.name, **agent.preferences}
 
 
 def _save(page: Any, form: FormData, agent: Any) -> None:

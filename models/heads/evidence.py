@@ -48,10 +48,9 @@ class Evidence:
         if not self.owners:
             return []
         place = head.labels.index(label)
-        others = [name for name in head.labels if name != label]
-        known = np.array([(rest or {}).get(name, 0.0) for name in head.labels], np.float32)
-        known[place] = 0
-        rivals = known if known.any() else np.array([float(name in others) for name in head.labels], np.float32)
+        rivals = np.array([(rest or {}).get(name, 0.0) if name != label else 0.0 for name in head.labels], np.float32)
+        if not rivals.any():
+            rivals = np.array([name != label for name in head.labels], np.float32)
         rows = head.wording[list(self.owners)]
         gains = rows[:, place] - rows @ (rivals / rivals.sum())
         scale = head.temperature * float(np.sqrt(self.columns))

@@ -27,7 +27,7 @@ Hashes = npt.NDArray[np.uint64]
 def pairs(texts: Sequence[str], sides: Sequence[bool] | None = None) -> list[tuple[int, int]]:
     """Places of texts that are nearly the same, the earlier one first: found by parts of a signature that they share, then compared.
 
-    With `sides` only pairs with one text on each side, which is quicker: 10,000 mails take some ten seconds.
+    With `sides` only pairs with one text on each side, which is quicker.
     """
     runs = [_runs(text[:READ]) for text in texts]
     chance = np.random.default_rng(7)

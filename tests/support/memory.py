@@ -17,7 +17,7 @@ __all__ = ["MEMORY", "room_in_memory", "use_memory"]
 
 MEMORY = Path("/dev/shm")
 _NEEDED = 4 << 30
-"""Bytes: a whole run keeps less than one GiB at a time."""
+"""Bytes: far more than a run keeps at a time, since what a test that passed has written is removed."""
 
 
 def room_in_memory() -> bool:
