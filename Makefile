@@ -6,7 +6,7 @@ T ?= tests
 SECONDS ?= 300
 WORKERS ?= 3
 
-.PHONY: run test check audit fuzz bench bench-classify load vendor docs openapi screenshots lock servers setup clean help
+.PHONY: run test check audit fuzz faults bench bench-classify load vendor docs openapi screenshots lock servers setup clean help
 
 run: .venv/.ready-run ## Start everything on this machine and print the inbox' link (creates .venv on the first call)
 	@.venv/bin/notifyr run $(ARGS)
@@ -31,6 +31,12 @@ check: .venv/.ready-dev ## Lint, types, import floors, generated files up to dat
 
 fuzz: .venv/.ready-dev ## Fuzz every door that strangers' bytes come through; SECONDS=300 for all together
 	@$(PYTHON) tests/fuzz/run.py --seconds $(SECONDS)
+
+faults: .venv/.ready-dev ## Without a landing's limits of time: 2,000 deaths a path, 2,000 histories a machine, 10,000 interleavings, 300 s of fuzzing
+	@scripts/install_test_servers.sh
+	@TEST_CRASH_SECONDS=3000 TEST_MACHINE_SECONDS=3000 TEST_INTERLEAVING_SECONDS=3000 TEST_FUZZ_SECONDS=300 \
+	  $(PYTHON) -m pytest -n 2 --dist loadgroup --no-loadscope-reorder tests/faults tests/fuzz \
+	  -k "(crash or history or interleaving or fuzz) and not postgresql" $(ARGS)
 
 bench: .venv/.ready-dev ## Measure triage and the API against named baselines, as ratios of one run
 	@scripts/install_test_servers.sh bogofilter

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import func, select
+from sqlalchemy import CompoundSelect, Select, bindparam, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -89,6 +89,33 @@ def resolve(session: Session, address: Address, *, lock: bool = False) -> Contac
     return contact
 
 
+def _ledger(whose: Select[str] | CompoundSelect[str]) -> Select[str, str]:
+    return (
+        select(Consent.contact_id, Consent.kind)
+        .where(Consent.contact_id.in_(whose), Consent.channel == bindparam("channel"))
+        .order_by(Consent.created_at, Consent.id)
+    )
+
+
+# Made once: every queued, claimed and sent message asks these, and putting them together cost more than the answer.
+_OWNER = select(Identity.contact_id).where(
+    Identity.channel == bindparam("channel"), Identity.address == bindparam("address")
+)
+_ASKED = (
+    select(Identity.contact_id)
+    .join(Message, Message.from_address == Identity.address)
+    .where(
+        Identity.channel == bindparam("channel"),
+        Message.thread_id == bindparam("thread_id"),
+        Message.reply_to_address == bindparam("address"),
+    )
+)
+_LEDGER, _LEDGER_IN_THREAD = _ledger(_OWNER), _ledger(_OWNER.union(_ASKED))
+_SUPPRESSION = select(Suppression).where(
+    Suppression.channel == bindparam("channel"), Suppression.address == bindparam("address")
+)
+
+
 def suppress(
     session: Session, address: Address, *, cause: str, detail: str = "", message_id: str | None = None
 ) -> None:
@@ -114,7 +141,7 @@ def suppress(
 
 
 def suppression(session: Session, channel: str, address: str) -> Suppression | None:
-    return session.scalar(select(Suppression).where(Suppression.channel == channel, Suppression.address == address))
+    return session.scalar(_SUPPRESSION, {"channel": channel, "address": address})
 
 
 def record_consent(
@@ -156,17 +183,8 @@ def may_write(session: Session, *, channel: str, address: str, thread_id: str = 
     It is the withdrawal of whoever the address belongs to, in whatever thread they said it; in `thread_id` also of who asked
     for answers at this address (Reply-To).
     """
-    owner = select(Identity.contact_id).where(Identity.channel == channel, Identity.address == address)
-    asked = (
-        select(Identity.contact_id)
-        .join(Message, Message.from_address == Identity.address)
-        .where(Identity.channel == channel, Message.thread_id == thread_id, Message.reply_to_address == address)
-    )
-    ledger = session.execute(
-        select(Consent.contact_id, Consent.kind)
-        .where(Consent.contact_id.in_(owner.union(asked) if thread_id else owner), Consent.channel == channel)
-        .order_by(Consent.created_at, Consent.id)
-    ).all()
+    statement = _LEDGER_IN_THREAD if thread_id else _LEDGER
+    ledger = session.execute(statement, {"channel": channel, "address": address, "thread_id": thread_id}).all()
     newest = {contact_id: kind for contact_id, kind in ledger}  # noqa: C416  # rows are no pairs to the type checker
     if "withdrawn" in newest.values():
         return _WORDS["opt-out"]

@@ -2,8 +2,8 @@
 
 A round: fork; the child arms one failpoint with `exit` and takes one step of the path; the parent waits for its end, with
 one round a core at the same time. The parent is a process of its own for each batch (`one_batch.py`): a fork is quick while it is
-small, and obstore's threads, which recovering starts, would be missing in the forks of the next batch, which wait for them. After all rounds the path recovers as production would (sweeps, tasks again) and checks
-its promises. A path is a `CrashPath`: add one to `PATHS` in `test_failpoints.py` and it is run like the others.
+small, and obstore's threads, which recovering starts, would be missing in the forks of the next batch, which wait for them.
+After all rounds the path recovers as production would (sweeps, tasks again) and checks its promises. A path is a `CrashPath`: add one to `PATHS` in `test_failpoints.py` and it is run like the others.
 """
 
 from __future__ import annotations
@@ -12,14 +12,17 @@ import gc
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
+import threading
 import traceback
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from assistant import failpoints
 from assistant.clock import monotonic
@@ -102,31 +105,53 @@ def crash(
     """
     result = Crashed(path.name, seed)
     began = monotonic()
-    while result.rounds < rounds and (not result.rounds or monotonic() - began < seconds):
-        own = folder / f"batch-{result.rounds}"
-        own.mkdir()
-        count = min(at_once, rounds - result.rounds)
-        given = json.dumps(
-            {"path": path.name, "folder": str(own), "url": database(own), "rounds": count, "seed": seed + result.rounds}
-        )
-        done = subprocess.run(
-            [sys.executable, "-m", "tests.faults.one_batch"],
-            input=given,
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=_LONGEST,
-        )
-        if done.returncode:
-            result.problems.append(f"a batch ended with {done.returncode}: {done.stderr[-3000:]}")
-            break
-        found = json.loads(done.stdout.splitlines()[-1])
-        result.killed.update(found["killed"])
-        result.survived += found["survived"]
-        result.problems += found["problems"]
-        result.rounds += count
+    with _batches() as ask:
+        while result.rounds < rounds and (not result.rounds or monotonic() - began < seconds):
+            own = folder / f"batch-{result.rounds}"
+            own.mkdir()
+            count = min(at_once, rounds - result.rounds)
+            found = ask(path=path.name, folder=str(own), url=database(own), rounds=count, seed=seed + result.rounds)
+            result.killed.update(found["killed"])
+            result.survived += found["survived"]
+            result.problems += found["problems"]
+            if sum(found["killed"].values()) + found["survived"] != count:
+                break  # it ended early, and its problems say how
+            result.rounds += count
     result.seconds = monotonic() - began
     return result
+
+
+@contextmanager
+def _batches() -> Iterator[Callable[..., dict[str, Any]]]:
+    """What runs one batch after another, in forks of one process that has imported everything."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.faults.one_batch"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=ROOT,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        assert process.stdin is not None and process.stdout is not None
+        lines, stream = process.stdout, process.stdin
+
+        def ask(**given: Any) -> dict[str, Any]:
+            hung = threading.Timer(_LONGEST, os.killpg, (process.pid, signal.SIGKILL))
+            hung.start()
+            try:
+                stream.write(json.dumps(given) + "\n")
+                stream.flush()
+                line = lines.readline()
+            finally:
+                hung.cancel()
+            assert line, f"the batches ended with {process.wait()}; one that takes more than {_LONGEST} s is killed"
+            found: dict[str, Any] = json.loads(line)
+            return found
+
+        try:
+            yield ask
+        finally:
+            stream.close()
 
 
 def batch(run: CrashRun, path: CrashPath, folder: Path, rounds: int, seed: int) -> Crashed:

@@ -48,6 +48,10 @@ ERRORS: tuple[type[ChannelError], ...] = (
     CredentialsRefused,
 )
 
+# Made once: they are asked after every step.
+_STATUSES = select(Message.id, Message.status).where(Message.direction == "outbound")
+_SETTLED = select(MessageEvent.message_id).where(MessageEvent.kind == "resolved:sent")
+
 
 @dataclass
 class Facts:
@@ -245,20 +249,18 @@ class OutboxMachine(RuleBasedStateMachine):
 
     @invariant()
     def what_is_called_sent_arrived(self) -> None:
+        if not self.made:
+            return
         with self.database.reading() as session:
-            rows = session.execute(select(Message.id, Message.status).where(Message.direction == "outbound")).all()
+            rows = session.execute(_STATUSES).all()
+            settled = set(session.scalars(_SETTLED))
         for message_id, status in rows:
-            if status == Delivery.SENT and message_id not in self._settled:
+            if status == Delivery.SENT and message_id not in settled:
                 assert self.facts.arrived[message_id] >= 1
             if status == Delivery.CANCELLED:
                 assert not self.facts.arrived[message_id]
             if status in (Delivery.HELD, Delivery.REJECTED):
                 assert self.facts.arrived[message_id] <= self.facts.allowed_repeats[message_id]
-
-    @property
-    def _settled(self) -> set[str]:
-        with self.database.reading() as session:
-            return set(session.scalars(select(MessageEvent.message_id).where(MessageEvent.kind == "resolved:sent")))
 
     def _try(self, message_id: str, act: object) -> bool:
         if not message_id:
