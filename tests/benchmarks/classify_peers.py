@@ -17,7 +17,7 @@ import pytest
 
 from assistant.clock import monotonic
 
-__all__ = ["CORES", "GOALS", "best_rates", "flops", "judged", "need_train_extra", "peak", "pipeline", "say", "setting"]
+__all__ = ["CORES", "GOALS", "best_rates", "flops", "need_train_extra", "peak", "pipeline", "say", "setting"]
 
 CORES = 2
 LAYERS, WIDTH = 6, 384
@@ -30,7 +30,6 @@ GOALS = {
     "p50 ms": 40.0,
     "first label s": 1.0,
 }
-_CALM = 1.0
 
 
 def say(text: str) -> None:
@@ -56,11 +55,6 @@ def setting() -> str:
     load = " ".join(f"{one:.2f}" for one in os.getloadavg())
     model = names[0] if names else platform.machine()
     return f"{len(names)} x {model}, load {load}; Python {platform.python_version()}, {versions}"
-
-
-def judged(load: float) -> bool:
-    """Whether the machine was calm enough before a measurement for its ratios to mean something."""
-    return load <= _CALM
 
 
 def best_rates(
