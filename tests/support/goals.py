@@ -9,7 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["GOALS", "Goal", "missed"]
+__all__ = ["FP32_LABELS", "GOALS", "Goal", "missed"]
+
+FP32_LABELS = 0.995
+"""Share of the best labels of every head that int8 weights must leave as those of fp32 have them."""
 
 
 @dataclass(frozen=True)
