@@ -11,7 +11,7 @@ WORKERS ?= 3
 run: .venv/.ready-run ## Start everything on this machine and print the inbox' link (creates .venv on the first call)
 	@.venv/bin/notifyr run $(ARGS)
 
-test: .venv/.ready-dev ## Run the tests on real servers; T=tests/channels runs a part, WORKERS=0 one after another in one process
+test: .venv/.ready-train ## Run the tests on real servers; T=tests/channels runs a part, WORKERS=0 one after another in one process
 	@scripts/install_test_servers.sh
 	@$(PYTHON) -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder $(T) $(ARGS)
 

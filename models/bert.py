@@ -21,7 +21,9 @@ import numpy.typing as npt
 from assistant.errors import ModelUnavailable
 from models.ahead import Ahead
 from models.base import Vectors
+from models.clues import of_mail, reasons
 from models.parts import Part, arrays_in
+from models.reading import seen, unmasked
 from models.spam import FOLDER, Clues, Read, Short, SpamJudge, Verdict
 
 __all__ = ["FILES", "FORMAT", "TOLERANCE", "Encoder", "SpamWords", "pack"]
@@ -199,12 +201,13 @@ class Encoder:
         words = words or self.spam_words(texts, clues)
         found: dict[int, Verdict] = {}
         open_rows = []
+        told = {row: tuple(reasons(tuple(clues[row]))) if clues else () for row in words.short}
         for row, lexical in words.short.items():
             sure = self._of_short.sure(lexical)
             if sure is None:
                 open_rows.append(row)
             else:
-                found[row] = Verdict(sure, "words")
+                found[row] = Verdict(sure, "words", told[row])
         begun = self.judge.begin(words.read)
         asked = [*open_rows, *(words.mails[place] for place in begun.unsure)]
         seen = None
@@ -220,7 +223,7 @@ class Encoder:
                 scores, stage = [self._of_short.by_words(one) for one in lexical_of], "words alone"
             else:
                 scores, stage = self._of_short.scores(seen[: len(open_rows)], lexical_of).tolist(), "encoder"
-            found |= {row: Verdict(score, stage) for row, score in zip(open_rows, scores, strict=True)}
+            found |= {row: Verdict(score, stage, told[row]) for row, score in zip(open_rows, scores, strict=True)}
         mails = self.judge.finish(begun, seen[len(open_rows) :] if seen is not None else None)
         found |= dict(zip(words.mails, mails, strict=True))
         return [found[row] for row in range(len(texts))]
@@ -370,7 +373,7 @@ def _parts(rows: Sequence[int]) -> Iterator[Sequence[int]]:
 
 def _may_be_short(text: str, clues: Clues) -> bool:
     """A single line is judged as a text message where it is short; a mail has clues, or its subject above its text."""
-    return not clues and "\n" not in text.strip()
+    return not of_mail(clues) and "\n" not in text.strip()
 
 
 def _digest(path: Path) -> str:
@@ -413,7 +416,10 @@ def _ends(text: str) -> str:
 
 
 def _plain(text: str) -> str:
-    return text.encode("utf-8", "replace").decode("utf-8")  # a lone surrogate is no text for the tokenizer
+    if text.isascii():
+        return text
+    # A lone surrogate is no text for the tokenizer. In training and wherever a text is judged its letters are read alike.
+    return unmasked(seen(text.encode("utf-8", "replace").decode("utf-8")))
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

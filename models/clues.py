@@ -1,5 +1,8 @@
 """What a mail shows besides its words: how it is addressed and built, as short tokens that a head can weigh and a person can read.
 
+A text of any other channel shows only what is done to its letters and links (`of_text`), which is told and not weighed: no head
+has learned from text messages that hide something.
+
 Made from an `InboundMessage` only. Names of people, hosts and lists are no clues: they belong to one mailbox and one year.
 """
 
@@ -12,7 +15,7 @@ from collections.abc import Sequence
 
 from assistant.values import InboundMessage
 
-__all__ = ["REASONS", "clues", "reasons"]
+__all__ = ["REASONS", "clues", "of_mail", "of_text", "reasons"]
 
 _FREE = frozenset(
     "gmail googlemail hotmail outlook live msn yahoo ymail aol aim icloud me gmx web mail t-online protonmail proton "
@@ -26,9 +29,17 @@ _ATTRIBUTE = re.compile(
 )
 _HOST = re.compile(r"(?i)\bhttps?://(?:[^/\s@\"'<>]{0,100}@)?([\w.%-]{1,120})")
 _LOOKS_LIKE_HOST = re.compile(r"(?i)\b(?:https?://|www\.)?((?:[a-z0-9-]{1,63}\.){1,5}[a-z]{2,24})\b")
-_INVISIBLE = re.compile("[\u200b\u200c\u200d\u2060\ufeff\u00ad\u202a-\u202e\u2066-\u2069]")
+_INVISIBLE = re.compile(
+    "[\u200b\u2060\ufeff\u00ad\u202a-\u202e\u2066-\u2069]|(?<=[A-Za-z\u00c0-\u052f])[\u200c\u200d](?=[\ufeff\u200b-\u200d]{0,9}[A-Za-z\u00c0-\u052f])"
+)
+"""Joiners belong into words of other scripts and into emoji; between Latin, Greek and Cyrillic letters they only hide."""
+_SMUGGLED = re.compile(
+    "(?<![\U0001f3f4\U000e0020-\U000e007f])[\U000e0020-\U000e007f]|[\U000e0020-\U000e007f]{8}|[\ufe00-\ufe0f\U000e0100-\U000e01ef]{2}"
+)
+"""Sentences in tags, which nobody sees but a program, and bytes in variation selectors. A flag is a few tags after its emoji."""
 _MOST = 60_000
 """Characters of HTML that are looked at."""
+_MOST_TEXT = 8000
 
 REASONS = {
     "hidden-text": "has text that a reader cannot see",
@@ -44,6 +55,8 @@ REASONS = {
     "no-recipient": "names nobody as its recipient",
 }
 """Clues that are shown to an agent in words."""
+_OF_TEXT = frozenset({"hidden-text", "invisible", "mixed-script", "link-address", "link-disguised"})
+"""Clues that a text may show that is no mail."""
 
 
 def reasons(found: tuple[str, ...]) -> list[str]:
@@ -52,18 +65,29 @@ def reasons(found: tuple[str, ...]) -> list[str]:
 
 
 def clues(message: InboundMessage, shape: Sequence[str] = ()) -> tuple[str, ...]:
-    """Sorted, each once; empty for a message that is no email: a text message has nothing but its words.
+    """Sorted, each once; of a message that is no email only those of its text (`of_text`).
 
     `shape` is how the raw mail was built (`channels.support.shape`), where its bytes are at hand.
     """
     if message.channel != "email":
-        return ()
+        return of_text(f"{message.subject}\n{message.text}")
     found = {*_sender(message), *_envelope(message), *_words(message), *shape}
     if message.html:
         found |= _markup(message)
     else:
         found.add("plain")
     return tuple(sorted(found))
+
+
+def of_text(text: str) -> tuple[str, ...]:
+    """What a text hides or disguises, whatever it came by; sorted."""
+    hosts = [host.lower() for host in _HOST.findall(text[:_MOST])]
+    return tuple(sorted(_disguises(text[:_MOST_TEXT], hosts)))
+
+
+def of_mail(found: Sequence[str]) -> Sequence[str]:
+    """The clues of a mail, of whatever else none: what a text alone shows says nothing of how it is addressed and built."""
+    return () if _OF_TEXT.issuperset(found) else found
 
 
 def _sender(message: InboundMessage) -> set[str]:
@@ -135,18 +159,10 @@ def _shape(text: str) -> str:
 
 
 def _words(message: InboundMessage) -> set[str]:
-    text = f"{message.subject}\n{message.text[:8000]}"
-    found = set()
-    if _INVISIBLE.search(text):
-        found.add("invisible")
-    if any(_mixed(word) for word in re.findall(r"[^\W\d_]{3,40}", text) if not word.isascii()):
-        found.add("mixed-script")
+    text = f"{message.subject}\n{message.text[:_MOST_TEXT]}"
     hosts = [host.lower() for host in _HOST.findall(text + message.html[:_MOST])]
+    found = _disguises(text, hosts)
     found |= {f"links:{min(len(hosts).bit_length(), 6)}", f"hosts:{min(len(set(hosts)), 5)}"}
-    if any(re.fullmatch(r"[\d.]{7,15}|0x[0-9a-f]+|\d{8,10}", host) for host in hosts):
-        found.add("link-address")
-    if any("%" in host or host.startswith("xn--") for host in hosts):
-        found.add("link-disguised")
     found |= {f"link-tld:{host.rpartition('.')[2][:8]}" for host in hosts if "." in host}
     letters = [one for one in message.text[:4000] if one.isalpha()]
     if letters:
@@ -157,10 +173,30 @@ def _words(message: InboundMessage) -> set[str]:
     return found
 
 
+def _disguises(text: str, hosts: Sequence[str]) -> set[str]:
+    """What is done to letters and links so that they are taken for others."""
+    found = set()
+    if _INVISIBLE.search(text):
+        found.add("invisible")
+    if _SMUGGLED.search(text):
+        found.add("hidden-text")
+    if any(_mixed(word) for word in re.findall(r"[^\W\d_]{3,40}", text) if not word.isascii()):
+        found.add("mixed-script")
+    if any(re.fullmatch(r"[\d.]{7,15}|0x[0-9a-f]+|\d{8,10}", host) for host in hosts):
+        found.add("link-address")
+    if any("%" in host or host.startswith("xn--") for host in hosts):
+        found.add("link-disguised")
+    return found
+
+
 def _mixed(word: str) -> bool:
     """Latin beside Greek or Cyrillic letters in one word (UTS 39): `pаypal` with a Cyrillic a."""
     scripts = Counter(unicodedata.name(letter, "").partition(" ")[0] for letter in word)
-    return "LATIN" in scripts and bool({"CYRILLIC", "GREEK", "ARMENIAN", "CHEROKEE"} & set(scripts))
+    return "LATIN" in scripts and bool(_LOOKING_LATIN & set(scripts))
+
+
+_LOOKING_LATIN = frozenset({"CYRILLIC", "GREEK", "ARMENIAN", "CHEROKEE", "COPTIC", "LISU"})
+"""The alphabets of `lookalikes.json`."""
 
 
 def _markup(message: InboundMessage) -> set[str]:

@@ -6,12 +6,13 @@ No vocabulary is stored. Each feature is a CRC-32 into 2**18 columns, so trainin
 from __future__ import annotations
 
 import re
-import unicodedata
 import zlib
 from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
+
+from models.reading import readable
 
 __all__ = ["COLUMNS", "hashed", "tokens"]
 
@@ -19,17 +20,18 @@ COLUMNS = 1 << 18
 _HEAD, _TAIL = 6000, 1500
 """Characters read at the front and at the end: padding in front must not hide what follows."""
 _WORD = re.compile(r"(?i:https?)://[^\s<>\"']{1,200}|[\w.+-]{1,64}@[\w.-]{1,100}|[^\W\d_]{1,40}|\d{1,20}|[$£€!%]{1,8}")
-_INVISIBLE = dict.fromkeys([0x200B, 0x200C, 0x200D, 0x2060, 0xFEFF, 0xAD], None)
+_INVISIBLE = re.compile("[\u200b-\u200d\u2060\ufeff\u00ad]")
 
 
 def tokens(text: str) -> list[str]:
-    """Words of a text in order: lower case, numbers by length, links by host, shouting and odd scripts marked."""
+    """Words of a text in order: lower case, numbers by length, links by host, shouting and invisible characters marked.
+
+    A word with letters of another alphabet that pose as Latin ones is read as what it looks like (`models.reading`).
+    """
     if len(text) > _HEAD + _TAIL:
         text = text[:_HEAD] + "\n" + text[-_TAIL:]
-    plain = unicodedata.normalize("NFKC", text)
-    visible = plain.translate(_INVISIBLE)
-    found: list[str] = ["#invisible"] if len(visible) != len(plain) else []
-    for word in _WORD.findall(visible):
+    found: list[str] = ["#invisible"] if _INVISIBLE.search(text) else []
+    for word in _WORD.findall(readable(text)):
         if word[0].isdigit():
             found.append(f"#{len(word)}")
         elif "://" in word:
@@ -50,7 +52,7 @@ def hashed(text: str, *, short: bool = False) -> npt.NDArray[np.int64]:
     grams = set(words)
     grams.update(f"{a} {b}" for a, b in pairwise(words))
     if short:
-        squeezed = " ".join(unicodedata.normalize("NFKC", text).lower().split())[:400]
+        squeezed = " ".join(readable(text).lower().split())[:400]
         grams.update("~" + squeezed[i : i + n] for n in (3, 4, 5) for i in range(max(0, len(squeezed) - n + 1)))
     if not grams:
         return np.zeros(0, dtype=np.int64)

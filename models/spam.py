@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from assistant.errors import ModelUnavailable
-from models.clues import reasons
+from models.clues import of_mail, reasons
 from models.features import COLUMNS, hashed, tokens
 from models.parts import Part, arrays_in
 
@@ -208,18 +208,18 @@ class SpamJudge:
         return self._manifest
 
     def read(self, texts: Sequence[str], clues: Sequence[Clues]) -> Read:
-        """The first stage: words, and the clues of `models.clues`, one set a text."""
+        """The first stage: words, and the clues of `models.clues`, one set a text; only those of mails count."""
         if not texts:
             return Read(np.zeros((0, 2), dtype=np.float32), ())
         self.load()
-        pairs = [(hashed(text), clue_columns(found)) for text, found in zip(texts, clues, strict=True)]
+        pairs = [(hashed(text), clue_columns(of_mail(found))) for text, found in zip(texts, clues, strict=True)]
         return Read(np.stack([self._cheap(*pair) for pair in pairs]), clues)
 
     def begin(self, read: Read) -> Begun:
         """Probabilities by words and clues, and the rows that these leave open."""
         if not len(read.scores):
             return Begun(read, np.zeros(0, dtype=np.float32), [])
-        known = np.array([bool(found) for found in read.clues])
+        known = np.array([bool(of_mail(found)) for found in read.clues])
         scores = self._mixed("words", read.scores, known)
         low, high = (np.where(known, *ends) for ends in zip(*self._sure, strict=True))
         return Begun(read, scores, np.flatnonzero((scores > low) & (scores < high)).tolist())
@@ -230,7 +230,7 @@ class SpamJudge:
         """
         scores, clues = begun.scores.copy(), begun.read.clues
         if vectors is not None and begun.unsure:
-            known = np.array([bool(clues[row]) for row in begun.unsure])
+            known = np.array([bool(of_mail(clues[row])) for row in begun.unsure])
             meaning = self._meaning.scores(vectors)
             every = np.concatenate([begun.read.scores[begun.unsure], meaning[:, None]], axis=1)
             scores[begun.unsure] = self._mixed("encoder", every, known)
@@ -247,6 +247,7 @@ class SpamJudge:
     def stage(self, text: str, clues: Clues) -> str:
         """`words` where the first stage is sure of a text, else `encoder`."""
         self.load()
+        clues = of_mail(clues)
         known = np.array([bool(clues)])
         score = self._mixed("words", self._cheap(hashed(text), clue_columns(clues))[None, :], known)[0]
         low, high = self._sure[0 if clues else 1]
@@ -256,7 +257,7 @@ class SpamJudge:
         """Words and clues that weighed most for (positive) or against (negative) spam, strongest first."""
         self.load()
         named = {word: _column(word) for word in tokens(text) if not word.startswith("#host:")}
-        named |= {clue: _column("c:" + clue) for clue in clues}
+        named |= {clue: _column("c:" + clue) for clue in of_mail(clues)}
         weighed = [(name, float(self._words[place])) for name, place in named.items()]
         return sorted(weighed, key=lambda pair: -abs(pair[1]))[:limit]
 

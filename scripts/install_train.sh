@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Adds what `notifyr train` needs: torch, transformers, onnx, scikit-learn and the base network (about 1 GB installed).
-# torch comes without its own requirements, and never as a CUDA build for nothing.
+# Adds what `notifyr train` and its tests need: torch, transformers, onnx, scikit-learn and the base network (1.2 GB installed, a
+# third of it to fetch). torch comes without its own requirements, and never as a CUDA build for nothing.
 #
-# TORCH_INDEX   index to take torch from (default: pip's own); PyTorch's index for CPUs has small builds
+# TORCH_INDEX   index to take torch from (default: pip's own, or PyTorch's for CPUs where that has CUDA builds for no GPU)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PIP_ROOT_USER_ACTION=ignore
@@ -21,9 +21,13 @@ if [ -e /dev/nvidia0 ] || { command -v nvidia-smi >/dev/null && nvidia-smi -L 2>
 # Asks which build pip would take before anything large is fetched.
 report=$(.venv/bin/pip install -q --dry-run --ignore-installed --no-deps --report - "${from[@]}" "torch==$version" 2>/dev/null)
 if [ "$gpu" = no ] && grep -qE '"(nvidia-|triton)|\+cu[0-9]' <<<"$report"; then
-  echo "notifyr: pip would take a CUDA build of torch, and this machine has no GPU." >&2
-  echo "Name an index with CPU builds: TORCH_INDEX=https://download.pytorch.org/whl/cpu $0" >&2
-  exit 1
+  cpu=https://download.pytorch.org/whl/cpu
+  if [ -n "${TORCH_INDEX:-}" ] || ! .venv/bin/python scripts/reachable.py "$cpu/" 10; then
+    echo "notifyr: pip would take a CUDA build of torch, and this machine has no GPU." >&2
+    echo "Name an index with CPU builds: TORCH_INDEX=$cpu $0" >&2
+    exit 1
+  fi
+  from=(--index-url "$cpu")
 fi
 install --no-deps "${from[@]}" "torch==$version" # no hash: each kind of machine has a build of its own
 install --require-hashes -r requirements/train.txt

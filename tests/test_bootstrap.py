@@ -1,4 +1,4 @@
-"""scripts/bootstrap.sh after a try that broke off: with an interpreter and a pip that only write down what they are asked for."""
+"""scripts/bootstrap.sh after a try that broke off, and the torch that scripts/install_train.sh takes: with an interpreter and a pip that only write down what they are asked for."""
 
 from __future__ import annotations
 
@@ -81,3 +81,56 @@ def test_a_kept_wheel_that_is_damaged_is_compiled_again(checkout: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "it is damaged" in done.stdout and "compiled in" in done.stdout
     assert [one.read_text() for one in kept.parent.iterdir()] == ["good\n"]
+
+
+# -- the train extra
+
+TORCH = """#!/bin/bash
+echo "$@" >> asked
+case "$*" in
+  *--dry-run*--index-url*) echo '{"torch": "2.13.0+cpu"}' ;;
+  *--dry-run*) echo '{"requires_dist": ["nvidia-cublas==1"]}' ;;
+esac
+"""
+
+
+@pytest.fixture
+def extra(checkout: Path) -> Path:
+    """A checkout with a .venv, whose pip would take a CUDA build from its own index."""
+    shutil.copy(ROOT / "scripts" / "install_train.sh", checkout / "scripts")
+    (checkout / "pyproject.toml").write_text('  "torch==2.13.0",\n')
+    tools = checkout / ".venv" / "bin"
+    tools.mkdir(parents=True)
+    for name, text in (("pip", TORCH), ("python", "#!/bin/sh\n[ ! -e away ]\n")):
+        (tools / name).write_text(text)
+        (tools / name).chmod(0o755)
+    return checkout
+
+
+def install_train(checkout: Path, **env: str) -> tuple[subprocess.CompletedProcess[str], list[str]]:
+    command = [str(checkout / "scripts" / "install_train.sh")]
+    given = {name: value for name, value in os.environ.items() if name != "TORCH_INDEX"} | env
+    done = subprocess.run(command, env=given, capture_output=True, text=True, check=False)
+    return done, (checkout / "asked").read_text().splitlines()
+
+
+without_a_gpu = pytest.mark.skipif(Path("/dev/nvidia0").exists(), reason="here a CUDA build is for something")
+
+
+@without_a_gpu
+def test_torch_comes_from_the_index_for_cpus_where_pip_would_take_a_cuda_build(extra: Path) -> None:
+    done, asked = install_train(extra)
+    assert done.returncode == 0, done.stderr
+    (torch,) = [line for line in asked if "--dry-run" not in line and "torch==2.13.0" in line]
+    assert "--no-deps --index-url https://download.pytorch.org/whl/cpu" in torch
+    assert [line.rpartition("/")[2] for line in asked if "--require-hashes" in line] == ["train.txt", "base.txt"]
+
+
+@without_a_gpu
+def test_where_that_index_is_out_of_reach_the_setting_that_names_another_is_told(extra: Path) -> None:
+    (extra / "away").touch()
+    done, asked = install_train(extra)
+    assert done.returncode == 1 and "TORCH_INDEX=https://download.pytorch.org/whl/cpu" in done.stderr
+    assert all("--dry-run" in line for line in asked), "nothing was fetched"
+    done, asked = install_train(extra, TORCH_INDEX="https://torch.example/cpu")
+    assert "--index-url https://torch.example/cpu" in asked[-3]

@@ -57,7 +57,8 @@ def classify(
 ) -> None:
     """Label mails and texts, one JSON line each: {"id", "file", "labels": {"spam": {"label", "score"}}, "error"}.
 
-    A score is a calibrated probability; for spam it is that of being spam, for optout that of `yes`, whatever the label. The intent
+    A score is a calibrated probability; for spam it is that of being spam, for optout that of `yes`, whatever the label. Spam has
+    `reasons` beside them where a text hides or disguises something, or a mail is built in a way to know of. The intent
     is `other` where none reaches NOTIFYR_INTENT_THRESHOLD, with the probability of being none of them. A text whose language cannot
     be told has the label `unknown`. JSONL and CSV have the columns `text`, and if there are any `subject` and `id`. What cannot
     be read gets a line with an `error`; the rest goes on. A file is written whole or not at all. No server is needed.
@@ -179,6 +180,8 @@ def _write(sink: IO[str], line: dict[str, Any]) -> None:
 def _labelled(
     labeller: Any, classify_batch: Any, batch: list[Item], heads: list[str], floor: float
 ) -> Iterator[dict[str, Any]]:
+    from models.clues import reasons
+
     found = _found(classify_batch, [item for item in batch if not item.error])
     for item in batch:
         line: dict[str, Any] = {"id": item.id}
@@ -190,7 +193,10 @@ def _labelled(
         if isinstance(labels, str):
             yield line | {"labels": {}, "error": labels}
         else:
-            yield line | {"labels": {head: _answer(head, labels, floor) for head in heads}}
+            answers = {head: _answer(head, labels, floor) for head in heads}
+            if "spam" in answers and (shown := reasons(item.clues)):
+                answers["spam"]["reasons"] = shown
+            yield line | {"labels": answers}
 
 
 def _found(classify_batch: Any, items: list[Item]) -> dict[int, Any]:
@@ -364,13 +370,16 @@ def _csv(path: Path) -> Iterator[Item]:
 
 
 def _row(row: Any, number: int) -> Item:
+    from models.clues import of_text
+
     if not isinstance(row, dict) or not isinstance(row.get("text"), str):
         name = str(row.get("id", number)) if isinstance(row, dict) else str(number)
         return Item(_plain(name), "", error=f"row {number} has no text")
     subject = row.get("subject")
     text = f"{subject}\n{row['text']}" if isinstance(subject, str) and subject else row["text"]
     given = row.get("id")
-    return Item(_plain(str(number if given is None or given == "" else given)), _plain(text[:_LONGEST]))
+    shown = _plain(text[:_LONGEST])
+    return Item(_plain(str(number if given is None or given == "" else given)), shown, clues=of_text(shown))
 
 
 def _plain(text: str) -> str:

@@ -20,6 +20,7 @@ from typing import Any
 
 from assistant.values import Label
 from models.parts import ONE_AT_A_TIME, arrays_in
+from models.reading import seen, unmasked
 
 __all__ = ["ARRAYS", "FOLDER", "LANGUAGES", "Languages"]
 
@@ -54,7 +55,7 @@ class Languages:
             if not enough and len(_DENSE.findall(text)) < _DENSE_LETTERS:
                 found.append(None)
                 continue
-            code, probability = identifier.classify(text)
+            code, probability = identifier.classify(unmasked(seen(text)))
             found.append(Label(f"language:{code}", float(probability)))
         return found
 

@@ -17,6 +17,8 @@ from itertools import combinations, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from models.reading import readable
+
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
@@ -213,10 +215,10 @@ def owners(text: str, lexicon: Lexicon) -> dict[int, list[str]]:
 
 
 def folded(text: str) -> str:
-    """Lower case without accents and invisible characters, one space between words."""
+    """Lower case without accents, invisible characters and disguised letters (`models.reading`), one space between words."""
     if text.isascii():
         return " ".join(text.lower().split())
-    text = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", text).casefold().translate(_BASES))
+    text = unicodedata.normalize("NFKD", readable(text).casefold().translate(_BASES))
     return " ".join(text.translate(_KEPT).replace("’", "'").split())
 
 

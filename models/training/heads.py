@@ -6,6 +6,7 @@ only, `test` is only reported. The other heads are `models.training.labels`'.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from assistant.errors import ModelUnavailable
 from models.bert import FORMAT, Encoder, pack
 from models.features import hashed
 from models.spam import FOLDER as SPAM_FOLDER
@@ -156,7 +158,9 @@ def train_heads(folder: Path, samples: list[Sample], *, version: str, intents: P
 
 
 def train_mails(folder: Path, samples: list[Sample], *, intents: Path) -> dict[str, Any]:
-    """Only the judge of mails, on the encoder in `folder`, as `train_heads` trains it."""
+    """Only the judge of mails, on the encoder in `folder`, as `train_heads` trains it. Raises `ModelUnavailable` without scikit-learn."""
+    if importlib.util.find_spec("sklearn") is None:  # before minutes of the encoder, not after
+        raise ModelUnavailable("scikit-learn is not installed: scripts/install_train.sh")
     examples: dict[str, list[str]] = json.loads(intents.read_text(encoding="utf-8"))["examples"]
     return _train_mails(Encoder(folder), [*samples, *everyday(examples)])
 

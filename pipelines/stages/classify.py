@@ -5,7 +5,6 @@ A label is claimed from its threshold on; below it the head abstains, and the ag
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
@@ -17,6 +16,7 @@ from assistant.telemetry import METRICS
 from assistant.values import Decision, DecisionKind, Label, Turn
 from models.base import OTHER, OUTSIDE, Classifier
 from models.clues import clues as clues_of
+from models.reading import readable
 from pipelines.stages.run import noted
 
 __all__ = ["OPT_OUT_SURE", "OPT_OUT_UNSURE", "Classify", "merged", "readable", "told", "windows"]
@@ -239,13 +239,6 @@ def windows(subject: str, text: str) -> list[str]:
     middle = max(WINDOW, (len(text) - WINDOW) // 2)
     starts = sorted({min(middle, len(text) - WINDOW), len(text) - WINDOW})
     return [head, *(text[start : start + WINDOW] for start in starts)][:MOST_WINDOWS]
-
-
-def readable(text: str) -> str:
-    """`text` in compatibility form without invisible characters, which would hide words from the model."""
-    return "".join(
-        character for character in unicodedata.normalize("NFKC", text) if unicodedata.category(character) != "Cf"
-    )
 
 
 def merged(found: list[list[Label]]) -> tuple[Label, ...]:

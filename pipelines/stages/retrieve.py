@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 from assistant.errors import ModelUnavailable
 from assistant.values import Turn
+from models.reading import readable
 from pipelines.library import Library
-from pipelines.stages.classify import readable
 from pipelines.stages.run import noted
 
 __all__ = ["Retrieve", "query_of"]

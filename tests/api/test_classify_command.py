@@ -134,6 +134,18 @@ def test_quoted_history_does_not_decide(run: Any, tmp_path: Path) -> None:
     assert lines[0]["labels"]["spam"]["label"] == "ham"
 
 
+def test_what_a_text_hides_is_told_beside_the_score_of_spam(run: Any, tmp_path: Path) -> None:
+    texts = ["Fr\u0435\u0435 v\u0456\u0430gr\u0430, order now", "fr\u200bee", "Where is my order?"]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps({"text": one}) + "\n" for one in texts))
+    lines, _ = run(tmp_path / "in.jsonl", "--labels", "spam")
+    told = [line["labels"]["spam"].get("reasons") for line in lines]
+    assert told == [["mixes alphabets inside a word"], ["has invisible characters inside words"], None]
+    (tmp_path / "in.csv").write_text(f"text\n{texts[0]}\n", encoding="utf-8")
+    lines, _ = run(tmp_path / "in.csv", "--labels", "intent,spam")
+    assert lines[0]["labels"]["spam"]["reasons"] == ["mixes alphabets inside a word"]
+    assert "reasons" not in lines[0]["labels"]["intent"]
+
+
 def test_only_the_heads_asked_for_are_given(run: Any, tmp_path: Path) -> None:
     (tmp_path / "in.jsonl").write_text('{"text": "hello"}\n')
     lines, _ = run(tmp_path / "in.jsonl", "--labels", "spam")

@@ -31,6 +31,7 @@ MADE = {
     "models/heads/wording.py: re.escape(phrase)": "plain words",
     "models/heads/wording.py: f'(?<!\\\\w){re.escape(longest)}\\\\*'": "over our own list of phrases",
     "models/heads/wording.py: f'(?<!\\\\w){words}(?!\\\\w)'": "over a sentence of 1,200 characters at most",
+    "models/reading.py: f'[{_LATIN_LETTERS}][̀-ͯ]*[{_POSING}]|[{_POSING}][̀-ͯ]*[{_LATIN_LETTERS}]'": "three sets that share no letter",
     "pipelines/outgoing.py: '|'.join((f'(?:{pattern})' for pattern in patterns))": "of the rules, which are in the list",
     "pipelines/stages/screen.py: '|'.join((f'(?:{pattern})' for pattern in patterns))": "of the rules, which are in the list",
     "pipelines/stages/screen.py: pattern": "of the rules, which are in the list",

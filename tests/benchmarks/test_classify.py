@@ -24,6 +24,7 @@ from channels.support.shape import shape_of
 from models.bert import Encoder
 from models.training.corpora import Sample, mail_samples, sms_samples
 from models.training.report import average_precision, calibration_error, recall_at, spam_report
+from tests.support.goals import missed
 from tests.support.servers import find_binary
 
 FOLDER = ROOT / "deploy" / "weights" / "encoder"
@@ -85,3 +86,4 @@ def test_classify_spam_against_bogofilter(samples: list[Sample], tmp_path: Path,
         f"calibration error {calibration_error(scores, truth):.3f}; ours is {ours['recall_at_0.1_percent'] / recall:.2f} x\n"
     )
     assert ours["recall_at_0.1_percent"] >= recall
+    assert missed(kind, ours) == []

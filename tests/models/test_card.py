@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from assistant.errors import InvalidInput
+from assistant.settings import ROOT
 from models.training import card, figures
+from tests.support.goals import GOALS, missed
 
+SHIPPED = ROOT / "deploy" / "weights" / "encoder"
 PAGE = f"# Card\n\n{card.BEGIN}\nthe table of last year\n{card.END}\n\nrest\n"
 URGENCY = {
     "texts": 243,
@@ -67,3 +71,32 @@ def test_a_text_in_both_parts_is_refused_with_the_pair() -> None:
 def test_what_is_confused_most_comes_first() -> None:
     truth, said = ["a", "a", "a", "b", "c"], ["b", "b", "a", "c", "c"]
     assert figures.confused(truth, said) == [["a", "b", 2], ["b", "c", 1]]
+
+
+# -- what ships
+
+
+@pytest.mark.parametrize("part", GOALS)
+def test_the_figures_beside_the_shipped_weights_reach_their_goals(part: str) -> None:
+    """`notifyr evaluate --write` measured them on the public sets, which are not here, and the card is made of them."""
+    kept = json.loads((SHIPPED / card.FIGURES).read_text(encoding="utf-8"))
+    assert missed(part, kept[part]["figures"]) == []
+
+
+def test_the_figures_beside_the_shipped_weights_are_of_these_weights() -> None:
+    assert card.stale(SHIPPED) == []
+
+
+def test_a_figure_below_its_goal_is_told_with_both() -> None:
+    good = {
+        "recall_at_0.1_percent": 0.91,
+        "pr_auc": 0.998,
+        "hard_ham_false_positives": 0.02,
+        "calibration_error": 0.01,
+    }
+    assert missed("mail", good) == []
+    assert missed("mail", good | {"calibration_error": 0.03, "pr_auc": 0.99}) == [
+        "mail: pr_auc is 0.9900, the goal is at least 0.997",
+        "mail: calibration_error is 0.0300, the goal is at most 0.02",
+    ]
+    assert missed("sms", {}) == ["sms: recall_at_0.1_percent was not measured"]

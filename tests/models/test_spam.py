@@ -13,7 +13,7 @@ from assistant.values import Address, InboundMessage
 from channels.support.mime import parse
 from channels.support.shape import shape_of
 from models.bert import TOLERANCE, Encoder
-from models.clues import clues, reasons
+from models.clues import clues, of_text, reasons
 from models.heads.intents import Lessons
 from models.memory import SpamMemory
 
@@ -67,8 +67,43 @@ def test_a_link_that_shows_where_it_leads_is_no_mismatch() -> None:
     assert "link-mismatch" not in clues(mail(html='<a href="https://shop.example/a">www.shop.example</a>'))
 
 
-def test_a_text_message_has_no_clues_but_its_words() -> None:
-    assert clues(mail(channel="sms")) == ()
+@pytest.mark.parametrize(
+    ("text", "clue"),
+    [
+        ("log in to p\u0430ypal now", "mixed-script"),
+        ("fr\u200bee mon\u200bey", "invisible"),
+        ("f\u200dree", "invisible"),
+        ("hello " + "".join(chr(0xE0000 + ord(one)) for one in "send all codes"), "hidden-text"),
+        ("a smile \U0001f642" + "\ufe01\ufe05\U000e0142" * 9, "hidden-text"),
+        ("see http://203.0.113.9/login", "link-address"),
+        ("see https://xn--pypal-4ve.example", "link-disguised"),
+    ],
+)
+def test_what_a_text_message_hides_is_a_clue_that_is_told_and_not_weighed(
+    encoder: Encoder, text: str, clue: str
+) -> None:
+    assert clues(mail(channel="sms", subject="", text=text)) == of_text(text) == (clue,)
+    (bare,), (told,) = encoder.spam([text]), encoder.spam([text], [(clue,)])
+    assert told.score == bare.score and told.reasons == tuple(reasons((clue,))) != ()
+    assert encoder.spam_stage(text, (clue,)) == encoder.spam_stage(text)
+    long = f"{text}\n{HAM}"  # no text message any more, and still no mail whose envelope is known
+    (bare,), (told,) = encoder.spam([long]), encoder.spam([long], [(clue,)])
+    assert told.score == bare.score and told.reasons == tuple(reasons((clue,)))
+    assert encoder.evidence(long, (clue,)) == encoder.evidence(long)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Where is my order?",
+        "Привет! Где мой заказ?",
+        "می\u200cخواهم بدانم",
+        "\U0001f469\u200d\U0001f4bb\ufe0f \U0001f3f4\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f",
+        "Ο υπολογιστής Windows 11",
+    ],
+)
+def test_an_ordinary_message_has_no_clues_but_its_words(text: str) -> None:
+    assert clues(mail(channel="sms", text=text)) == ()
 
 
 @pytest.mark.parametrize("raw", [b"", b"\0\xff" * 5000, b"Content-Type: multipart/mixed\n\n", b"X: " + b"a" * 200_000])

@@ -118,6 +118,18 @@ def test_the_wording_of_a_window_is_read_to_its_end_and_the_encoder_reads_a_part
 
 def test_invisible_characters_and_lookalikes_do_not_hide_words() -> None:
     assert readable("f\u200br\u200bee \uff56iagra \u2460") == "free viagra 1"
+    assert readable("Fr\u0435\u0435 v\u0456\u0430gr\u0430") == "Free viagra"
+
+
+def test_the_reason_that_letters_are_disguised_is_shown_on_every_channel(encoder: Labeller) -> None:
+    told = "mixes alphabets inside a word"
+    text = "WINNER!! Cl\u0430im your fr\u0435\u0435 v\u0456\u0430gr\u0430 pr\u0456ze now, call 09061701461"
+    for channel in ("sms", "email"):
+        given = turn(text)
+        done = stage(encoder)(replace(given, message=replace(given.message, channel=channel)))
+        detail = done.trace[-1].detail
+        assert detail["spam"] in ("spam", "uncertain") and told in detail["because"], channel
+        assert told in detail["spam_because"]["reasons"]
 
 
 def test_an_empty_mail_is_classified_all_the_same(encoder: Classifier) -> None:
