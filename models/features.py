@@ -13,10 +13,10 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["COLUMNS", "hashed", "tokens"]
+__all__ = ["COLUMNS", "HEAD", "TAIL", "hashed", "tokens"]
 
 COLUMNS = 1 << 18
-_HEAD, _TAIL = 6000, 1500
+HEAD, TAIL = 6000, 1500
 """Characters read at the front and at the end: padding in front must not hide what follows."""
 _WORD = re.compile(r"(?i:https?)://[^\s<>\"']{1,200}|[\w.+-]{1,64}@[\w.-]{1,100}|[^\W\d_]{1,40}|\d{1,20}|[$£€!%]{1,8}")
 _INVISIBLE = dict.fromkeys([0x200B, 0x200C, 0x200D, 0x2060, 0xFEFF, 0xAD], None)
@@ -24,8 +24,8 @@ _INVISIBLE = dict.fromkeys([0x200B, 0x200C, 0x200D, 0x2060, 0xFEFF, 0xAD], None)
 
 def tokens(text: str) -> list[str]:
     """Words of a text in order: lower case, numbers by length, links by host, shouting and odd scripts marked."""
-    if len(text) > _HEAD + _TAIL:
-        text = text[:_HEAD] + "\n" + text[-_TAIL:]
+    if len(text) > HEAD + TAIL:
+        text = text[:HEAD] + "\n" + text[-TAIL:]
     plain = unicodedata.normalize("NFKC", text)
     visible = plain.translate(_INVISIBLE)
     found: list[str] = ["#invisible"] if len(visible) != len(plain) else []
