@@ -32,6 +32,12 @@ FAILPOINTS: frozenset[str] = frozenset(
         "ask.after_generate",
         "ask.before_commit",
         "ask.after_commit",
+        # rejudge: the mails like one that an agent called spam or not
+        "rejudge.before_read",
+        "rejudge.before_judge",
+        "rejudge.after_judge",
+        "rejudge.before_commit",
+        "rejudge.after_commit",
         # suggest: one draft
         "suggest.before_generate",
         "suggest.after_generate",

@@ -14,10 +14,10 @@ import numpy.typing as npt
 
 from models.reading import readable
 
-__all__ = ["COLUMNS", "hashed", "tokens"]
+__all__ = ["COLUMNS", "HEAD", "TAIL", "hashed", "tokens"]
 
 COLUMNS = 1 << 18
-_HEAD, _TAIL = 6000, 1500
+HEAD, TAIL = 6000, 1500
 """Characters read at the front and at the end: padding in front must not hide what follows."""
 _WORD = re.compile(r"(?i:https?)://[^\s<>\"']{1,200}|[\w.+-]{1,64}@[\w.-]{1,100}|[^\W\d_]{1,40}|\d{1,20}|[$£€!%]{1,8}")
 _INVISIBLE = re.compile("[\u200b-\u200d\u2060\ufeff\u00ad]")
@@ -28,8 +28,8 @@ def tokens(text: str) -> list[str]:
 
     A word with letters of another alphabet that pose as Latin ones is read as what it looks like (`models.reading`).
     """
-    if len(text) > _HEAD + _TAIL:
-        text = text[:_HEAD] + "\n" + text[-_TAIL:]
+    if len(text) > HEAD + TAIL:
+        text = text[:HEAD] + "\n" + text[-TAIL:]
     found: list[str] = ["#invisible"] if _INVISIBLE.search(text) else []
     for word in _WORD.findall(readable(text)):
         if word[0].isdigit():

@@ -17,11 +17,13 @@ import numpy.typing as npt
 from models.features import hashed
 from models.heads.intents import Lessons
 
-__all__ = ["Likeness", "SpamMemory"]
+__all__ = ["HEARD", "Columns", "Likeness", "SpamMemory", "likeness"]
 
 Columns = npt.NDArray[np.int64]
 _ALIKE = (0.3, 0.55)
 """Shared share of columns from which a correction has a say, and from which it alone decides."""
+HEARD = _ALIKE[0]
+"""The first of these: mails that are less alike are nothing to a correction."""
 _SURE = 0.98
 _FEWEST = 5
 """Columns below which a text has too little in it to be known again."""
@@ -44,6 +46,15 @@ class Likeness:
     @property
     def decides(self) -> bool:
         return self.similarity >= _ALIKE[1]
+
+
+def likeness(own: Columns, others: Sequence[Columns]) -> list[float]:
+    """How much each of some texts shares with one (0 to 1), all as their hashed words: a correction of it is heard above `HEARD`."""
+    return [_share(np.intersect1d(own, one, assume_unique=True).size, own, one) for one in others]
+
+
+def _share(shared: int, one: Columns, other: Columns) -> float:
+    return shared / (len(one) + len(other) - shared) if min(len(one), len(other)) >= _FEWEST else 0.0
 
 
 class SpamMemory:
@@ -70,8 +81,8 @@ class SpamMemory:
         shared = Counter(place for column in own.tolist() for place in places.get(column, ()))
         best, found = _ALIKE[0], None
         for place, count in sorted(shared.items()):
-            alike = count / (len(own) + len(columns[place]) - count)
-            if alike > best and min(len(own), len(columns[place])) >= _FEWEST:
+            alike = _share(count, own, columns[place])
+            if alike > best:
                 best, found = alike, place
         return None if found is None else Likeness(lessons.texts[found], lessons.labels[found] == "spam", best)
 

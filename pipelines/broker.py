@@ -19,6 +19,7 @@ __all__ = ["QUEUES", "ROUTES", "broker_url", "create_celery", "dispatch", "try_b
 QUEUES = ("inbound", "outbound", "models", "batch")
 ROUTES = {
     "notifyr.triage": "inbound",
+    "notifyr.rejudge": "inbound",
     "notifyr.sweep": "inbound",
     "notifyr.tidy": "inbound",
     "notifyr.deliver": "outbound",

@@ -28,6 +28,11 @@ def ask(container: Container, message_id: str) -> None:
     container.triage.ask(message_id)
 
 
+def rejudge(container: Container, message_id: str) -> None:
+    """Judge spam again in the mails like one that an agent called spam or not. Lost, only the later ones are judged by it."""
+    container.triage.rejudge(message_id)
+
+
 def deliver(container: Container, message_id: str) -> None:
     """Hand one queued message to its carrier."""
     container.deliverer.deliver(message_id)
@@ -55,6 +60,7 @@ TASKS: dict[str, Callable[..., Any]] = {
     "triage": triage,
     "draft": draft,
     "ask": ask,
+    "rejudge": rejudge,
     "deliver": deliver,
     "sweep": sweep,
     "tidy": tidy,

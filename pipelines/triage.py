@@ -8,7 +8,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from functools import cached_property
+from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
@@ -38,6 +39,9 @@ from pipelines.stages.guard import Guard
 from pipelines.stages.retrieve import Retrieve
 from pipelines.stages.run import Stage, failed_stages, run
 from pipelines.stages.screen import Screen
+
+if TYPE_CHECKING:
+    from pipelines.rejudging import Rejudging
 
 __all__ = ["Parts", "Triage"]
 
@@ -141,23 +145,36 @@ class Triage:
             committing("ask", session)
             triage.answer(session, turn)
 
+    @cached_property
+    def _rejudging(self) -> Rejudging:
+        from pipelines.rejudging import Rejudging  # numpy's threads would not survive the fork that makes our processes
+
+        return Rejudging()
+
+    def rejudge(self, message_id: str) -> None:
+        """Judge spam again in the mails that are like one that an agent called spam or not, or no longer does. Twice is once."""
+        self._rejudging(self._parts.database, self._classify(), message_id)
+
     def stages(self) -> tuple[Stage, ...]:
         """screen, classify, retrieve, decide. A model that cannot be loaded fails its own stage only."""
         settings = self._settings
-        off = settings.encoder == "off"
         return (
             Screen(own=self._own_addresses),
-            Classify(
-                model=self._classifier(),
-                spam_threshold=settings.spam_threshold,
-                uncertain_band=settings.uncertain_band,
-                intent_threshold=settings.intent_threshold,
-                switched_off=off,
-                rules=self._rules,
-                clues=self._clues,
-            ),
-            Retrieve(library=self.library, floor=settings.retrieval_floor, switched_off=off),
+            self._classify(),
+            Retrieve(library=self.library, floor=settings.retrieval_floor, switched_off=settings.encoder == "off"),
             Decide(policy=settings.autopilot),
+        )
+
+    def _classify(self) -> Classify:
+        settings = self._settings
+        return Classify(
+            model=self._classifier(),
+            spam_threshold=settings.spam_threshold,
+            uncertain_band=settings.uncertain_band,
+            intent_threshold=settings.intent_threshold,
+            switched_off=settings.encoder == "off",
+            rules=self._rules,
+            clues=self._clues,
         )
 
     def _clues(self, turn: Turn) -> tuple[str, ...]:

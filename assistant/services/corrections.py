@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from assistant.clock import utcnow
 from assistant.db.learning import Correction
 from assistant.db.messages import Message
-from assistant.db.session import publish
+from assistant.db.session import enqueue, publish
 from assistant.errors import Conflict, InvalidInput, NotFound
 from assistant.states import Direction
 
@@ -37,6 +37,8 @@ CAP = 5
 HELD_OUT_IN = 5
 """One text in so many is only measured with by the heads that are trained; what is merely known again is known of it, too."""
 _READ = 2000
+_REJUDGED = 100
+"""Corrections of spam, the newest of those taken back at once, whose campaigns are looked through again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,7 @@ def record(session: Session, message_id: str, *, head: str, label: str, agent_id
     )
     session.add(made)
     session.flush()
+    _spread(session, head, message_id)
     publish(session, "thread.changed", thread_id=message.thread_id, reason="corrected", agent_id=agent_id or "")
     return made
 
@@ -115,6 +118,7 @@ def undo(session: Session, correction_id: str, *, restore: bool = False) -> Corr
             .values(undone_at=None)
         )
     message = session.get_one(Message, found.message_id)
+    _spread(session, found.head, message.id)
     publish(session, "thread.changed", thread_id=message.thread_id, reason="corrected")
     return found
 
@@ -127,7 +131,17 @@ def undo_batch(session: Session, *, agent_id: str = "", sender: str = "", since:
     conditions += [Correction.agent_id == agent_id] if agent_id else []
     conditions += [Correction.sender == sender.casefold()] if sender else []
     conditions += [Correction.created_at >= since] if since else []
+    latest = func.max(Correction.created_at)
+    of_spam = session.scalars(
+        select(Correction.message_id)
+        .where(*conditions, Correction.head == "spam")
+        .group_by(Correction.message_id)
+        .order_by(latest.desc())
+        .limit(_REJUDGED)
+    ).all()
     done = session.execute(update(Correction).where(*conditions).values(undone_at=utcnow()))
+    for message_id in of_spam:
+        _spread(session, "spam", message_id)
     publish(session, "labels.changed")
     return int(done.rowcount)  # type: ignore[attr-defined]  # an UPDATE returns a CursorResult
 
@@ -185,6 +199,12 @@ def is_held_out(text: str) -> bool:
     letters = unicodedata.normalize("NFKC", text).casefold()[:_READ]
     words = " ".join(re.findall(r"[^\W\d_]+", letters))
     return int.from_bytes(hashlib.sha256(words.encode("utf-8", "replace")).digest()[:4]) % HELD_OUT_IN == 0
+
+
+def _spread(session: Session, head: str, message_id: str) -> None:
+    """Have the mails that are here already judged again by it. A hint that is lost leaves it to the later ones of the campaign."""
+    if head == "spam":
+        enqueue(session, "rejudge", message_id)
 
 
 def _taught_today(session: Session, head: str, sender: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from typing import Any
 
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
@@ -20,21 +21,29 @@ from assistant.telemetry import METRICS
 from assistant.values import Address, DecisionKind, InboundMessage, Label, TraceStep, Turn, TurnMessage
 
 __all__ = [
+    "BY_ITS_SCORE",
     "MAX_ATTEMPTS",
     "UNFINISHED",
     "answer",
     "describe",
+    "describe_spam",
+    "is_newest",
     "labelled",
+    "opted_out",
     "own_addresses",
     "park",
     "read_turn",
     "save",
     "start",
+    "with_labels",
+    "withdraw",
 ]
 
 MAX_ATTEMPTS = 5
 UNFINISHED = (TriageState.WAITING, TriageState.PARTIAL)
 """States from which another try may come to more."""
+BY_ITS_SCORE = "by its score"
+"""Why the program held a thread back, in the thread's own words."""
 HISTORY = 6
 """Earlier messages of the thread that the stages see."""
 
@@ -124,21 +133,14 @@ def save(session: Session, turn: Turn, *, state: TriageState, ask: bool = False)
     message = session.scalars(
         select(Message).where(Message.id == turn.message_id).execution_options(populate_existing=True)
     ).one()
-    if _opted_out(turn.trace) and not (again and _opted_out([TraceStep(**step) for step in steps])):
-        contacts.record_consent(
-            session,
-            contacts.resolve(session, Address(thread.channel, message.from_address, message.from_name)).id,
-            channel=thread.channel,
-            kind="withdrawn",
-            source="message",
-            message_id=message.id,
-        )
-    if _is_newest(session, message) and not (again and _taken_up(session, thread, message)):
+    if opted_out(turn.trace) and not (again and opted_out([TraceStep(**step) for step in steps])):
+        withdraw(session, thread, message)
+    if is_newest(session, message) and not (again and _taken_up(session, thread, message)):
         _describe(thread, turn, state)
         if _stopped_at(turn, "classify") and thread.state == ThreadState.OPEN:
             thread.state = ThreadState.SPAM
             thread.version += 1
-            timeline.noted(session, thread.id, ThreadState.SPAM.value, reason="by its score")
+            timeline.noted(session, thread.id, ThreadState.SPAM.value, reason=BY_ITS_SCORE)
         suggestions.refresh_thread(session, thread)
         if turn.decision is not None and turn.decision.kind == DecisionKind.SUGGEST and not message.backfill:
             suggestions.begin(session, message.id, passages=turn.passages)
@@ -154,7 +156,7 @@ def labelled(session: Session, message_id: str) -> Turn | None:
     message = session.get(Message, message_id)
     if message is None or message.triage not in (TriageState.DONE, TriageState.PARTIAL):
         return None
-    turn = _with_labels(session, message)
+    turn = with_labels(session, message)
     return None if any(step.stage == "ask" for step in turn.trace) else turn
 
 
@@ -172,13 +174,19 @@ def answer(session: Session, turn: Turn) -> bool:
     session.refresh(message)
     if [step["stage"] for step in message.trace] != [step.stage for step in turn.trace[:-1]]:
         return False
+    if _but_intents(message.labels) != _but_intents([asdict(label) for label in turn.labels]):
+        return False  # it was judged again meanwhile, like one that an agent called spam or not
     message.labels = [asdict(label) for label in turn.labels]
     message.trace = [asdict(step) for step in turn.trace]
     corrected = session.scalar(select(Correction.id).where(Correction.message_id == message.id).limit(1)) is not None
-    if _is_newest(session, message) and not corrected:
+    if is_newest(session, message) and not corrected:
         _describe(thread, turn, TriageState.PARTIAL if message.triage == TriageState.PARTIAL else TriageState.DONE)
     publish(session, "thread.changed", thread_id=thread.id, reason="triaged")
     return True
+
+
+def _but_intents(labels: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [one for one in labels if not one["name"].startswith("intent:")]
 
 
 def park(session: Session, message_id: str, *, reason: str) -> None:
@@ -203,20 +211,26 @@ def park(session: Session, message_id: str, *, reason: str) -> None:
 
 def _describe(thread: Thread, turn: Turn, state: TriageState) -> None:
     intent = turn.label("intent")
-    spam = next((label.score for label in turn.labels if label.name == "spam:spam"), None)
     claimed = any(step.stage == "classify" and step.detail.get("intent") for step in turn.trace)
     thread.intent = intent.value if intent and claimed else ""
     thread.intent_score = intent.score if intent else None
-    thread.spam_score = spam
+    describe_spam(thread, turn, state)
     claims = next((step.detail.get("claims") for step in turn.trace if step.stage == "classify"), None)
     found = claims if isinstance(claims, dict) else {}
-    thread.spam_verdict = next(
-        (str(step.detail.get("spam", "")) for step in turn.trace if step.stage == "classify"), ""
-    )
     ruled = next((label.value for label in turn.labels if label.head == "urgency" and label.score >= 1), "")
     thread.urgency = ruled or str(found.get("urgency", ""))
     thread.reply_intent, thread.sentiment, thread.language = (
         str(found.get(head, "")) for head in ("reply_intent", "sentiment", "language")
+    )
+
+
+def describe_spam(thread: Thread, turn: Turn, state: TriageState) -> None:
+    """What the list says of its newest message as spam, and how sure the least sure decision on that message is."""
+    intent = turn.label("intent")
+    spam = next((label.score for label in turn.labels if label.name == "spam:spam"), None)
+    thread.spam_score = spam
+    thread.spam_verdict = next(
+        (str(step.detail.get("spam", "")) for step in turn.trace if step.stage == "classify"), ""
     )
     sure = [max(spam, 1 - spam)] if spam is not None else []
     if intent and not _stopped_at(turn, "classify"):
@@ -236,10 +250,11 @@ def describe(session: Session, thread: Thread) -> None:
     ).one_or_none()
     if message is None or message.triage not in (TriageState.DONE, TriageState.PARTIAL):
         return
-    _describe(thread, _with_labels(session, message), TriageState(message.triage))
+    _describe(thread, with_labels(session, message), TriageState(message.triage))
 
 
-def _with_labels(session: Session, message: Message) -> Turn:
+def with_labels(session: Session, message: Message) -> Turn:
+    """A message as its stored labels and steps say, with its contact and the thread before it."""
     return replace(
         read_turn(session, message.id),
         labels=tuple(Label(one["name"], one["score"]) for one in message.labels),
@@ -271,7 +286,8 @@ def _inbound(message: Message, channel: str) -> InboundMessage:
     )
 
 
-def _is_newest(session: Session, message: Message) -> bool:
+def is_newest(session: Session, message: Message) -> bool:
+    """Whether nothing came into its thread after it."""
     newer = select(Message.id).where(
         Message.thread_id == message.thread_id,
         Message.direction == Direction.INBOUND,
@@ -296,11 +312,23 @@ def _taken_up(session: Session, thread: Thread, message: Message) -> bool:
     )
 
 
+def withdraw(session: Session, thread: Thread, message: Message) -> None:
+    """Note that whoever wrote a message asked in it not to be written to any more."""
+    contacts.record_consent(
+        session,
+        contacts.resolve(session, Address(thread.channel, message.from_address, message.from_name)).id,
+        channel=thread.channel,
+        kind="withdrawn",
+        source="message",
+        message_id=message.id,
+    )
+
+
 def _stopped_at(turn: Turn, stage: str) -> bool:
     return any(step.stage == stage and step.outcome == "stop" for step in turn.trace)
 
 
-def _opted_out(trace: Sequence[TraceStep]) -> bool:
+def opted_out(trace: Sequence[TraceStep]) -> bool:
     """By a rule, or by a head that is sure. An opt-out that somebody is unsure about is a person's to decide."""
     return any(
         (step.stage == "screen" and step.detail.get("rule") in ("opt-out", "opt-out-request"))

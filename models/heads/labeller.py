@@ -227,6 +227,7 @@ class Labeller:
             "words": [[word, round(weight, 2)] for word, weight in self.encoder.evidence(text, clues, limit=8)],
             "reasons": reasons(tuple(clues)),
             "like": f"{like.text[:120]} ({like.similarity:.2f})" if like is not None else "",
+            "called": "" if like is None else "spam" if like.spam else "ham",
         }
 
     def _spam(self, verdicts: Sequence[Verdict], texts: Sequence[str]) -> list[list[Label]]:

@@ -19,7 +19,20 @@ from models.clues import clues as clues_of
 from models.reading import readable
 from pipelines.stages.run import noted
 
-__all__ = ["OPT_OUT_SURE", "OPT_OUT_UNSURE", "Classify", "merged", "readable", "told", "windows"]
+__all__ = [
+    "ALONE",
+    "OPT_OUT_SURE",
+    "OPT_OUT_UNSURE",
+    "Classify",
+    "Explaining",
+    "Seen",
+    "ended",
+    "merged",
+    "spam_said",
+    "told",
+    "whole_of",
+    "windows",
+]
 
 WINDOW = 1200
 """Characters of a window. Wording is read in the whole of it; of these about 270 tokens the encoder reads the front and the end, 128."""
@@ -76,23 +89,14 @@ class Classify:
             raise ModelUnavailable("the encoder is not loaded")
         shown = windows(turn.message.subject, turn.new_text)
         clues = self.clues(turn)
-        whole = f"{readable(turn.message.subject)}\n{readable(turn.new_text)}"
+        whole = whole_of(turn)
         model: object = self.model
         labels = self._labels(shown, whole, clues)
         rules, sender = self.rules(), turn.message.sender.value
-        decided = turn.decision is not None
-        known = any(earlier.direction == "outbound" for earlier in turn.history)
         spam = next((label.score for label in labels if label.name == "spam:spam"), None)
         faults = model.faults() if isinstance(model, Explaining) else {}
         fault = model.spam_fault(whole, clues) if spam is None and isinstance(model, Explaining) else ""
-        threshold = rules.threshold("spam", "spam", default=self.spam_threshold)
-        band = min(self.uncertain_band, threshold)
-        verdict = spam_verdict(
-            None if rules.excepted(sender, "spam", "spam") else spam,
-            threshold=threshold,
-            band=band,
-            known_sender=known,
-        )
+        verdict, band = self.verdict(turn, spam, rules)
         claims, abstained = self._claims(labels, rules, sender)
         robot = turn.decision is not None and turn.decision.kind == DecisionKind.STOP
         wants_out = "" if robot else _opt_out(labels, rules, sender)  # what a machine writes withdraws nothing
@@ -112,30 +116,31 @@ class Classify:
             lacking = "; ".join(part for part in (f"spam was not judged: {fault}", lacking) if part)
         elif isinstance(model, Explaining):
             why = model.spam_because(whole, clues)
-            detail["spam_because"] = why | {"band": [band, threshold]}
+            detail["spam_because"] = why | {"band": band}
             lacking = told(faults) if why["stage"] == ALONE else lacking
             METRICS.spam_stages.labels(stage=why["stage"]).inc()
             outcome = "abstained" if verdict == "uncertain" else "claimed"
             METRICS.labels.labels(head="spam", outcome=outcome).inc()
-            if verdict in ("spam", "uncertain"):
-                like = [f"as an agent said of “{why['like']}”"] if why["like"] else []
-                detail["because"] = [*detail["because"], *why["reasons"], *like, f"spam decided by: {why['stage']}"]
+            detail["because"] = [*detail["because"], *spam_said(verdict, why)]
         best = turn.label("intent")
         claimed = f"intent {intent} {best.score:.2f}" if intent and best else "no clear intent"
-        if decided and verdict == "spam" and _rule(turn) not in _UNHELD:
-            decision = decide(Facts(spam=verdict, spam_score=spam))
-            turn = replace(turn, decision=decision)
-            return noted(turn, self.name, "stop", decision.reason, score=spam, **detail)
+        seen = Seen(verdict, spam, wants_out, claimed, faults, fault=fault, lacking=lacking)
+        decision, outcome, reason = ended(turn, seen)
         if lacking:
             detail["faults"] = {head: error.message for head, error in faults.items()}
-        here = None if decided else _decision(verdict, spam, wants_out, fault, faults)
-        outcome = (
-            "stop" if here and here.kind == DecisionKind.STOP else "failed" if lacking else "handoff" if here else "ok"
+        return noted(replace(turn, decision=decision), self.name, outcome, reason, score=spam, **detail)
+
+    def verdict(self, turn: Turn, spam: float | None, rules: Rules) -> tuple[SpamVerdict, list[float]]:
+        """What a probability of spam comes to for the sender of a mail; and from where on a person is asked, and a mail is held."""
+        threshold = rules.threshold("spam", "spam", default=self.spam_threshold)
+        band = min(self.uncertain_band, threshold)
+        verdict = spam_verdict(
+            None if rules.excepted(turn.message.sender.value, "spam", "spam") else spam,
+            threshold=threshold,
+            band=band,
+            known_sender=any(earlier.direction == "outbound" for earlier in turn.history),
         )
-        reason = "; ".join(
-            part for part in (here.reason if here else claimed, "" if here and fault else lacking) if part
-        )
-        return noted(replace(turn, decision=here or turn.decision), self.name, outcome, reason, score=spam, **detail)
+        return verdict, [band, threshold]
 
     def _labels(self, shown: list[str], whole: str, clues: tuple[str, ...]) -> tuple[Label, ...]:
         """The heads read window by window; spam is judged once, on all of the text, as `notifyr classify` does."""
@@ -182,20 +187,55 @@ class Classify:
         return {"because": said, "weighed": words}
 
 
-def _decision(
-    verdict: SpamVerdict, spam: float | None, wants_out: str, fault: str, faults: Mapping[str, ModelError]
-) -> Decision | None:
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the heads found out about a mail, as far as its fate depends on it."""
+
+    verdict: SpamVerdict
+    spam: float | None
+    wants_out: str
+    claimed: str
+    """The intent, in words."""
+    faults: Mapping[str, ModelError]
+    fault: str = ""
+    """Why there is no verdict on spam."""
+    lacking: str = ""
+    """Which heads said nothing, and why."""
+
+
+def ended(turn: Turn, seen: Seen) -> tuple[Decision | None, str, str]:
+    """What becomes of a mail by its labels: the decision, if there is one by now, outcome and reason of the step."""
+    decided = turn.decision is not None
+    if decided and seen.verdict == "spam" and _rule(turn) not in _UNHELD:
+        decision = decide(Facts(spam=seen.verdict, spam_score=seen.spam))
+        return decision, "stop", decision.reason
+    here = None if decided else _decision(seen)
+    stopped = here is not None and here.kind == DecisionKind.STOP
+    outcome = "stop" if stopped else "failed" if seen.lacking else "handoff" if here else "ok"
+    words = (here.reason if here else seen.claimed, "" if here and seen.fault else seen.lacking)
+    return here or turn.decision, outcome, "; ".join(part for part in words if part)
+
+
+def spam_said(verdict: str, why: Mapping[str, Any]) -> list[str]:
+    """`spam_because` in sentences, for an agent who is asked or finds a mail held."""
+    if verdict not in ("spam", "uncertain"):
+        return []
+    like = [f"as an agent said of “{why['like']}”"] if why["like"] else []
+    return [*why["reasons"], *like, f"spam decided by: {why['stage']}"]
+
+
+def _decision(seen: Seen) -> Decision | None:
     """What becomes of a mail that nothing was decided about; None where it goes on."""
-    if fault:
+    if seen.fault:
         # The other heads have spoken. A person sees that this one has not, and how to mend it; nothing is sent unseen.
-        words = f"{_RECORDED}; " if wants_out == "recorded" else ""
-        return decide(Facts(person_needed=f"{words}spam was not judged: {fault}"))
-    if verdict in ("spam", "uncertain"):
-        return decide(Facts(spam=verdict, spam_score=spam))
-    if wants_out:
-        return decide(Facts(person_needed=_RECORDED if wants_out == "recorded" else _PLEASE_LOOK))
-    if "optout" in faults:  # nothing is sent unseen to who may have asked not to be written to
-        return decide(Facts(person_needed=f"nobody looked for an opt-out: {faults['optout'].message}"))
+        words = f"{_RECORDED}; " if seen.wants_out == "recorded" else ""
+        return decide(Facts(person_needed=f"{words}spam was not judged: {seen.fault}"))
+    if seen.verdict in ("spam", "uncertain"):
+        return decide(Facts(spam=seen.verdict, spam_score=seen.spam))
+    if seen.wants_out:
+        return decide(Facts(person_needed=_RECORDED if seen.wants_out == "recorded" else _PLEASE_LOOK))
+    if "optout" in seen.faults:  # nothing is sent unseen to who may have asked not to be written to
+        return decide(Facts(person_needed=f"nobody looked for an opt-out: {seen.faults['optout'].message}"))
     return None
 
 
@@ -239,6 +279,11 @@ def windows(subject: str, text: str) -> list[str]:
     middle = max(WINDOW, (len(text) - WINDOW) // 2)
     starts = sorted({min(middle, len(text) - WINDOW), len(text) - WINDOW})
     return [head, *(text[start : start + WINDOW] for start in starts)][:MOST_WINDOWS]
+
+
+def whole_of(turn: Turn) -> str:
+    """All of a mail, as it is judged for spam."""
+    return f"{readable(turn.message.subject)}\n{readable(turn.new_text)}"
 
 
 def merged(found: list[list[Label]]) -> tuple[Label, ...]:

@@ -6,7 +6,7 @@ from assistant.failpoints import FAILPOINTS
 from tests.faults.api_path import ReplyByApi, ReplyWithFile
 from tests.faults.broker_path import Hints
 from tests.faults.crashes import CrashPath
-from tests.faults.paths import AskRun, Receive, Review, Suggest, TriageRun
+from tests.faults.paths import AskRun, Receive, RejudgeRun, Review, Suggest, TriageRun
 from tests.faults.send_path import Send
 from tests.faults.store_paths import Remember, Search, Tidy
 from tests.faults.visit_path import Visit
@@ -32,6 +32,7 @@ PATHS = [
     CrashPath("triage", _of("triage."), TriageRun),
     CrashPath("suggest", _of("suggest."), Suggest),
     CrashPath("ask", _of("ask."), AskRun),
+    CrashPath("rejudge", _of("rejudge."), RejudgeRun),
     CrashPath("review", _of("review."), Review),
     CrashPath("reply by the API", _COMMITS, ReplyByApi),
     CrashPath("broker and bus", (*_of("dispatch."), *_of("publish.")), Hints),

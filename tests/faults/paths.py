@@ -1,4 +1,4 @@
-"""The inbound half of the crash paths: receive, triage, suggest, review. Each step dies at a failpoint in a forked child.
+"""The inbound half of the crash paths: receive, triage, ask, rejudge, suggest, review. Each step dies at a failpoint in a forked child.
 
 The models are off: what is tried is the storage of their results; the models themselves have tests of their own.
 """
@@ -6,7 +6,7 @@ The models are off: what is tried is the storage of their results; the models th
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from email.message import EmailMessage
 from email.policy import SMTP
@@ -22,11 +22,12 @@ from assistant.db.access import Agent
 from assistant.db.messages import Message, Suggestion, Thread
 from assistant.db.session import Database
 from assistant.db.tables import metadata
-from assistant.errors import Conflict
-from assistant.services import profiles, suggestions, sweeper
+from assistant.db.timeline import ThreadEvent
+from assistant.errors import Conflict, ModelError
+from assistant.services import corrections, profiles, suggestions, sweeper
 from assistant.settings import Settings, load_settings
 from assistant.states import SuggestionState, TriageState
-from assistant.values import Passage, Prompt
+from assistant.values import Label, Passage, Prompt
 from channels.support import mime
 from models.asked import FILE, Gain, keep, key_of
 from pipelines.inbound import Receiver
@@ -243,6 +244,93 @@ class AskRun(Inbound):
         return (
             self._problems(backlog=True) + found + ([f"not claimed: {intents}"] if set(intents) != {"refund"} else [])
         )
+
+
+class _Judge:
+    """A judge of spam that takes everything for it, as if an agent had said so of a mail like it."""
+
+    name = "judge"
+
+    def classify(self, texts: Sequence[str], clues: Sequence[Sequence[str]] = ()) -> list[list[Label]]:
+        return self.spam_only(texts, clues)
+
+    def spam_only(self, texts: Sequence[str], clues: Sequence[Sequence[str]]) -> list[list[Label]]:
+        return [[Label("spam:spam", 0.98), Label("spam:ham", 0.02)] for _ in texts]
+
+    def faults(self) -> dict[str, ModelError]:
+        return {}
+
+    def spam_fault(self, text: str, clues: Sequence[str]) -> str:
+        return ""
+
+    def spam_because(self, text: str, clues: Sequence[str]) -> dict[str, Any]:
+        return {"stage": "memory", "words": [], "reasons": [], "like": "one (1.00)", "called": "spam"}
+
+    def because(
+        self, texts: Sequence[str], labels: Sequence[Label], claims: Mapping[str, str], *, spam: bool
+    ) -> tuple[list[str], dict[str, Any]]:
+        return [], {}
+
+
+class _Unread:
+    """A blob store in which no raw mail says how it was built."""
+
+    def get(self, key: str) -> bytes:
+        return b""
+
+
+class RejudgeRun(Inbound):
+    """Two mails of a campaign a round, one of them called spam; the other is judged again, and the task then comes twice more."""
+
+    @cached_property
+    def triage(self) -> Triage:
+        parts = _Parts(self.settings, self.database)
+        parts.classifier = _Judge()  # type: ignore[assignment]
+        parts.blobs = _Unread()  # type: ignore[attr-defined]  # obstore's threads would not survive the fork
+        return Triage(parts)  # type: ignore[arg-type]
+
+    def ready(self, rounds: int) -> None:
+        stored = self.receive_all(2 * rounds)
+        self.ids = stored[::2]
+        step = {"stage": "classify", "outcome": "ok", "milliseconds": 1.0, "reason": "no clear intent", "score": 0.1}
+        labels = [{"name": "spam:ham", "score": 0.9}, {"name": "spam:spam", "score": 0.1}]
+        with self.database.transaction() as session:
+            session.execute(
+                update(Message).values(
+                    triage=TriageState.DONE, labels=labels, trace=[step | {"detail": {"spam": "ham"}}]
+                )
+            )
+            session.execute(update(Thread).values(spam_score=0.1, spam_verdict="ham"))
+            for number, message_id in enumerate(stored):
+                session.get_one(Message, message_id).new_text = _campaign(number // 2)
+            for message_id in self.ids:
+                corrections.record(session, message_id, head="spam", label="spam")
+
+    def step(self, number: int) -> None:
+        self.triage.rejudge(self.ids[number])
+        self.database.close()
+
+    def recover(self) -> None:
+        for message_id in [*self.ids, *self.ids]:
+            self.triage.rejudge(message_id)
+
+    def problems(self) -> list[str]:
+        with self.database.reading() as session:
+            moves = Counter(session.scalars(select(ThreadEvent.thread_id)))
+            judged = [
+                step["detail"]["spam"]
+                for message in session.scalars(select(Message).where(Message.id.not_in(self.ids)))
+                for step in message.trace
+            ]
+        wrong = Counter(judged).keys() != {"spam"} or set(moves.values()) != {1} or len(moves) != len(judged)
+        found = [f"judged {Counter(judged)}, moved {Counter(moves.values())}"] if wrong else []
+        return self._problems(backlog=True) + found
+
+
+def _campaign(number: int) -> str:
+    """Words that no other round has."""
+    word = "".join(chr(ord("a") + int(digit)) for digit in f"{number:04}")
+    return " ".join(f"{start}{word}" for start in ("win", "gold", "fast", "cash", "luck", "prize", "call", "order"))
 
 
 class Suggest(Inbound):

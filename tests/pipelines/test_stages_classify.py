@@ -13,7 +13,8 @@ from models.base import Classifier
 from models.catalog import load_classifier
 from models.heads.labeller import Labeller
 from models.heads.wording import columns
-from pipelines.stages.classify import WINDOW, Classify, readable, windows
+from models.reading import readable
+from pipelines.stages.classify import WINDOW, Classify, windows
 from pipelines.stages.run import failed_stages, run
 from tests.pipelines.turns import turn
 
