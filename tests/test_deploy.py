@@ -87,11 +87,25 @@ def test_every_store_and_every_listener_says_whether_it_is_well(compose: dict[st
     services = compose["services"]
     well = {name for name, service in services.items() if "healthcheck" in service}
     assert STORES & set(services) <= well
-    if "postgres" in services:
-        assert {"api", "mailboxes"} <= well
-        for name, service in ours(compose).items():
-            assert service["cap_drop"] == ["ALL"] and service["read_only"] is True, name
-            assert service["security_opt"] == ["no-new-privileges:true"], name
+    assert {"api", "mailboxes"} <= well
+
+
+def test_a_process_of_ours_writes_only_its_data_and_has_no_rights_of_the_machine(compose: dict[str, Any]) -> None:
+    for name, service in ours(compose).items():
+        assert service["cap_drop"] == ["ALL"] and service["read_only"] is True, name
+        assert service["security_opt"] == ["no-new-privileges:true"] and service["tmpfs"] == ["/tmp"], name
+        assert "privileged" not in service and service["volumes"] == ["var:/app/var"], name
+
+
+def test_only_what_is_reached_or_must_reach_somebody_has_a_way_out(compose: dict[str, Any]) -> None:
+    assert compose["networks"] == {"inside": {"internal": True}, "outside": {}}
+    networks = {name: service["networks"] for name, service in compose["services"].items()}
+    assert {name for name, one in networks.items() if "outside" in one} == {"api", "mailboxes", "outbound"}
+    assert all("inside" in one for one in networks.values()), "each needs the stores"
+    published = {name for name, service in compose["services"].items() if service.get("ports")}
+    assert published == {"api", "mailboxes"}, (
+        "Docker publishes no port of a container that is only on an internal network"
+    )
 
 
 def test_an_image_is_built_from_files_that_are_here(image: str) -> None:
