@@ -106,6 +106,19 @@ class Settings(BaseSettings):
     )
     max_mail_bytes: int = Field(35_000_000, ge=10_000, description="Largest mail accepted; more is refused with 552.")
     max_recipients: int = Field(100, ge=1, description="Most recipients in one SMTP transaction; more get 452.")
+    smtp_connections_per_peer: int = Field(
+        20, ge=1, description="Most connections that one address (of IPv6: one /64) holds at a time; more get 421."
+    )
+    smtp_mails_per_minute: int = Field(
+        120,
+        ge=1,
+        description="Most mails that one address (of IPv6: one /64) begins in a minute; more get 451, which keeps them there.",
+    )
+    smtp_trusted_networks: tuple[str, ...] = Field(
+        (),
+        description="Addresses or networks of your own relays, which bring everybody's mail: neither of the two limits counts them, "
+        "nor this machine.",
+    )
 
     # -- mail out
     mail_address: str = Field("support@localhost.localdomain", description="Address of the default email profile.")
@@ -227,7 +240,7 @@ class Settings(BaseSettings):
             raise ValueError(f"takes {example}")
         return value
 
-    @field_validator("trusted_proxies")
+    @field_validator("trusted_proxies", "smtp_trusted_networks")
     @classmethod
     def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for one in value:
@@ -321,7 +334,7 @@ def load_settings(environ: Mapping[str, str] | None = None, **overrides: object)
     environ = os.environ if environ is None else environ
     given = {name: environ.get(PREFIX + name.upper(), "") for name in Settings.model_fields}
     values: dict[str, object] = {name: value for name, value in given.items() if value.strip()}
-    for name in ("allowed_hosts", "trusted_proxies"):
+    for name in ("allowed_hosts", "trusted_proxies", "smtp_trusted_networks"):
         if isinstance(listed := values.get(name), str):
             values[name] = tuple(part.strip() for part in listed.split(",") if part.strip())
     values.update(overrides)

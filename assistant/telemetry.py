@@ -19,6 +19,9 @@ class METRICS:
     """Every metric. Labels are bounded: a channel, a stage, an outcome, a route template; never an id or an address."""
 
     received = Counter("notifyr_received_total", "Inbound messages", ["channel", "outcome"])
+    smtp_put_off = Counter(
+        "notifyr_smtp_put_off_total", "Connections and mails of one peer that were too many", ["reason"]
+    )
     triaged = Counter("notifyr_triaged_total", "Messages through triage", ["outcome"])
     stage_seconds = Histogram("notifyr_stage_seconds", "Time of one triage stage", ["stage"], buckets=_SECONDS)
     batch_texts = Histogram(

@@ -16,6 +16,7 @@ import structlog
 from aiosmtpd.smtp import SMTP, Envelope, Session
 from anyio.to_thread import run_sync
 
+from assistant.backends.coordination import Limiter
 from assistant.clock import monotonic
 from assistant.db.session import Database
 from assistant.errors import ConfigurationError, NotifyrError
@@ -24,6 +25,7 @@ from assistant.services import profiles
 from assistant.settings import LOOPBACK, Settings
 from pipelines.container import Container
 from pipelines.inbound import Receiver
+from pipelines.peers import Peers
 
 __all__ = ["Listener", "run", "serve"]
 
@@ -41,6 +43,9 @@ PENDING = 64
 KNOWN_SECONDS = 1.0
 _TRIED_PORTS = 20
 _BUSY = "451 4.3.2 Too much mail at the moment; try again later"
+_TOO_MANY = "451 4.7.1 Too many mails from you in this minute; try again later"
+_CROWDED = b"421 4.7.0 Too many connections; try again later\r\n"
+_CROWDED_PEER = b"421 4.7.0 Too many connections from you; try again later\r\n"
 _TEMPORARY = "451 4.3.0 Not stored; try again later"
 
 
@@ -51,17 +56,21 @@ class _Protocol(SMTP):
     open_now: ClassVar[set[Any]] = set()
     _unanswered = 0
     _since = 0.0
+    _from = ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if len(self.open_now) >= CONNECTIONS:
+        self._from = _address_of(transport.get_extra_info("peername"))
+        within = self.event_handler.peers.enter(self._from)
+        if not within or len(self.open_now) >= CONNECTIONS:
             assert isinstance(transport, asyncio.WriteTransport)
-            transport.write(b"421 4.7.0 Too many connections; try again later\r\n")
+            transport.write(_CROWDED if within else _CROWDED_PEER)
             transport.close()
         self.open_now.add(self)
         super().connection_made(transport)
 
     def connection_lost(self, error: Exception | None) -> None:
         self.open_now.discard(self)
+        self.event_handler.peers.leave(self._from)
         super().connection_lost(error)
 
     def data_received(self, data: bytes) -> None:
@@ -86,8 +95,11 @@ class _Protocol(SMTP):
 class Listener:
     """aiosmtpd's hooks: who may be written to, and what happens with the mail."""
 
-    def __init__(self, settings: Settings, database: Database, receiver: Receiver) -> None:
+    def __init__(
+        self, settings: Settings, database: Database, receiver: Receiver, limiter: Limiter | None = None
+    ) -> None:
         self._settings = settings
+        self.peers = Peers(settings, limiter)
         self._database = database
         self._receiver = receiver
         self._busy = asyncio.Semaphore(WORKERS)
@@ -96,6 +108,16 @@ class Listener:
         self._storing = 0
         self._idle = asyncio.Event()
         self._idle.set()
+
+    async def handle_MAIL(  # noqa: N802  # aiosmtpd's name
+        self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
+    ) -> str:
+        """Put off before any of its bytes come when this peer has begun too many mails in the minute."""
+        if not await run_sync(self.peers.may_send, _address_of(session.peer)):
+            return _TOO_MANY
+        envelope.mail_from = address
+        envelope.mail_options.extend(options)
+        return "250 OK"
 
     async def handle_RCPT(  # noqa: N802  # aiosmtpd's name
         self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
@@ -171,6 +193,11 @@ class Listener:
         return list(dict.fromkeys(known[one][0] for one in addresses if one in known))
 
 
+def _address_of(peer: Any) -> str:
+    """The address in what a socket says of its other end; empty when that has hung up already."""
+    return str(peer[0]) if peer else ""
+
+
 def _has_bare_line_ends(raw: bytes) -> bool:
     pairs = raw.count(b"\r\n")
     return raw.count(b"\r") != pairs or raw.count(b"\n") != pairs
@@ -179,7 +206,7 @@ def _has_bare_line_ends(raw: bytes) -> bool:
 async def serve(container: Container, *, stop: asyncio.Event) -> None:
     """Listen until `stop` is set. The port that was found is written to `run/smtp-address`."""
     settings = container.settings
-    listener = Listener(settings, container.database, container.receiver)
+    listener = Listener(settings, container.database, container.receiver, container.limiter)
     loop = asyncio.get_running_loop()
 
     def factory() -> _Protocol:

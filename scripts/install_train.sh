@@ -11,7 +11,7 @@ if [ ! -x .venv/bin/pip ]; then
   exit 1
 fi
 install() { .venv/bin/pip install -q "$@" 2> >(grep -v '^WARNING: Location' >&2); }
-version=$(sed -n 's/.*"torch==\([0-9.]*\)".*/\1/p' pyproject.toml)
+version=$(sed -n '/^gpu = /,/^]/s/.*"torch==\([0-9.]*\)".*/\1/p' pyproject.toml)
 from=()
 [ -z "${TORCH_INDEX:-}" ] || from=(--index-url "$TORCH_INDEX")
 

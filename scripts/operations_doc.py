@@ -26,6 +26,7 @@ WATCH = {
     "notifyr_swept_total": "Steadily above 0: the broker or a worker loses tasks.",
     "notifyr_http_seconds": '`status="500"` is a fault of ours; `503` means that the database or Redis is away.',
     "notifyr_received_total": "No more `new` although mail is sent: is the listener reachable?",
+    "notifyr_smtp_put_off_total": "Your own relay among them? Name it in `NOTIFYR_SMTP_TRUSTED_NETWORKS`.",
 }
 """Metric -> when to look, for those that an alert should stand on."""
 

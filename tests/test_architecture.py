@@ -37,6 +37,15 @@ def calls(tree: ast.AST) -> Iterator[tuple[str, int]]:
             yield ast.unparse(node.func), node.lineno
 
 
+def imports(tree: ast.AST) -> Iterator[tuple[str, int]]:
+    """Module and line of every import."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        if isinstance(node, ast.ImportFrom):
+            yield node.module or "", node.lineno
+
+
 def offenders(pattern: str, *, allowed: tuple[str, ...] = ()) -> list[str]:
     """Calls whose dotted name matches, as `path:line name`, outside the allowed paths."""
     matcher = re.compile(pattern)
@@ -105,14 +114,13 @@ def test_nothing_prints_but_the_console() -> None:
 @pytest.mark.checklist(64)
 def test_one_outgoing_http_client() -> None:
     clients = {"httpx", "requests", "urllib.request", "aiohttp", "urllib3"}
-    found = []
-    for path, tree in sources().items():
-        if path in {"channels/support/http.py", "api/commands/run.py"}:
-            continue
-        for node in ast.walk(tree):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            found += [f"{path}:{node.lineno} {name}" for name in names if name in clients]  # type: ignore[attr-defined]
+    found = [
+        f"{path}:{line} {name}"
+        for path, tree in sources().items()
+        if path not in {"channels/support/http.py", "api/commands/run.py"}
+        for name, line in imports(tree)
+        if name in clients
+    ]
     assert found == []
 
 
@@ -244,6 +252,24 @@ def test_no_two_paths_differ_only_by_case() -> None:
             if other != part:
                 clashes.append((other, part))
     assert clashes == []
+
+
+def test_a_stage_is_a_frozen_dataclass_that_opens_no_database() -> None:
+    stages = {path: tree for path, tree in sources().items() if path.startswith("pipelines/stages/")}
+    found = []
+    for path, tree in stages.items():
+        assert [
+            name for name, _ in imports(tree) if name.startswith(("assistant.db", "sqlalchemy", "channels"))
+        ] == [], path
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef) and any(getattr(one, "name", "") == "__call__" for one in node.body):
+                if any(ast.unparse(base) == "Protocol" for base in node.bases):
+                    continue
+                found.append(node.name)
+                assert any("frozen=True" in ast.unparse(one) for one in node.decorator_list), node.name
+                fields = {ast.unparse(one.target) for one in node.body if isinstance(one, ast.AnnAssign)}
+                assert "name" in fields, node.name
+    assert {"Classify", "Decide", "Rephrase", "Retrieve", "Screen", "Guard"} <= set(found)
 
 
 @pytest.mark.checklist(61)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import re
+import subprocess
+import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -87,11 +91,25 @@ def test_every_store_and_every_listener_says_whether_it_is_well(compose: dict[st
     services = compose["services"]
     well = {name for name, service in services.items() if "healthcheck" in service}
     assert STORES & set(services) <= well
-    if "postgres" in services:
-        assert {"api", "mailboxes"} <= well
-        for name, service in ours(compose).items():
-            assert service["cap_drop"] == ["ALL"] and service["read_only"] is True, name
-            assert service["security_opt"] == ["no-new-privileges:true"], name
+    assert {"api", "mailboxes"} <= well
+
+
+def test_a_process_of_ours_writes_only_its_data_and_has_no_rights_of_the_machine(compose: dict[str, Any]) -> None:
+    for name, service in ours(compose).items():
+        assert service["cap_drop"] == ["ALL"] and service["read_only"] is True, name
+        assert service["security_opt"] == ["no-new-privileges:true"] and service["tmpfs"] == ["/tmp"], name
+        assert "privileged" not in service and service["volumes"] == ["var:/app/var"], name
+
+
+def test_only_what_is_reached_or_must_reach_somebody_has_a_way_out(compose: dict[str, Any]) -> None:
+    assert compose["networks"] == {"inside": {"internal": True}, "outside": {}}
+    networks = {name: service["networks"] for name, service in compose["services"].items()}
+    assert {name for name, one in networks.items() if "outside" in one} == {"api", "mailboxes", "outbound"}
+    assert all("inside" in one for one in networks.values()), "each needs the stores"
+    published = {name for name, service in compose["services"].items() if service.get("ports")}
+    assert published == {"api", "mailboxes"}, (
+        "Docker publishes no port of a container that is only on an internal network"
+    )
 
 
 def test_an_image_is_built_from_files_that_are_here(image: str) -> None:
@@ -99,6 +117,35 @@ def test_an_image_is_built_from_files_that_are_here(image: str) -> None:
         assert all((ROOT / source).exists() for source in match[1].split()), match[0]
     for name in re.findall(r"requirements/[a-z]+\.txt|scripts/\w+\.sh", image):
         assert (ROOT / name).is_file(), name
+
+
+def test_the_gpu_extra_is_what_the_encoder_on_torch_imports_and_no_more() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = {name: {requirement(one): one for one in ones} for name, ones in project["optional-dependencies"].items()}
+    code = ast.parse((ROOT / "models" / "bert_torch.py").read_text())
+    imported = {
+        name.partition(".")[0]
+        for node in ast.walk(code)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in ([node.module or ""] if isinstance(node, ast.ImportFrom) else [one.name for one in node.names])
+    }
+    everywhere = {requirement(one) for one in project["dependencies"]}
+    foreign = imported - set(sys.stdlib_module_names) - everywhere - {"assistant", "models"}
+    assert foreign == set(extras["gpu"]) == {"torch", "transformers"}
+    assert extras["gpu"].items() <= extras["train"].items(), "one version of each, whichever extra asks"
+
+
+def requirement(line: str) -> str:
+    """The name of a package in a line that asks for it."""
+    return re.split(r"[\[<>=]", line)[0]
+
+
+@pytest.mark.parametrize("name", ["scripts/install_train.sh", "deploy/gpu.Dockerfile"])
+def test_the_version_of_torch_is_read_from_the_extra_and_is_one(name: str) -> None:
+    (command,) = re.findall(r"\$\((sed -n [^)]*\\\)[^)]*\\1/p' pyproject\.toml)\)", (ROOT / name).read_text())
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=True)
+    pinned = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["gpu"]
+    assert f"torch=={done.stdout.strip()}" in pinned
 
 
 def test_an_image_has_a_pinned_base_a_user_without_rights_and_no_secret(image: str) -> None:

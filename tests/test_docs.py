@@ -17,6 +17,9 @@ from tests.support.commands import every_command
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted(path.relative_to(ROOT).as_posix() for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 COMMANDS = every_command()
+PYTHON = sorted(
+    path for part in ("assistant", "channels", "models", "pipelines") for path in (ROOT / part).rglob("*.py")
+)
 
 
 def snippets(page: str) -> Iterator[str]:
@@ -71,6 +74,27 @@ def test_every_make_target_in_the_docs_exists(page: str) -> None:
 def test_every_script_in_the_docs_exists(page: str) -> None:
     named = set(re.findall(r"\b(?:scripts|deploy|tests)/[\w./@-]+\.\w+", (ROOT / page).read_text()))
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+
+
+def test_every_path_and_class_that_contributing_names_exists() -> None:
+    named = re.findall(r"`([^`\n]+)`", (ROOT / "CONTRIBUTING.md").read_text())
+    # NAME.py is the file to write: its folder is there
+    paths = [name.replace("NAME.py", "") for name in named if re.fullmatch(r"[\w.-]+(/[\w.-]*)+", name)]
+    assert len(paths) > 15
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+    defined = {found for file in PYTHON for found in re.findall(r"^class (\w+)", file.read_text(), re.MULTILINE)}
+    classes = [name for name in named if re.fullmatch(r"([A-Z][a-z]+)+", name)]
+    assert len(classes) > 6
+    assert [name for name in classes if name not in defined | {"Config"}] == []
+
+
+def test_the_limits_that_contributing_names_are_the_ones_that_are_checked() -> None:
+    limits = re.search(
+        r"more than (\d+) lines and no function\s+more than (\d+)", (ROOT / "CONTRIBUTING.md").read_text()
+    )
+    assert limits is not None
+    checked = (ROOT / "tests" / "test_architecture.py").read_text()
+    assert f'.count("\\n")) > {limits[1]}' in checked and f"+ 1) > {limits[2]}" in checked
 
 
 @pytest.mark.parametrize("script", ["check_links.py", "keys_doc.py", "operations_doc.py", "checklist_doc.py"])

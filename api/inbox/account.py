@@ -10,6 +10,7 @@ from fastapi.responses import HTMLResponse, Response
 from starlette.datastructures import FormData
 
 from api.deps import Parts, caller_of, container_of
+from api.forms import read_form
 from api.inbox import keys, notices
 from api.inbox.shell import SignedIn, Visitor, go, render
 from api.inbox.times import zone_of
@@ -48,7 +49,7 @@ def sign_in_page(request: Request, next: str = "/inbox") -> Response:  # noqa: A
 
 @router.post("/sign-in")
 async def sign_in_act(request: Request, parts: Parts) -> Response:
-    form = await request.form(max_files=0, max_fields=10)
+    form = await read_form(request, files=0, fields=10)
     email, target = _text(form, "email"), _local(_text(form, "next"))
 
     def run() -> Response:
@@ -82,7 +83,7 @@ def link_page() -> HTMLResponse:
 @router.post("/link")
 async def link_act(request: Request, parts: Parts) -> Response:
     """Use the link up: set a password and sign in."""
-    form = await request.form(max_files=0, max_fields=10)
+    form = await read_form(request, files=0, fields=10)
 
     def run() -> Response:
         try:

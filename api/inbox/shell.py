@@ -21,7 +21,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.datastructures import FormData
 
 from api.deps import Caller, caller_of, container_of
-from api.errors import BadRequest
+from api.forms import read_form
 from api.inbox import keys, words
 from api.inbox.keys import Key
 from api.inbox.times import zone_of
@@ -196,10 +196,7 @@ class Page:
 
 
 async def form_of(request: Request, opened: AgentSession) -> FormData:
-    try:
-        form = await request.form(max_files=20, max_fields=200)
-    except Exception as error:
-        raise BadRequest("the form cannot be read") from error
+    form = await read_form(request, files=20, fields=200)
     presented = request.headers.get("x-csrf-token") or form.get("csrf_token", "")
     try:
         check_csrf(opened, presented if isinstance(presented, str) else "")

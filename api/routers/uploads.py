@@ -11,6 +11,7 @@ from starlette.datastructures import UploadFile
 
 from api.deps import Access, ApiRoute, Caller, Id, Parts, Reading, Transaction
 from api.errors import UnsupportedMedia
+from api.forms import read_form
 from api.routers.common import CHANGED, FAILS, FOUND, Cursor, IdempotencyKey, Limit
 from api.schemas import Listing, listing
 from api.schemas_inbox import UploadOut
@@ -52,11 +53,14 @@ async def _received(request: Request, caller: Sender, parts: Parts) -> _Received
     """The one file of the body, its bytes in the blob store. Read after the caller is known, before a transaction is open."""
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         raise UnsupportedMedia("send the file as multipart/form-data, in a field named file")
-    async with request.form(max_files=1, max_fields=0) as form:
+    form = await read_form(request, files=1, fields=0)
+    try:
         part = form.get("file")
         if not isinstance(part, UploadFile):
             raise InvalidInput("send one file, in a field named file")
         content = await part.read(uploads.LARGEST + 1)
+    finally:
+        await form.close()
     if len(content) > uploads.LARGEST:
         raise TooLarge(f"a file has at most {uploads.LARGEST // 1_000_000} MB")
     stored = StoredAttachment(

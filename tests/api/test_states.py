@@ -18,7 +18,7 @@ from api.main import create_app
 from assistant.clock import utcnow
 from assistant.db.knowledge import Document
 from assistant.db.messages import Message, Thread
-from assistant.services import searching, threads
+from assistant.services import overview, searching, threads
 from assistant.states import ThreadState
 from pipelines.container import build
 from tests.api import test_page_matrix
@@ -155,6 +155,23 @@ def test_the_lines_to_copy_name_the_listener_and_the_one_in_python_sends_it_a_ma
         assert f"--server 127.0.0.1:{sink.port} " in lines["swaks"]
         subprocess.run(["/bin/sh", "-c", lines["python"]], check=True, timeout=30)
         assert sink.wait(1)[0].recipients == (world.container.settings.mail_address,)
+
+
+def test_the_rail_has_every_view_and_counts_what_waits_in_it(world: World) -> None:
+    for values in ({"unread": True}, {"unread": True}, {"unread": False, "needs_review": True}, {"unread": False}):
+        world.thread(**values)
+    page = world.browser().get("/inbox?view=unread").text
+    part = page[page.index('<nav class="rail"') : page.index('id="rail-channels"')]
+    found = re.findall(
+        r'<a href="/inbox\?view=(\w+)" (aria-current="page")?.*?rail-word">([^<]+)<(.*?)</li>', part, re.S
+    )
+    assert [(view, words) for view, _, words, _ in found] == [(view, words) for view, (words, _) in VIEW_WORDS.items()]
+    counts = {view: re.findall(r'class="count">(\d+)<', rest) for view, _, _, rest in found}
+    with world.container.database.reading() as session:
+        true = overview.counts(session)
+    assert counts["unread"] == [str(true["unread"])] and true["unread"] >= 2
+    assert counts["inbox"] == [str(true["inbox"])] and counts["done"] == []
+    assert [view for view, current, _, _ in found if current] == ["unread"]
 
 
 def test_the_rail_counts_the_channels_that_have_threads(world: World) -> None:

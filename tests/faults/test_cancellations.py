@@ -216,7 +216,7 @@ def test_a_sender_that_hangs_up_leaves_whole_mails_or_none(
     with sqlite_database.transaction() as session:
         profiles.ensure_default(session, settings)
     receiver = Receiver(sqlite_database, Blobs.open(settings), _Parser())
-    container: Any = SimpleNamespace(settings=settings, database=sqlite_database, receiver=receiver)
+    container: Any = SimpleNamespace(settings=settings, database=sqlite_database, receiver=receiver, limiter=None)
     accepted: list[int] = []
 
     async def main() -> Counter[str]:

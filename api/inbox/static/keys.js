@@ -1,6 +1,6 @@
 // Keys: each act of the registry by its keys, and the way back by Esc.
 import { matchKeyBindingPress, parseKeybinding } from "./vendor/tinykeys.js";
-import { $, meta, frame } from "./dom.js";
+import { $, meta, frame, thread } from "./dom.js";
 import { who } from "./frame.js";
 import { extend, letGo, move, onRows, rowHere, selection } from "./list.js";
 import { press } from "./order.js";
@@ -22,7 +22,8 @@ export const acts = {
   next: () => move(1),
   previous: () => move(-1),
   open: () => $(".row-link", rowHere() ?? document.body)?.click(),
-  back: () => press("back"),
+  // Beside an open thread the list stands already: one goes to the row one was at.
+  back: () => press("back") || thread() && move(0),
   select: () => { const box = $("input[type=checkbox]", rowHere() ?? document.body); if (box) { box.checked = !box.checked; selection(); } },
   "select-next": () => extend(1),
   "select-previous": () => extend(-1),
@@ -93,7 +94,7 @@ document.addEventListener("keydown", (event) => {
     else if (event.target.closest?.("details[open]:has(> .pop)")) { const menu = event.target.closest("details[open]"); menu.open = false; $("summary", menu).focus(); if (menu.closest(".bulk-bar")) letGo(); }
     else if (event.target.closest?.(".bulk-bar")) { event.target.blur(); letGo(); }
     else if (event.target.matches?.("input, textarea")) event.target.blur();
-    else press("back");
+    else if (!event.defaultPrevented) acts.back();
   } else if (event.key === "ArrowDown" && event.target.closest?.("#rows")) { event.preventDefault(); move(1); }
   else if (event.key === "ArrowUp" && event.target.closest?.("#rows")) { event.preventDefault(); move(-1); }
 });
