@@ -1,7 +1,7 @@
 """What all live sockets of one process share: one reader of the bus, and one look at their sessions every half second.
 
-A frame is written once, however many pages are open. Under load frames travel together: a page that gets many at once gets
-them as one list.
+A frame is written once, however many pages are open. Frames travel together: a page that gets several at once gets them as
+one list, since what a send costs is hardly its length.
 """
 
 from __future__ import annotations
@@ -23,8 +23,6 @@ from assistant.services import access
 __all__ = ["Gone", "Hub"]
 
 CHECK_SECONDS = 0.5
-TOGETHER = 8
-"""Frames beyond which a page gets a list of them instead of one after the other."""
 BEHIND = 5_000
 """Frames that wait for one page; one that is further behind is closed and resumes by its last id."""
 _PAGES_A_SECOND = 2_000
@@ -94,8 +92,8 @@ class Hub:
                 page.news.clear()
                 waiting, page.waiting = page.waiting, []
                 new = [text for at, text in waiting if at > seen]
-                for start in range(0, len(new), 1 if len(new) <= TOGETHER else len(new)):
-                    yield new[start] if len(new) <= TOGETHER else _text(new)
+                if new:
+                    yield new[0] if len(new) == 1 else _text(new)
             raise Gone(page.end)
         except RedisError:
             raise Gone(1012) from None

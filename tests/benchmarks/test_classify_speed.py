@@ -56,7 +56,7 @@ CLAIMED = {
     "language": 0.0,
 }
 """Scores from which the product says a label; below, it says that it does not know."""
-LONG = "Where is my order 42? I have waited for it. " * 60
+SENTENCE = "Where is my order 42? I have waited for it. "
 
 
 def _known() -> list[Sample]:
@@ -228,16 +228,19 @@ def test_classify_encoder_against_the_peak_of_the_machine(labeller: Labeller, ba
 
 @pytest.mark.slow
 def test_classify_one_text_starts_fast_and_small(labeller: Labeller) -> None:
-    load, times = os.getloadavg()[0], []
-    for n in range(40):
-        began = monotonic()
-        labeller.classify([f"{n} {LONG}"])
-        times.append((monotonic() - began) * 1000)
-    said = "reached" if np.median(times) < GOALS["p50 ms"] else "not reached"
-    say(
-        f"one text of 722 tokens, of which the encoder reads 128, all heads: p50 {np.median(times):.0f} ms, p95 {np.percentile(times, 95):.0f} ms, load {load:.1f}"
-        f"; goal {GOALS['p50 ms']:g} ms: {said}"
-    )
+    for times_said in (21, 60):
+        load, times, tokens = os.getloadavg()[0], [], 0
+        for n in range(40):
+            text = f"{n} {SENTENCE * times_said}And now?"
+            tokens = len(labeller.encoder._tokenizer.encode(text).ids)
+            began = monotonic()
+            labeller.classify([text])
+            times.append((monotonic() - began) * 1000)
+        said = "reached" if np.median(times) < GOALS["p50 ms"] else "not reached"
+        say(
+            f"one text of {tokens} tokens, of which the encoder reads 128, all heads: p50 {np.median(times):.0f} ms, "
+            f"p95 {np.percentile(times, 95):.0f} ms, load {load:.1f}; goal {GOALS['p50 ms']:g} ms: {said}"
+        )
     code = (
         "import sys; from pathlib import Path; from assistant.clock import monotonic; t = monotonic();"
         "from models.bert import Encoder; from models.heads.labeller import Labeller; found = Labeller(Encoder(Path(sys.argv[1])));"
