@@ -15,9 +15,9 @@ def line(points: Sequence[tuple[float, float]], *, most: float) -> str:
     return " ".join(f"{x:.1f},{y:.1f}" for x, y in (_place(x / max(most, 1e-9), y) for x, y in points))
 
 
-def dots(points: Sequence[tuple[float, float]]) -> list[tuple[str, str]]:
-    """Centres for x and y from 0 to 1."""
-    return [(f"{x:.1f}", f"{y:.1f}") for x, y in (_place(x, y) for x, y in points)]
+def dots(points: Sequence[tuple[float, float]], *, most: float = 1) -> list[tuple[str, str]]:
+    """Centres for x from 0 to `most` and y from 0 to 1."""
+    return [(f"{x:.1f}", f"{y:.1f}") for x, y in (_place(x / max(most, 1e-9), y) for x, y in points)]
 
 
 def diagonal() -> str:

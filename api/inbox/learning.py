@@ -190,6 +190,8 @@ def _queue(page: Page, *, problem: NotifyrError | None = None, did: str = "", co
         points = learning.curve(session)
         reached = learning.reached(session)
         labels = choices(page, session)["intent"]
+    places = [(float(one.answers), one.accuracy) for one in points]
+    most = places[-1][0] if places else 1.0
     return render(
         "learning.html",
         status=problem.status if problem else 200,
@@ -199,7 +201,8 @@ def _queue(page: Page, *, problem: NotifyrError | None = None, did: str = "", co
         labels=labels,
         points=points,
         reached=reached,
-        curve=charts.line([(one.answers, one.accuracy) for one in points], most=points[-1].answers if points else 1),
+        curve=charts.line(places, most=most),
+        newest=charts.dots(places[-1:], most=most),  # the first answer is a point, and no line yet
         did=did,
         correction=correction,
     )

@@ -398,6 +398,10 @@ def test_an_answer_in_the_queue_is_stored_and_a_held_out_one_is_a_point_of_the_c
     assert len(drawn) == 1
     points = [tuple(map(float, point.split(","))) for point in drawn[0].split()]
     assert len(points) == 3, "one a held-out answer, and none of what is learned from"
+    newest = re.findall(r'<circle cx="([^"]*)" cy="([^"]*)"', after)
+    assert [tuple(map(float, one)) for one in newest] == points[-1:], (
+        "a first answer is seen, too, where there is no line"
+    )
     across, down = zip(*points, strict=True)
     assert list(across) == sorted(set(across))
     assert down[0] < down[2] < down[1], "all right, half, two of three: the better, the higher on the page"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import time
 from pathlib import Path
 
@@ -156,6 +157,21 @@ def test_near_duplicates_of_a_text_message_are_one(tmp_path: Path) -> None:
     assert sum(one.label == "spam" for one in found) == 1
     assert len(found) == 9
     assert [one.part for one in found] == [one.part for one in sms_samples(tmp_path / "sms.tsv")]
+
+
+def test_no_text_message_is_tested_with_that_is_nearly_a_learned_one(tmp_path: Path) -> None:
+    chance = random.Random(3)
+    words = ["lunch", "train", "rain", "mum", "later", "phone", "call", "bring", "milk", "keys", "home", "late", "work"]
+    lines = []
+    for number in range(120):
+        body = " ".join(chance.choices(words, k=14))
+        lines += [f"ham\t{number} hello {body}", f"ham\t{number} dear friend {body}"]  # two openings, one text
+    (tmp_path / "sms.tsv").write_text("\n".join(lines) + "\n")
+    dropped: list[Sample] = []
+    found = sms_samples(tmp_path / "sms.tsv", dropped=dropped)
+    assert {one.part for one in dropped} == {"test"} and len(dropped) > 20
+    assert len(found) + len(dropped) == len(lines)
+    assert [pair for pair in refuse_leaks(found) if pair[1].source == "sms"] == []
 
 
 # -- figures
