@@ -12,10 +12,9 @@ import gc
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
-import threading
+import tempfile
 import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
@@ -28,11 +27,12 @@ from assistant import failpoints
 from assistant.clock import monotonic
 from assistant.settings import ROOT
 
-__all__ = ["CrashPath", "CrashRun", "Crashed", "batch", "crash", "sqlite_in"]
+__all__ = ["LONGEST", "Ask", "CrashPath", "CrashRun", "Crashed", "batch", "batches", "crash", "sqlite_in"]
 
+Ask = Callable[..., dict[str, Any]]
 _KILLED = 137
 _BATCH = 60
-_LONGEST = 400
+LONGEST = 400
 """Seconds for a batch: more than it takes on a busy machine, less than a landing can wait for one that hangs."""
 _WIDTH = min(4, os.cpu_count() or 1)
 """Rounds that run at the same time: as in production, another worker is always at the same tables."""
@@ -96,55 +96,55 @@ def crash(
     rounds: int,
     seed: int,
     seconds: float,
+    ask: Ask,
     database: Callable[[Path], str] = sqlite_in,
     at_once: int = _BATCH,
 ) -> Crashed:
     """`rounds` crashes spread evenly over the path's failpoints, in batches of `at_once` that recover and are checked each.
 
-    No batch begins after `seconds`: what a round costs differs twentyfold between machines, and the result says how many they were.
+    `ask` is of `batches`. No batch begins after `seconds`: what a round costs differs twentyfold between machines, and the result says how many they were.
     """
     result = Crashed(path.name, seed)
     began = monotonic()
-    with _batches() as ask:
-        while result.rounds < rounds and (not result.rounds or monotonic() - began < seconds):
-            own = folder / f"batch-{result.rounds}"
-            own.mkdir()
-            count = min(at_once, rounds - result.rounds)
-            found = ask(path=path.name, folder=str(own), url=database(own), rounds=count, seed=seed + result.rounds)
-            result.killed.update(found["killed"])
-            result.survived += found["survived"]
-            result.problems += found["problems"]
-            if sum(found["killed"].values()) + found["survived"] != count:
-                break  # it ended early, and its problems say how
-            result.rounds += count
+    while result.rounds < rounds and (not result.rounds or monotonic() - began < seconds):
+        own = folder / f"batch-{result.rounds}"
+        own.mkdir()
+        count = min(at_once, rounds - result.rounds)
+        found = ask(path=path.name, folder=str(own), url=database(own), rounds=count, seed=seed + result.rounds)
+        result.killed.update(found["killed"])
+        result.survived += found["survived"]
+        result.problems += found["problems"]
+        if sum(found["killed"].values()) + found["survived"] != count:
+            break  # it ended early, and its problems say how
+        result.rounds += count
     result.seconds = monotonic() - began
     return result
 
 
 @contextmanager
-def _batches() -> Iterator[Callable[..., dict[str, Any]]]:
-    """What runs one batch after another, in forks of one process that has imported everything."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "tests.faults.one_batch"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        cwd=ROOT,
-        text=True,
-        start_new_session=True,
-    ) as process:
+def batches() -> Iterator[Ask]:
+    """What runs one batch after another, of any path, in forks of one process that has imported everything."""
+    with (
+        tempfile.TemporaryFile("w+") as said,
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.faults.one_batch"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=said,
+            cwd=ROOT,
+            text=True,
+        ) as process,
+    ):
         assert process.stdin is not None and process.stdout is not None
         lines, stream = process.stdout, process.stdin
 
         def ask(**given: Any) -> dict[str, Any]:
-            hung = threading.Timer(_LONGEST, os.killpg, (process.pid, signal.SIGKILL))
-            hung.start()
-            try:
-                stream.write(json.dumps(given) + "\n")
-                stream.flush()
-                line = lines.readline()
-            finally:
-                hung.cancel()
-            assert line, f"the batches ended with {process.wait()}; one that takes more than {_LONGEST} s is killed"
+            stream.write(json.dumps(given) + "\n")
+            stream.flush()
+            if not (line := lines.readline()):
+                ended = process.wait()
+                said.seek(0)
+                raise AssertionError(f"the batches ended with {ended}: {said.read()[-3000:]}")
             found: dict[str, Any] = json.loads(line)
             return found
 

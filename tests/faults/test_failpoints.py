@@ -9,6 +9,7 @@ import ast
 import os
 import re
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
@@ -17,7 +18,7 @@ import pytest
 from assistant.failpoints import FAILPOINTS
 from assistant.settings import ROOT
 from tests.faults.catalogue import PATHS, STORES
-from tests.faults.crashes import CrashPath, crash
+from tests.faults.crashes import Ask, CrashPath, batches, crash
 from tests.support.figures import Tell
 from tests.support.servers import PostgresServer
 from tests.support.stores import in_memory
@@ -67,12 +68,20 @@ def test_every_external_call_has_a_failpoint_before_it_and_one_after_it() -> Non
     assert bare == []
 
 
+@pytest.fixture(scope="module")
+def dying() -> Iterator[Ask]:
+    with batches() as ask:
+        yield ask
+
+
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("path", PATHS + STORES, ids=lambda path: path.name)
-def test_a_crash_at_any_failpoint_loses_nothing_and_sends_nothing_twice(path: CrashPath, tell: Tell) -> None:
+def test_a_crash_at_any_failpoint_loses_nothing_and_sends_nothing_twice(
+    path: CrashPath, dying: Ask, tell: Tell
+) -> None:
     # In memory: a killed process leaves what it wrote in the system's cache, so no disk has to be waited for.
     with in_memory("crash") as folder:
-        result = crash(path, folder, rounds=int(ROUNDS * path.share), seed=SEED, seconds=SECONDS)
+        result = crash(path, folder, rounds=int(ROUNDS * path.share), seed=SEED, seconds=SECONDS, ask=dying)
         tell(f"{result}")
     assert result.problems == []
     assert set(result.killed) == set(path.failpoints), "every name was hit"
@@ -81,7 +90,7 @@ def test_a_crash_at_any_failpoint_loses_nothing_and_sends_nothing_twice(path: Cr
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.name)
 def test_a_crash_on_postgresql_loses_nothing_and_sends_nothing_twice(
-    path: CrashPath, postgres: PostgresServer, tell: Tell
+    path: CrashPath, postgres: PostgresServer, dying: Ask, tell: Tell
 ) -> None:
     """Another engine, another way to die: a server sees the connection of a dead process end, and takes its locks away."""
 
@@ -92,7 +101,9 @@ def test_a_crash_on_postgresql_loses_nothing_and_sends_nothing_twice(
 
     with in_memory("crash") as folder:
         rounds, few = int(ROUNDS * path.share), max(24, 3 * len(path.failpoints))
-        result = crash(path, folder, rounds=rounds, seed=SEED, seconds=SECONDS / 3, database=database, at_once=few)
+        result = crash(
+            path, folder, rounds=rounds, seed=SEED, seconds=SECONDS / 3, ask=dying, database=database, at_once=few
+        )
         tell(f"{result}")
     assert result.problems == []
     assert set(result.killed) == set(path.failpoints), "every name was hit"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -16,6 +17,7 @@ from assistant.services import sweeper
 from assistant.states import Direction, SuggestionState, TriageState
 from models.llama import resolve_weights
 from pipelines.container import Container
+from tests.faults.reconciler import reconcile
 from tests.support.installation import Installation, installation, mail
 from tests.support.servers import SmtpSink, wait_until
 
@@ -90,6 +92,7 @@ def test_a_draft_whose_process_is_killed_in_the_middle_is_made_once_and_mail_goe
         assert len(made) == 2, "each mail has one suggestion"
         assert all(one.text for one in made)
         assert smtp_sink.mails == [], "nothing is sent that nobody accepted"
+        assert reconcile(container.database, arrived=Counter(), files=container.blobs).problems == []
 
 
 @pytest.mark.timeout(180)
@@ -120,3 +123,4 @@ def test_weights_that_are_broken_cost_the_rewriting_and_say_so(
         assert "2 working days" in one.text
         assert triaged(container) == 1
         assert smtp_sink.mails == []
+        assert reconcile(container.database, arrived=Counter(), files=container.blobs).problems == []

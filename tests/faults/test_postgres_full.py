@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 import subprocess
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from assistant.settings import Settings
 from channels.support import mime
 from pipelines.inbound import Receiver
 from tests.faults.house import as_root, fill
+from tests.faults.reconciler import reconcile
 from tests.support.figures import Tell
 from tests.support.servers import temporary_folder, wait_until
 from tests.support.stores import PostgresStore
@@ -106,6 +108,8 @@ def _fill_and_free(store: PostgresStore, disk: Path, settings: Settings, tell: T
     assert receive(10, LARGE), "the same mail, sent again"
     with database.reading() as session:
         stored = set(session.scalars(select(Message.external_id)))
+    blobs = Blobs.open(settings)
+    found = reconcile(database, arrived=Counter(), source=kept, files=blobs, backlog=False)  # there is no worker
     database.close()
     tell(
         f"full disk: {sum(large)} of 3 large and {sum(small)} of 10 small mails kept meanwhile, "
@@ -114,3 +118,4 @@ def _fill_and_free(store: PostgresStore, disk: Path, settings: Settings, tell: T
     assert large == [False] * 3, "it said yes to what cannot have been kept"
     assert any("No space left" in one for one in words), words
     assert stored == set(kept), "exactly what was answered with yes is there"
+    assert found.problems == []
