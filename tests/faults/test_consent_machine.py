@@ -128,7 +128,7 @@ class ConsentMachine(RuleBasedStateMachine):
     def the_ledger_only_grows(self) -> None:
         with self.database.reading() as session:
             rows = session.execute(_LEDGER).all()
-            causes: dict[str, str] = dict(session.execute(_SUPPRESSED).tuples().all())
+            causes = {row.address: row.cause for row in session.execute(_SUPPRESSED)}
         for address, (_, contact_id) in self.threads.items():
             assert [kind for whose, kind in rows if whose == contact_id] == [kind for kind, _ in self.ledger[address]]
         assert causes == self.suppressed
