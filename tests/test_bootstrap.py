@@ -98,7 +98,7 @@ esac
 def extra(checkout: Path) -> Path:
     """A checkout with a .venv, whose pip would take a CUDA build from its own index."""
     shutil.copy(ROOT / "scripts" / "install_train.sh", checkout / "scripts")
-    (checkout / "pyproject.toml").write_text('  "torch==2.13.0",\n')
+    (checkout / "pyproject.toml").write_text('gpu = [\n  "torch==2.13.0",\n]\n')
     tools = checkout / ".venv" / "bin"
     tools.mkdir(parents=True)
     for name, text in (("pip", TORCH), ("python", "#!/bin/sh\n[ ! -e away ]\n")):
