@@ -1,7 +1,7 @@
 # Included by scripts/bootstrap.sh when it compiles llama.cpp (CMAKE_PROJECT_llama_cpp_INCLUDE).
 #
 # llama-cpp-python always builds and installs `llama-common`, the library of llama.cpp's command-line programs, which the
-# binding never loads. It is more than half of the compile. It becomes an empty library here, so that the install finds its file.
+# binding never loads. It becomes an empty library here, so that the install finds its file.
 function(notifyr_leave_out_common)
     if(NOT TARGET llama-common)
         return()

@@ -178,7 +178,7 @@ def _write_split(corpus: Path, target: Path, *, as_json: bool) -> None:
 
 
 def _counts(dropped: list[Any]) -> dict[str, int]:
-    """How many texts were left out of training because they are there already, by kind."""
+    """How many texts were left out because they, or nearly they, are there already, by kind."""
     messages = sum(one.source == "sms" for one in dropped)
     return {"mails": len(dropped) - messages, "text_messages": messages}
 
@@ -188,7 +188,7 @@ def _of_dropped(dropped: list[Any]) -> list[str]:
         return ["no text was left out: none is there twice"]
     counts = _counts(dropped)
     words = (
-        f"left out of training: {counts['mails']} mails that the test part has, too, and {counts['text_messages']} text messages "
+        f"left out: of training {counts['mails']} mails that the test part has, too, and {counts['text_messages']} text messages "
         "that are nearly the same as another"
     )
     return [f"{words}; the first is {dropped[0].text[:60]!r}"]

@@ -115,7 +115,7 @@ def test_texts_left_out_as_twins_are_counted_with_the_first_of_them(
     done = notifyr(*only)
     assert done.exit_code == 0, done.output
     assert learned == ["s0\ntext of the first mail", "s2\ntext of the third mail"]
-    assert "left out of training: 1 mails" in done.output and "the very same words" in done.output
+    assert "left out: of training 1 mails" in done.output and "the very same words" in done.output
     assert json.loads(notifyr(*only, "--json").output)["dropped"] == {"mails": 1, "text_messages": 0}
 
 
