@@ -42,7 +42,10 @@ def a_thread(session: Session, *, address: str = "ana@mail.example") -> Thread:
 
 
 def an_inbound(session: Session, thread: Thread, text: str = "Where is my parcel?", **values: Any) -> Message:
-    """A message as `inbox.receive` leaves it; a later one is a second later."""
+    """A message as `inbox.receive` leaves it; one made later is later, in whatever thread.
+
+    Writing a row takes longer than the microseconds that keep a thread's messages apart where a test stops the clock.
+    """
     count = thread.message_count
     message = Message(
         **{
@@ -57,7 +60,7 @@ def an_inbound(session: Session, thread: Thread, text: str = "Where is my parcel
             "new_text": text,
             "from_address": "ana@mail.example",
             "triage": TriageState.WAITING,
-            "occurred_at": utcnow() + timedelta(milliseconds=count),
+            "occurred_at": utcnow() + timedelta(microseconds=count),
         }
         | values
     )
