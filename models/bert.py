@@ -23,7 +23,7 @@ from models.ahead import Ahead
 from models.base import Vectors
 from models.clues import of_mail, reasons
 from models.parts import Part, arrays_in
-from models.reading import seen, unmasked
+from models.reading import ends, readable
 from models.spam import FOLDER, Clues, Read, Short, SpamJudge, Verdict
 
 __all__ = ["FILES", "FORMAT", "TOLERANCE", "Encoder", "SpamWords", "pack"]
@@ -247,11 +247,12 @@ class Encoder:
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, at most as many as the encoder reads."""
         limit = int(self._manifest["max_tokens"])
+        texts = [_plain(text) for text in texts]
         parts = [_both_ends(text, limit) for text in texts]
         found = iter(self._tokenizer.encode_batch([one for part in parts for one in part]))
         rows = [_joined([next(found).ids for _ in part], limit) for part in parts]
         if short := [place for place, row in enumerate(rows) if not row]:
-            whole = self._tokenizer.encode_batch([_ends(texts[place]) for place in short])
+            whole = self._tokenizer.encode_batch([ends(texts[place], *_CHARACTERS) for place in short])
             for place, item in zip(short, whole, strict=True):
                 rows[place] = _clip(item.ids, limit)
         return rows
@@ -397,8 +398,8 @@ def _both_ends(text: str, limit: int) -> tuple[str, ...]:
         last = max(text.rfind(" ", 0, front), text.rfind("\n", 0, front))
         first = min((one for one in (text.find(sign, len(text) - end) for sign in " \n") if one >= 0), default=-1)
         if min(last, first) >= 0:
-            return _plain(text[:last]), _plain(text[first:])
-    return (_ends(text),)
+            return text[:last], text[first:]
+    return (ends(text, *_CHARACTERS),)
 
 
 def _joined(parts: list[list[int]], limit: int) -> list[int]:
@@ -410,16 +411,10 @@ def _joined(parts: list[list[int]], limit: int) -> list[int]:
     return front[:head] + end[head - limit :] if len(front) > head and len(end) > limit - head else []
 
 
-def _ends(text: str) -> str:
-    front, end = _CHARACTERS
-    return _plain(text if len(text) <= front + end else text[:front] + "\n" + text[-end:])
-
-
 def _plain(text: str) -> str:
-    if text.isascii():
-        return text
-    # A lone surrogate is no text for the tokenizer. In training and wherever a text is judged its letters are read alike.
-    return unmasked(seen(text.encode("utf-8", "replace").decode("utf-8")))
+    """A text as every judge reads it, before anything of it is left out: padding that nobody sees takes no place of it."""
+    # A lone surrogate is no text for the tokenizer.
+    return text if text.isascii() else readable(text.encode("utf-8", "replace").decode("utf-8"))
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

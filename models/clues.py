@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from assistant.values import InboundMessage
+from models.reading import posing
 
 __all__ = ["REASONS", "clues", "of_mail", "of_text", "reasons"]
 
@@ -45,6 +46,7 @@ REASONS = {
     "hidden-text": "has text that a reader cannot see",
     "invisible": "has invisible characters inside words",
     "mixed-script": "mixes alphabets inside a word",
+    "posing": "has words in letters that only look Latin",
     "link-mismatch": "a link shows one address and leads to another",
     "link-address": "a link leads to a bare number address",
     "link-disguised": "a link hides its host",
@@ -55,7 +57,7 @@ REASONS = {
     "no-recipient": "names nobody as its recipient",
 }
 """Clues that are shown to an agent in words."""
-_OF_TEXT = frozenset({"hidden-text", "invisible", "mixed-script", "link-address", "link-disguised"})
+_OF_TEXT = frozenset({"hidden-text", "invisible", "mixed-script", "posing", "link-address", "link-disguised"})
 """Clues that a text may show that is no mail."""
 
 
@@ -182,6 +184,8 @@ def _disguises(text: str, hosts: Sequence[str]) -> set[str]:
         found.add("hidden-text")
     if any(_mixed(word) for word in re.findall(r"[^\W\d_]{3,40}", text) if not word.isascii()):
         found.add("mixed-script")
+    if posing(text):
+        found.add("posing")
     if any(re.fullmatch(r"[\d.]{7,15}|0x[0-9a-f]+|\d{8,10}", host) for host in hosts):
         found.add("link-address")
     if any("%" in host or host.startswith("xn--") for host in hosts):

@@ -12,7 +12,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from models.reading import readable
+from models.reading import ends, readable
 
 __all__ = ["COLUMNS", "HEAD", "TAIL", "hashed", "tokens"]
 
@@ -20,18 +20,16 @@ COLUMNS = 1 << 18
 HEAD, TAIL = 6000, 1500
 """Characters read at the front and at the end: padding in front must not hide what follows."""
 _WORD = re.compile(r"(?i:https?)://[^\s<>\"']{1,200}|[\w.+-]{1,64}@[\w.-]{1,100}|[^\W\d_]{1,40}|\d{1,20}|[$£€!%]{1,8}")
-_INVISIBLE = re.compile("[\u200b-\u200d\u2060\ufeff\u00ad]")
 
 
 def tokens(text: str) -> list[str]:
-    """Words of a text in order: lower case, numbers by length, links by host, shouting and invisible characters marked.
+    """Words of a text in order: lower case, numbers by length, links by host, shouting marked.
 
-    A word with letters of another alphabet that pose as Latin ones is read as what it looks like (`models.reading`).
+    They are those of `models.reading`: what nobody sees neither parts a word nor fills what is read of a text.
     """
-    if len(text) > HEAD + TAIL:
-        text = text[:HEAD] + "\n" + text[-TAIL:]
-    found: list[str] = ["#invisible"] if _INVISIBLE.search(text) else []
-    for word in _WORD.findall(readable(text)):
+    text = ends(readable(text), HEAD, TAIL)
+    found: list[str] = []
+    for word in _WORD.findall(text):
         if word[0].isdigit():
             found.append(f"#{len(word)}")
         elif "://" in word:

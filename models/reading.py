@@ -11,7 +11,9 @@ import re
 import unicodedata
 from pathlib import Path
 
-__all__ = ["readable", "seen", "unmasked"]
+__all__ = ["MOST", "ends", "posing", "readable", "seen", "unmasked"]
+
+MOST = (256_000, 64_000)
 
 _LETTERS: dict[str, str] = json.loads(Path(__file__).with_name("lookalikes.json").read_text(encoding="utf-8"))[
     "letters"
@@ -21,6 +23,10 @@ _POSING = "".join(map(chr, _LATIN))
 _LATIN_LETTERS = "A-Za-z\u00aa\u00ba\u00c0-\u024f\u1e00-\u1eff"
 _SEAM = re.compile(f"[{_LATIN_LETTERS}][\u0300-\u036f]*[{_POSING}]|[{_POSING}][\u0300-\u036f]*[{_LATIN_LETTERS}]")
 """A Latin letter beside one that looks like one. Without it no word mixes the two: most texts are only scanned for it."""
+_POSED = re.compile(f"[{_POSING}]")
+_FOREIGN = re.compile(f"[^\\W\\d_{_LATIN_LETTERS}{_POSING}]")
+"""A letter of another alphabet that looks like no Latin one: what stands beside it is meant as what it is."""
+_DISGUISE = re.compile(f"[{_POSING}\u0300-\u036f]{{2,}}")
 _WORD = re.compile("(?:[^\\W\\d_]|[\u0300-\u036f])+")
 _IN_LATIN = re.compile(f"[{_LATIN_LETTERS}\u0300-\u036f]+")
 _ABBREVIATION = re.compile(f"[A-Z]{{2,}}([^{_LATIN_LETTERS}]+)")
@@ -33,8 +39,16 @@ _UNSEEN = re.compile(
 
 
 def readable(text: str) -> str:
-    """`text` in compatibility form without invisible characters and disguised letters, which would hide words from the models."""
-    return unmasked(unicodedata.normalize("NFKC", seen(text)))
+    """`text` in compatibility form without invisible characters and disguised letters, which would hide words from the models.
+
+    Of one with more characters than anybody reads (`MOST`) its front and its end.
+    """
+    return unmasked(unicodedata.normalize("NFKC", seen(ends(text, *MOST))))
+
+
+def ends(text: str, front: int, back: int) -> str:
+    """The front and the end of a text that is longer than both, in characters."""
+    return text if len(text) <= front + back else text[:front] + "\n" + text[-back:]
 
 
 def seen(text: str) -> str:
@@ -46,14 +60,31 @@ def unmasked(text: str) -> str:
     """`text` with letters that look like Latin ones (UTS #39) as these, in words that are Latin otherwise: `vіаgrа` is `viagra`.
 
     A word of another alphabet is left alone, and so is one whose other letters look like no Latin ones. Where most of a word is
-    foreign, so must be most of the text for it to stay: there a Latin letter in it is a slip of the keyboard.
+    foreign, so must be most of the text for it to stay: there a Latin letter in it is a slip of the keyboard. A word without any
+    Latin letter is a disguise where most of the text is Latin and the line has no foreign letter but such as look Latin.
     """
-    if text.isascii() or not _SEAM.search(text):
+    if text.isascii() or not _POSED.search(text):
         return text
-    text = _WORD.sub(lambda match: _plain(match[0], least=0.5), text)
-    if _SEAM.search(text) and _share(text) > 0.5:
+    if _SEAM.search(text):
+        text = _WORD.sub(lambda match: _plain(match[0], least=0.5), text)
+    if _POSED.search(text) and _share(text) > 0.5:
         text = _WORD.sub(lambda match: _plain(match[0], least=0.0), text)
+        text = "\n".join(line if line.isascii() else _wholly(line) for line in text.split("\n"))
     return text
+
+
+def posing(text: str) -> bool:
+    """Whether whole words of a Latin text are made of letters of another alphabet that look like Latin ones."""
+    if text.isascii() or not _POSED.search(text) or _share(text) <= 0.5:
+        return False
+    return any(_wholly(line) != line for line in text.split("\n") if not line.isascii())
+
+
+def _wholly(line: str) -> str:
+    """`line` with words that are all disguise in Latin letters. One letter by itself is a sign: of a variable, of a unit."""
+    if not _POSED.search(line) or _FOREIGN.search(line):
+        return line
+    return _WORD.sub(lambda match: _in_latin(match[0]) if _DISGUISE.fullmatch(match[0]) else match[0], line)
 
 
 def _plain(word: str, *, least: float) -> str:
@@ -63,6 +94,10 @@ def _plain(word: str, *, least: float) -> str:
     ending = _ABBREVIATION.fullmatch(word)
     if ending and ending[1].islower():  # as in SMSка or IFNγ: nobody is deceived
         return word
+    return _in_latin(word)
+
+
+def _in_latin(word: str) -> str:
     plain = unicodedata.normalize("NFC", word.translate(_LATIN))
     return plain if _IN_LATIN.fullmatch(plain) else word
 

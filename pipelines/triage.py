@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
@@ -17,10 +18,10 @@ from assistant.backends.blobs import Blobs
 from assistant.backends.bus import Bus
 from assistant.backends.vectors import Vectors
 from assistant.clock import monotonic, utcnow
-from assistant.db.session import Database, Event, committing
+from assistant.db.session import Database, Event, committing, enqueue
 from assistant.errors import ModelError, NotFound, StorageError
 from assistant.failpoints import failpoint
-from assistant.services import knowledge, policies, rules, suggestions, triage
+from assistant.services import corrections, knowledge, policies, rules, suggestions, triage
 from assistant.settings import Settings
 from assistant.states import TriageState
 from assistant.telemetry import METRICS
@@ -51,6 +52,8 @@ DELTA_SECONDS = 0.05
 SURE = 0.9
 """Probability from which a language counts as told."""
 _LANGUAGES = Languages()
+CLOCKS = timedelta(minutes=1)
+"""How far the clocks of two machines may be apart."""
 MOST_WAITING = 50
 """Drafts in the queue beyond which the approved answer is offered as it is: overload sheds suggestions, never mail."""
 
@@ -91,9 +94,10 @@ class Triage:
 
     def triage(self, message_id: str) -> None:
         """Label one inbound message, find its sources, decide; a draft that is due becomes a task. Twice is once."""
-        started = monotonic()
+        started, since = monotonic(), utcnow() - CLOCKS
         failpoint("triage.before_read")
         with self._parts.database.transaction() as session:
+            taught = corrections.generation(session, "spam")
             turn = triage.start(session, message_id)
         if turn is None:
             return
@@ -105,6 +109,20 @@ class Triage:
             committing("triage", session)
             triage.save(session, turn, state=state, ask=ask)
         METRICS.triage_seconds.observe(monotonic() - started)
+        self._catch_up(taught, since)
+
+    def _catch_up(self, taught: str, since: datetime) -> None:
+        """Have the rest of a campaign judged again whose mail was corrected while another was triaged: that one was no candidate yet.
+
+        After the commit: whoever corrects one later finds it.
+        """
+        with self._parts.database.reading() as session:
+            if corrections.generation(session, "spam") == taught:
+                return
+            missed = corrections.changed_since(session, "spam", since)
+        with self._parts.database.transaction() as session:
+            for message_id in missed:
+                enqueue(session, "rejudge", message_id)
 
     def _asks(self, turn: Turn) -> bool:
         """Whether a generator is to be asked for the intent: the encoder left it open, and it was measured that asking helps."""

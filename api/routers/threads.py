@@ -19,7 +19,7 @@ from api.schemas import (
     ThreadOut,
     listing,
 )
-from assistant.services import outbox, overview, threads, uploads
+from assistant.services import outbox, overview, threads, uploads, verdicts
 from assistant.states import Author
 
 __all__ = ["counting", "hold_seconds", "router"]
@@ -90,9 +90,16 @@ def change_thread(
     response: Response,
     if_match: Annotated[str, Header(alias="If-Match", pattern=r'^("[0-9]{1,9}")?$')] = "",
 ) -> ThreadChanged:
-    """Change state, assignee, snooze date or marks. `undo` in the answer takes it back."""
+    """Change state, assignee, snooze date or marks. `undo` in the answer takes it back.
+
+    Whoever moves a thread into the state `spam`, or out of it to `open`, says so of its newest message, which is learned as in
+    the inbox; back again takes that back.
+    """
     version = version_of(if_match) if if_match else None
+    was = threads.get_thread(session, thread_id).state if body.state is not None else None
     change = threads.change(session, thread_id, version=version, agent_id=caller.agent_id, **body.values())
+    if was is not None and change.undo and caller.agent_id is not None:
+        verdicts.moved(session, change.thread, was=was, agent_id=caller.agent_id, undoes=True)
     response.headers["ETag"] = etag(change.thread.version)
     return ThreadChanged.of(change)
 

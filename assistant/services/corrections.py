@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, func, select, update
+from sqlalchemy import ColumnElement, case, func, select, update
 from sqlalchemy.orm import Session
 
 from assistant.clock import utcnow
@@ -23,6 +23,7 @@ __all__ = [
     "CAP",
     "HELD_OUT_IN",
     "Lesson",
+    "changed_since",
     "generation",
     "is_held_out",
     "lessons",
@@ -192,6 +193,20 @@ def generation(session: Session, *heads: str) -> str:
         ).where(Correction.head.in_(heads))
     ).one()
     return f"{made}.{undone}.{newest_at}.{undone_at}"
+
+
+def changed_since(session: Session, head: str, since: datetime) -> list[str]:
+    """Messages whose label of a head was corrected, or given back, from a time on; the newest ones, `_REJUDGED` at most."""
+    changed = case((Correction.undone_at > Correction.created_at, Correction.undone_at), else_=Correction.created_at)
+    newest = func.max(changed)
+    found = (
+        select(Correction.message_id)
+        .where(Correction.head == head, changed >= since)
+        .group_by(Correction.message_id)
+        .order_by(newest.desc(), Correction.message_id)
+        .limit(_REJUDGED)
+    )
+    return list(session.scalars(found))
 
 
 def is_held_out(text: str) -> bool:

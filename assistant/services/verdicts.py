@@ -18,7 +18,7 @@ from assistant.services.rules import Rules
 from assistant.states import Direction, ThreadState
 from assistant.values import Address
 
-__all__ = ["HEADS", "Verdict", "call_spam", "correct", "of_message", "take_back", "take_back_spam"]
+__all__ = ["HEADS", "Verdict", "call_spam", "correct", "moved", "of_message", "take_back", "take_back_spam"]
 
 HEADS = ("spam", "intent", "reply_intent", "urgency", "sentiment", "language", "optout")
 """Heads that a person may correct, in the order of the page."""
@@ -103,13 +103,27 @@ def call_spam(session: Session, thread_id: str, *, spam: bool, agent_id: str) ->
         _mark_spam(session, newest)
 
 
-def take_back_spam(session: Session, thread_id: str, *, spam: bool, agent_id: str) -> None:
-    """Undo of `call_spam`: the verdict is learned no more, and one that it replaced counts again."""
+def moved(session: Session, thread: Thread, *, was: ThreadState, agent_id: str, undoes: bool = False) -> None:
+    """What an agent says of spam by moving a thread: into quarantine, or out of it back to the open ones.
+
+    `undoes`: who moves it back takes back what they said by moving it, where that stands still.
+    """
+    spam = thread.state == ThreadState.SPAM
+    if spam == (was == ThreadState.SPAM) or not (spam or thread.state == ThreadState.OPEN):
+        return
+    if not (undoes and take_back_spam(session, thread.id, spam=not spam, agent_id=agent_id)):
+        call_spam(session, thread.id, spam=spam, agent_id=agent_id)
+
+
+def take_back_spam(session: Session, thread_id: str, *, spam: bool, agent_id: str) -> bool:
+    """Undo of `call_spam`: the verdict is learned no more, and one that it replaced counts again. False where it does not stand."""
     newest = _newest(session, thread_id)
     made = corrections.newest(session, newest, "spam") if newest is not None else None
-    if made is not None and made.new_label == ("spam" if spam else "ham") and made.agent_id == agent_id:
-        corrections.undo(session, made.id, restore=True)
-        _mark_spam(session, made.message_id)
+    if made is None or made.new_label != ("spam" if spam else "ham") or made.agent_id != agent_id:
+        return False
+    corrections.undo(session, made.id, restore=True)
+    _mark_spam(session, made.message_id)
+    return True
 
 
 def _apply(session: Session, message_id: str, head: str, label: str, agent_id: str | None) -> None:

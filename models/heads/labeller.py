@@ -25,6 +25,7 @@ from models.heads.taught import HeadLessons, HeadMemory, Recalled
 from models.heads.weights import Weights
 from models.heads.wording import columns, may_ask_out, optout_lexicon, sentences
 from models.memory import SpamMemory
+from models.reading import readable
 from models.spam import Clues, Verdict
 
 __all__ = ["HEADS", "Labeller"]
@@ -151,6 +152,8 @@ class Labeller:
     ) -> list[list[Label]]:
         """Labels of every head for each text, best first within a head. A text too short to tell has no language.
 
+        Texts are read as `models.reading` says, whoever hands them in.
+
         `clues` are what mails show besides their words (`models.clues`), one set a text. A head that cannot be read (`faults`)
         gives no labels, and the others go on: without the network spam is told by words alone. Raises `ModelUnavailable` where
         only the language is left and more was asked. `heads` asks for these alone: the others cost nothing then.
@@ -163,7 +166,7 @@ class Labeller:
         if network is not None and self.encoder.judge.fault() is not None and set(heads) != {"language"}:
             raise ModelUnavailable(network.message) from network
         own = self.weights.faults()
-        given = list(clues) or [()] * len(texts)
+        texts, given = [readable(text) for text in texts], list(clues) or [()] * len(texts)
         judged = self._judged(texts, given) if "spam" in heads else []
         tongues: Sequence[Label | None] = [None] * len(texts)
         words: _Words | None = None
@@ -204,12 +207,12 @@ class Labeller:
 
     def spam_fault(self, text: str, clues: Clues = ()) -> str:
         """Why there is no verdict on a text, with the way to mend it; nothing where there is one, be it by words alone."""
-        fault = self.encoder.spam_fault(text, clues)
+        fault = self.encoder.spam_fault(readable(text), clues)
         return fault.message if fault is not None else ""
 
     def spam_only(self, texts: Sequence[str], clues: Sequence[Clues] = ()) -> list[list[Label]]:
         """The spam labels alone: the encoder runs only where words leave a text open. None where there is no verdict (`spam_fault`)."""
-        given = list(clues) or [()] * len(texts)
+        texts, given = [readable(text) for text in texts], list(clues) or [()] * len(texts)
         judged = self._judged(texts, given)
         shown = [texts[row] for row in judged]
         found: list[list[Label]] = [[] for _ in texts]
@@ -220,7 +223,7 @@ class Labeller:
 
     def spam_because(self, text: str, clues: Clues = ()) -> dict[str, Any]:
         """Why a text is held for spam or not: the stage that decided, words with their weights, reasons, a correction."""
-        (like,) = self.memory.like([text])
+        (like,) = self.memory.like([text := readable(text)])
         stage = self.encoder.spam_stage(text, clues)
         return {
             "stage": "memory" if like is not None and like.decides else stage,

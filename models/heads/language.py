@@ -20,7 +20,7 @@ from typing import Any
 
 from assistant.values import Label
 from models.parts import ONE_AT_A_TIME, arrays_in
-from models.reading import seen, unmasked
+from models.reading import readable
 
 __all__ = ["ARRAYS", "FOLDER", "LANGUAGES", "Languages"]
 
@@ -50,12 +50,12 @@ class Languages:
         identifier = self._load()
         found: list[Label | None] = []
         for whole in texts:
-            text = whole[:_READ]
+            text = readable(whole[:_READ])
             enough = len(list(islice(filter(str.isalpha, text), _LETTERS))) == _LETTERS
             if not enough and len(_DENSE.findall(text)) < _DENSE_LETTERS:
                 found.append(None)
                 continue
-            code, probability = identifier.classify(unmasked(seen(text)))
+            code, probability = identifier.classify(text)
             found.append(Label(f"language:{code}", float(probability)))
         return found
 

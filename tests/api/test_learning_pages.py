@@ -16,7 +16,7 @@ from assistant.clock import new_id
 from assistant.db.messages import Message, Thread
 from assistant.services import contacts, corrections, intents, rules
 from assistant.settings import ROOT
-from assistant.states import Author, Delivery, Direction, TriageState
+from assistant.states import Author, Delivery, Direction, ThreadState, TriageState
 from models.asked import FILE, Gain, keep
 from models.bert import Encoder
 from models.heads.labeller import Labeller
@@ -241,6 +241,33 @@ def test_what_a_person_says_of_spam_is_what_the_list_says_until_it_is_taken_back
     assert chip(agent, thread_id) == "spam"
     assert post(agent, f"/inbox/{thread_id}/act", act="not-spam").status_code == 303
     assert chip(agent, thread_id) == "", "a person has said that it is none"
+
+
+def test_a_program_that_moves_a_thread_out_of_quarantine_says_it_as_an_agent_does(world: World) -> None:
+    agent = world.browser("agent@example.org")
+    thread_id, message_id = labelled(world)
+
+    def said() -> str:
+        with world.container.database.reading() as session:
+            made = corrections.newest(session, message_id, "spam")
+        return made.new_label if made is not None else ""
+
+    def move(state: str) -> None:
+        assert agent.patch(f"/api/v1/threads/{thread_id}", json={"state": state}).status_code == 200
+
+    with world.container.database.transaction() as session:
+        session.get_one(Thread, thread_id).state = ThreadState.SPAM
+    move("spam")
+    assert said() == "", "it was there already"
+    move("open")
+    assert said() == "ham"
+    move("spam")
+    assert said() == "", "moved back"
+    move("trash")
+    move("spam")
+    assert said() == "spam", "out of the trash into quarantine"
+    move("closed")
+    assert said() == "spam", "put away is no word on spam"
 
 
 def test_a_thread_that_the_release_before_triaged_goes_by_its_probability(world: World) -> None:

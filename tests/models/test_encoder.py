@@ -14,8 +14,9 @@ import pytest
 
 from assistant.errors import ConfigurationError, ModelUnavailable
 from models.base import Classifier, Embedder
-from models.bert import FILES, TOLERANCE, Encoder, _clip, _ends, _passes
+from models.bert import _CHARACTERS, FILES, TOLERANCE, Encoder, _clip, _passes
 from models.catalog import load_classifier, load_embedder
+from models.reading import ends, readable
 
 FOLDER = Path(__file__).resolve().parents[2] / "deploy" / "weights" / "encoder"
 MIXED = [
@@ -150,7 +151,7 @@ def test_a_long_text_read_from_its_ends_has_the_tokens_of_the_whole_one(encoder:
     ]
     for text in [*long, *(text * 60 for text in MIXED)]:
         (found,) = encoder._ids([text])
-        whole = encoder._tokenizer.encode(_ends(text)).ids
+        whole = encoder._tokenizer.encode(ends(readable(text), *_CHARACTERS)).ids
         assert found == _clip(whole, int(encoder._manifest["max_tokens"]))
 
 

@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 
 from assistant.settings import ROOT
 from models import reading
-from models.bert import Encoder
+from models.bert import TOLERANCE, Encoder
+from models.clues import of_text, reasons
 from models.features import hashed, tokens
+from models.heads.labeller import Labeller
 from models.heads.wording import folded
 from models.reading import readable, seen, unmasked
 
@@ -47,6 +49,8 @@ def masked(text: str) -> str:
         ("w\u03bfn by y\u03bfu", "won by you"),
         ("a\u0440\u0440\u0435al to you all", "appeal to you all"),
         ("fr\u200b\u0435\u200be", "free"),
+        ("Get \u0441\u0430\u0455\u0435 and a \u0440\u0440\u0435 for x = \u03bf", "Get case and a ppe for x = \u03bf"),
+        ("Your \u03a1\u0391\u03a5 is late", "Your PAY is late"),
     ],
 )
 def test_letters_that_pose_as_latin_ones_are_read_as_these(text: str, plain: str) -> None:
@@ -67,6 +71,8 @@ def test_letters_that_pose_as_latin_ones_are_read_as_these(text: str, plain: str
         "Ձեր պատվերը ճանապարհին է",
         "Wo bleibt die Lieferung? Ça va, señor, łódź, İstanbul",
         "أين طلبي؟ 注文はどこですか 주문",
+        "My name is \u0420\u043e\u0441\u0430 \u0411\u0435\u043b\u043e\u0432\u0430, I wait for my order",
+        "\u0420\u043e\u0441\u0430, \u0441\u043e\u0440",
     ],
 )
 def test_real_words_of_other_alphabets_stay_as_they_are(text: str) -> None:
@@ -79,6 +85,33 @@ def test_what_was_read_once_reads_the_same_again(text: str) -> None:
     once = readable(text)
     assert readable(once) == once
     assert hashed(text, short=True).tolist() == hashed(once, short=True).tolist() or "\u200b" in text
+
+
+@pytest.mark.parametrize(
+    "text", ["Get \u0441\u0430\u0455\u0435 now, call us", "this is ok\n\u0441\u0430\u0455\u0435 now"]
+)
+def test_whole_words_in_disguise_are_told(text: str) -> None:
+    assert of_text(text) == ("posing",) and reasons(of_text(text)) == ["has words in letters that only look Latin"]
+    assert (
+        of_text(readable(text)) == () == of_text("Call \u0420\u043e\u0441\u0430 \u0411\u0435\u043b\u043e\u0432\u0430")
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\uff26\uff32\uff25\uff25 \U0001d426\U0001d428\U0001d427\U0001d41e\U0001d432\u2026 call \u2460\u2461 now\u00a0\u2122 to win \ufb01ve prizes",
+        "\u200b" * 30_000 + "Call now to win a prize " + "\u2060" * 30_000 + "or unsubscribe",
+        "Get \u0441\u0430\u0455\u0435 now, p\u0430y nothing",
+    ],
+)
+def test_every_head_reads_a_text_as_triage_hands_it_in(text: str) -> None:
+    """Triage reads a text first (`windows`); who classifies one alone, trains or evaluates hands it in as it is."""
+    labeller = Labeller(Encoder(FOLDER))
+    one, other = labeller.classify([text])[0], labeller.classify([readable(text)])[0]
+    assert [label.name for label in one] == [label.name for label in other]
+    assert [label.score for label in one] == pytest.approx([label.score for label in other], abs=TOLERANCE)
+    assert tokens(text) == tokens(readable(text))
 
 
 def test_no_character_without_a_look_of_its_own_is_left() -> None:

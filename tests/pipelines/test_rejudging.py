@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
 from sqlalchemy import event, select
 
+import pipelines.triage
 from assistant.clock import new_id
 from assistant.db.access import AuditEntry
 from assistant.db.contacts import Consent
@@ -18,10 +19,11 @@ from assistant.services import campaigns, corrections, rules, suggestions, threa
 from assistant.services import triage as triage_service
 from assistant.settings import ROOT, Settings
 from assistant.states import Author, Delivery, Direction, ThreadState, TriageState
+from assistant.values import Turn
 from models.features import HEAD, TAIL, hashed
 from models.memory import likeness
 from pipelines.container import Container, build
-from pipelines.stages.run import noted
+from pipelines.stages.run import Stage, noted
 from pipelines.tasks import TASKS
 from pipelines.triage import Triage
 from tests.assistant.rows import ANSWER, a_thread, an_agent, an_inbound, finished
@@ -346,6 +348,33 @@ def test_a_correction_that_comes_meanwhile_is_not_overwritten(office: Office, mo
     Triage(office.container).rejudge(first)
     assert office.states([other]) == ["open"] and office.detail(other)["spam"] != "spam"
     assert [job.args for job in office.jobs if job.task == "rejudge"] == [(first,)] * 2, "the undo's, and its own again"
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_a_mail_that_is_triaged_while_one_like_it_is_corrected_is_not_missed(
+    office: Office, monkeypatch: pytest.MonkeyPatch, back: bool
+) -> None:
+    known = office.mail(pitch(3), "a@one.example")
+    if back:
+        office.act(known, spam=True)
+        office.work()
+    late = arrived(office.container, pitch(7), "b@two.example")
+    run = pipelines.triage.run
+
+    def corrected_meanwhile(turn: Turn, stages: Sequence[Stage]) -> Turn:
+        found = run(turn, stages)
+        office.act(known, spam=not back)
+        assert office.work() == 1  # which finds nothing: the late one is no candidate yet
+        return found
+
+    monkeypatch.setattr(pipelines.triage, "run", corrected_meanwhile)
+    office.container.triage.triage(late)
+    monkeypatch.undo()
+    assert office.states([late]) == ["spam" if back else "open"], "as it was judged before the correction"
+    assert office.work() == 1
+    assert office.states([late]) == ["open" if back else "spam"]
+    office.mail(QUESTIONS[0], "c@three.example")
+    assert office.work() == 0, "nothing was corrected meanwhile"
 
 
 def test_a_held_opt_out_is_heard_when_its_mail_is_let_out(office: Office) -> None:
