@@ -22,6 +22,7 @@ SHOTS = (
     ("inbox", 1440, 900, "light", "/inbox?view=review"),
     ("inbox-dark", 1440, 900, "dark", "/inbox?view=review"),
     ("inbox-phone", 375, 812, "light", "/inbox?view=review"),
+    ("inbox-phone-dark", 375, 812, "dark", "/inbox?view=review"),
 )
 SHOWN = "Please cancel my order"
 """Subject of the demo's thread that is open in the pictures."""

@@ -134,3 +134,83 @@ def test_where_that_index_is_out_of_reach_the_setting_that_names_another_is_told
     assert all("--dry-run" in line for line in asked), "nothing was fetched"
     done, asked = install_train(extra, TORCH_INDEX="https://torch.example/cpu")
     assert "--index-url https://torch.example/cpu" in asked[-3]
+
+
+# -- the servers of the tests
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> Path:
+    """A folder of programs with what the script itself needs, and none of the servers."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("bash", "env"):
+        (programs / name).symlink_to(str(shutil.which(name)))
+    return programs
+
+
+def servers(programs: Path, **stand_ins: str) -> subprocess.CompletedProcess[str]:
+    """The script, where only `programs` are found: of /usr/sbin, which it adds, nothing is needed that is not there."""
+    for name, text in stand_ins.items():
+        (programs / name.replace("_", "-")).write_text(f"#!/bin/bash\n{text}\n")
+        (programs / name.replace("_", "-")).chmod(0o755)
+    script = (ROOT / "scripts" / "install_test_servers.sh").read_text()
+    own = programs.parent / "install.sh"
+    own.write_text(
+        script.replace('export PATH="$PATH:/usr/sbin:/usr/local/sbin"', "")
+        .replace("/usr/lib/postgresql", "/nowhere")
+        .replace("/usr/sbin/policy-rc.d", "/nowhere/policy-rc.d")
+    )
+    command = [str(shutil.which("bash")), str(own)]
+    return subprocess.run(command, env={"PATH": str(programs)}, capture_output=True, text=True, check=False)
+
+
+SERVERS = {
+    "redis-server",
+    "rabbitmq-server",
+    "postfix",
+    "chromium",
+    "util-linux",
+    "strace",
+    "caddy",
+    "systemd",
+    "postgresql",
+}
+
+
+def test_without_root_and_sudo_it_says_what_to_install_and_by_which_command(bare: Path) -> None:
+    done = servers(bare, apt_get="exit 9", id="echo 1000", sudo="exit 1")
+    assert done.returncode == 1 and "sudo apt-get install --no-install-recommends" in done.stderr
+    assert set(done.stderr.split("recommends", 1)[1].split()) == SERVERS
+
+
+def test_without_apt_it_names_what_is_missing_and_nothing_that_is_there(bare: Path) -> None:
+    done = servers(bare, initdb="", chromium="")
+    assert done.returncode == 1 and "your system's package manager" in done.stderr
+    assert SERVERS - {"postgresql", "chromium"} == SERVERS & set(done.stderr.replace("(", "").split())
+
+
+def test_with_sudo_it_installs_what_is_missing_and_starts_no_daemon(bare: Path) -> None:
+    asked = bare.parent / "asked"
+    (bare / "tee").symlink_to(str(shutil.which("true")))
+    done = servers(
+        bare, apt_get="exit 9", id="echo 1000", sudo=f'[ "$*" = "-n true" ] || printf "%s\\n" "$*" >> {asked}'
+    )
+    assert done.returncode == 0, done.stderr
+    lines = asked.read_text().splitlines()
+    assert any(one.startswith("-n env DEBIAN_FRONTEND=noninteractive apt-get install") for one in lines)
+    installed = next(one for one in lines if "apt-get install" in one)
+    assert set(installed.split()) >= SERVERS
+    assert lines[0] == "-n tee /nowhere/policy-rc.d" and lines[-1] == "-n rm -f /nowhere/policy-rc.d"
+    assert (
+        servers(
+            bare,
+            **dict.fromkeys(("redis_server", "rabbitmq_server", "smtp_sink", "setpriv", "strace", "caddy"), ""),
+            chromium="",
+            systemd_analyze="",
+            initdb="",
+            apt_get="exit 9",
+            sudo="exit 9",
+        ).returncode
+        == 0
+    )
