@@ -247,7 +247,7 @@ class Encoder:
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, at most as many as the encoder reads."""
         limit = int(self._manifest["max_tokens"])
-        texts = [_plain(text) for text in texts]
+        texts = [readable(text) for text in texts]  # first: padding that nobody sees takes no place of what is read
         parts = [_both_ends(text, limit) for text in texts]
         found = iter(self._tokenizer.encode_batch([one for part in parts for one in part]))
         rows = [_joined([next(found).ids for _ in part], limit) for part in parts]
@@ -409,12 +409,6 @@ def _joined(parts: list[list[int]], limit: int) -> list[int]:
     head = int(limit * _HEAD_SHARE)
     front, end = parts
     return front[:head] + end[head - limit :] if len(front) > head and len(end) > limit - head else []
-
-
-def _plain(text: str) -> str:
-    """A text as every judge reads it, before anything of it is left out: padding that nobody sees takes no place of it."""
-    # A lone surrogate is no text for the tokenizer.
-    return text if text.isascii() else readable(text.encode("utf-8", "replace").decode("utf-8"))
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 import zlib
-from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +18,7 @@ __all__ = ["COLUMNS", "HEAD", "TAIL", "hashed", "tokens"]
 COLUMNS = 1 << 18
 HEAD, TAIL = 6000, 1500
 """Characters read at the front and at the end: padding in front must not hide what follows."""
+_PIECE = zlib.crc32(b"~")
 _WORD = re.compile(r"(?i:https?)://[^\s<>\"']{1,200}|[\w.+-]{1,64}@[\w.-]{1,100}|[^\W\d_]{1,40}|\d{1,20}|[$£€!%]{1,8}")
 
 
@@ -45,14 +45,23 @@ def tokens(text: str) -> list[str]:
 
 
 def hashed(text: str, *, short: bool = False) -> npt.NDArray[np.int64]:
-    """Columns present in a text, sorted, each once: words and pairs of words; for short texts pieces of 3 to 5 letters too."""
+    """Columns present in a text, sorted, each once: words and pairs of words; for short texts pieces of 3 to 5 letters too.
+
+    A pair is `one two`, a piece `~abc`. Their sums are carried on from those of their beginnings: none of them is put together.
+    """
     words = tokens(text)
-    grams = set(words)
-    grams.update(f"{a} {b}" for a, b in pairwise(words))
+    found = list(map(zlib.crc32, _encoded(words)))
+    found += list(map(zlib.crc32, _encoded([" " + word for word in words[1:]]), found))
     if short:
         squeezed = " ".join(readable(text).lower().split())[:400]
-        grams.update("~" + squeezed[i : i + n] for n in (3, 4, 5) for i in range(max(0, len(squeezed) - n + 1)))
-    if not grams:
-        return np.zeros(0, dtype=np.int64)
-    lines = "\n".join(grams).encode("utf-8", "replace").split(b"\n")  # none of them has a line break
-    return np.unique(np.fromiter(map(zlib.crc32, lines), np.int64, len(lines)) % COLUMNS)
+        letters = [letter.encode("utf-8", "replace") for letter in squeezed]
+        sums = [_PIECE] * len(letters)
+        for size in range(1, 6):
+            sums = list(map(zlib.crc32, letters[size - 1 :], sums))
+            found += sums if size > 2 else []
+    return np.unique(np.array(found, dtype=np.int64) % COLUMNS)
+
+
+def _encoded(words: list[str]) -> list[bytes]:
+    """In one go. None of them has a line break."""
+    return "\n".join(words).encode("utf-8", "replace").split(b"\n") if words else []

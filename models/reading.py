@@ -11,7 +11,7 @@ import re
 import unicodedata
 from pathlib import Path
 
-__all__ = ["MOST", "ends", "posing", "readable", "seen", "unmasked"]
+__all__ = ["MOST", "Legible", "ends", "posing", "readable", "seen", "unmasked"]
 
 MOST = (256_000, 64_000)
 
@@ -38,12 +38,24 @@ _UNSEEN = re.compile(
 """Characters without a look of their own (category Cf), and letters that are blank."""
 
 
+class Legible(str):
+    """A text as `readable` gives it: whoever reads it again gets it as it is."""
+
+    __slots__ = ()
+
+
 def readable(text: str) -> str:
     """`text` in compatibility form without invisible characters and disguised letters, which would hide words from the models.
 
-    Of one with more characters than anybody reads (`MOST`) its front and its end.
+    Of one with more characters than anybody reads (`MOST`) its front and its end. Half of a character is a question mark.
     """
-    return unmasked(unicodedata.normalize("NFKC", seen(ends(text, *MOST))))
+    if isinstance(text, Legible):
+        return text
+    text = ends(text, *MOST)
+    if text.isascii():
+        return text
+    whole = text.encode("utf-8", "replace").decode("utf-8")
+    return Legible(unmasked(unicodedata.normalize("NFKC", seen(whole))))
 
 
 def ends(text: str, front: int, back: int) -> str:

@@ -32,8 +32,12 @@ SHORT_BELOW = 240
 _SHORT_MAIL = 400
 """Mails below so many characters help to train the judge of short texts."""
 _SEED = 7
-_SURE = 0.05, 0.98
-"""What words are believed at least below and above; `sure_between` narrows it where the newest slice of train says otherwise."""
+_SURE = 0.05, 0.9
+"""What words are believed at least below and above; `sure_between` narrows it where the newest slice of train says otherwise.
+
+Of that slice words alone above 0.9 cost neither recall at 0.1 % false positives nor the area under the curve, and they leave a
+seventh fewer messages open than 0.98; below 0.08 instead of 0.05 they cost both.
+"""
 _GREETINGS = (
     "Hello,",
     "Hi there,",
