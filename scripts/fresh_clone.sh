@@ -19,7 +19,9 @@ if [ -n "${NOTIFYR_WHEELS:-}" ]; then
 fi
 unset NOTIFYR_WHEELS
 run=
+demo=
 finish() {
+  [ -z "$demo" ] || kill "$demo" 2>/dev/null || true
   [ -z "$run" ] || stop
   rm -rf "$place"
 }
@@ -67,13 +69,16 @@ sed -n 's/^\(\[ *[0-9]* s\]\)/    \1/p' "$place/first.log"
 
 url=$(grep -oE 'http://127\.0\.0\.1:[0-9]+' "$place/first.log" | head -n 1)
 began=$(now)
-(cd "$place/notifyr" && .venv/bin/notifyr demo >"$place/demo.log" 2>&1 </dev/null) || { cat "$place/demo.log" >&2; exit 1; }
-step "the sample mails sent through the listener" "$(since "$began")"
+(cd "$place/notifyr" && exec .venv/bin/notifyr demo >"$place/demo.log" 2>&1 </dev/null) &
+demo=$!
 until (cd "$place/notifyr" && .venv/bin/python scripts/reviewable.py); do
   [ "$(since "$began" | cut -d. -f1)" -lt 300 ] || { echo "no suggestion within 300 s" >&2; exit 1; }
-  sleep 1
+  sleep 0.2
 done
-step "sample mails to the first suggestion that can be reviewed" "$(since "$began")"
+step "the sample mails, to the first suggestion that can be reviewed" "$(since "$began")"
+wait "$demo" || { cat "$place/demo.log" >&2; exit 1; }
+demo=
+step "the sample mails, to the last suggestion" "$(since "$began")"
 stop
 
 start "$place/second.log"
