@@ -14,6 +14,7 @@ from pathlib import Path
 __all__ = ["MOST", "Legible", "ends", "posing", "readable", "seen", "unmasked"]
 
 MOST = (256_000, 64_000)
+"""Characters that are looked at of a text: of its front, and of its end."""
 
 _LETTERS: dict[str, str] = json.loads(Path(__file__).with_name("lookalikes.json").read_text(encoding="utf-8"))[
     "letters"

@@ -114,10 +114,9 @@ def _with(asked: Act) -> dict[str, str]:
 def _change(session: Session, page: Page, thread_id: str, asked: Act) -> threads.Change:
     by, name = page.agent.id, asked.name
     if name in _STATES:
-        before = threads.get_thread(session, thread_id).state
         change = threads.change_state(session, thread_id, state=_STATES[name], agent_id=by)
-        if change.undo and name in ("spam", "not-spam"):
-            verdicts.moved(session, change.thread, was=before, agent_id=by)
+        if name in ("spam", "not-spam"):
+            verdicts.moved(session, change, agent_id=by)
         return change
     simple: dict[str, Callable[[], threads.Change]] = {
         "star": lambda: threads.star(session, thread_id, starred=True, agent_id=by),

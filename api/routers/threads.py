@@ -96,10 +96,9 @@ def change_thread(
     the inbox; back again takes that back.
     """
     version = version_of(if_match) if if_match else None
-    was = threads.get_thread(session, thread_id).state if body.state is not None else None
     change = threads.change(session, thread_id, version=version, agent_id=caller.agent_id, **body.values())
-    if was is not None and change.undo and caller.agent_id is not None:
-        verdicts.moved(session, change.thread, was=was, agent_id=caller.agent_id, undoes=True)
+    if caller.agent_id is not None:
+        verdicts.moved(session, change, agent_id=caller.agent_id, undoes=True)
     response.headers["ETag"] = etag(change.thread.version)
     return ThreadChanged.of(change)
 

@@ -103,16 +103,17 @@ def call_spam(session: Session, thread_id: str, *, spam: bool, agent_id: str) ->
         _mark_spam(session, newest)
 
 
-def moved(session: Session, thread: Thread, *, was: ThreadState, agent_id: str, undoes: bool = False) -> None:
+def moved(session: Session, change: threads.Change, *, agent_id: str, undoes: bool = False) -> None:
     """What an agent says of spam by moving a thread: into quarantine, or out of it back to the open ones.
 
     `undoes`: who moves it back takes back what they said by moving it, where that stands still.
     """
-    spam = thread.state == ThreadState.SPAM
-    if spam == (was == ThreadState.SPAM) or not (spam or thread.state == ThreadState.OPEN):
+    was, now = change.undo.get("state"), change.thread.state
+    spam = now == ThreadState.SPAM
+    if was is None or spam == (was == ThreadState.SPAM) or now not in (ThreadState.SPAM, ThreadState.OPEN):
         return
-    if not (undoes and take_back_spam(session, thread.id, spam=not spam, agent_id=agent_id)):
-        call_spam(session, thread.id, spam=spam, agent_id=agent_id)
+    if not (undoes and take_back_spam(session, change.thread.id, spam=not spam, agent_id=agent_id)):
+        call_spam(session, change.thread.id, spam=spam, agent_id=agent_id)
 
 
 def take_back_spam(session: Session, thread_id: str, *, spam: bool, agent_id: str) -> bool:
