@@ -6,6 +6,7 @@ The application is made when it is first asked for, never at import.
 from __future__ import annotations
 
 import contextlib
+import signal
 from collections.abc import Iterator
 from socket import gethostname
 from typing import Any
@@ -21,6 +22,8 @@ from pipelines.tasks import TASKS
 __all__ = ["NotifyrTask", "create_worker", "run_beat", "run_worker"]
 
 _log = structlog.get_logger(__name__)
+DRAIN_SECONDS = 30
+"""For what a worker has begun, once it is asked to end: as long as `notifyr run` waits for its processes."""
 
 
 class NotifyrTask(Task[Any, Any]):
@@ -69,8 +72,9 @@ def _quiet_logging(container: Container) -> None:
 
 
 def run_worker(container: Container, *, queues: tuple[str, ...], threads: int, name: str) -> int:
-    """Work until SIGTERM (running tasks are finished first). Returns the exit code."""
+    """Work until SIGTERM: running tasks are finished first, for `DRAIN_SECONDS`. Returns the exit code."""
     _quiet_logging(container)
+    signals.worker_shutting_down.connect(_end_in_time, weak=False)
     app = create_worker(container)
     if "models" in queues or "inbound" in queues:
         signals.worker_ready.connect(lambda **_: container.triage.warm(queues), weak=False)
@@ -81,6 +85,8 @@ def run_worker(container: Container, *, queues: tuple[str, ...], threads: int, n
         concurrency=threads,
         queues=",".join(queues),
         loglevel=container.settings.log_level,
+        # Nobody listens to events. Where Redis has gone, the first one was tried for ever, and SIGTERM not heard.
+        without_heartbeat=True,
         without_gossip=True,
         without_mingle=True,
         quiet=True,
@@ -88,6 +94,11 @@ def run_worker(container: Container, *, queues: tuple[str, ...], threads: int, n
     worker.start()
     container.close()
     return int(worker.exitcode or 0)
+
+
+def _end_in_time(**_: object) -> None:
+    """What hangs longer ends as by SIGKILL: the rows say what it left undone. Nobody else may be there to kill it."""
+    signal.alarm(DRAIN_SECONDS)
 
 
 def run_beat(container: Container) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from assistant.db.session import Job
 from assistant.services import attempts, outbox
 from assistant.settings import ROOT, Settings
 from pipelines.broker import QUEUES, ROUTES, create_celery, dispatch
-from tests.support.servers import clean_environment, free_port, running, temporary_folder, wait_until
+from tests.support.servers import bound, clean_environment, free_port, notifyr, running, temporary_folder, wait_until
 from tests.support.stores import RabbitStore, RedisStore
 
 Start = Callable[[], Popen[bytes]]
@@ -137,6 +138,41 @@ def test_a_worker_that_ends_its_task_while_redis_is_away_takes_the_next_one(sett
                 wait_until(lambda: "notifyr.triage after" in lines(tmp_path / "done"), seconds=30, what="the next task")
         finally:
             app.close()
+            store.stop()
+
+
+@pytest.mark.parametrize(
+    ("place", "seconds", "code"),
+    [*[(place, (), 0) for place in range(5)], (1, ("2",), -signal.SIGALRM)],
+    ids=[*map(str, range(5)), "and hangs"],
+)
+def test_a_worker_that_is_asked_to_end_while_it_starts_ends_without_its_redis(
+    tmp_path: Path, place: int, seconds: tuple[str, ...], code: int
+) -> None:
+    """Celery told that the worker is there before it consumed, and told it again for ever where nobody heard it."""
+    env = {"NOTIFYR_DATA_DIR": str(tmp_path / "var"), "NOTIFYR_ENCODER": "off", "NOTIFYR_GENERATOR": "off"}
+    log = tmp_path / "worker.log"
+    with temporary_folder("broker") as folder:
+        store = RedisStore(folder).start()
+        env |= {"NOTIFYR_REDIS_URL": store.url}
+        try:
+            assert notifyr("prepare", env=env).returncode == 0
+            command = [sys.executable, "-m", "tests.support.orphaned_worker", str(store.pid), str(place), *seconds]
+            with log.open("wb") as said:
+                worker = Popen(
+                    [*bound(signal.SIGKILL), *command],
+                    cwd=ROOT,
+                    env=clean_environment(**env),
+                    stdout=said,
+                    stderr=said,
+                )
+            try:
+                assert worker.wait(timeout=60) == code, log.read_text()
+            finally:
+                worker.kill()
+                worker.wait()
+            assert "Warm shutdown" in log.read_text()
+        finally:
             store.stop()
 
 
