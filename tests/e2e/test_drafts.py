@@ -98,7 +98,10 @@ def test_words_typed_and_left_by_every_way_are_all_read_back(world: World, desk:
         world.clear_limits()
     for thread, text in wanted.items():
         opened(page, thread)
-        expect(page.locator("#reply")).to_have_value(text)
+        at(page, thread)
+        box = page.locator("#reply")
+        expect(box).to_have_attribute("data-draft", f"/inbox/{thread}/draft")
+        expect(box, f"the server has {kept(world, thread)!r}; left by {used}").to_have_value(text)
     for thread, text in wanted.items():
         wait_until(lambda: page.wait_for_timeout(50) or kept(world, thread) == text, seconds=30, what=text)  # noqa: B023
     lost = [thread for thread, text in wanted.items() if kept(world, thread) != text]
