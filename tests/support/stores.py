@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
@@ -77,6 +78,23 @@ class _Store:
         return self.process.pid
 
     def start(self) -> Self:
+        """Started again where it ends at once: a port or a piece of memory may be another's for a moment after a kill."""
+
+        def up() -> bool:
+            if not self.alive():
+                time.sleep(0.3)
+                self._spawn()
+            return self.ready()
+
+        self._spawn()
+        try:
+            wait_until(up, seconds=60, what=f"the start of {' '.join(self.command)}")
+        except BaseException:
+            print((self.folder / "log").read_text(errors="replace")[-3000:])  # noqa: T201
+            raise
+        return self
+
+    def _spawn(self) -> None:
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 self.command,
@@ -87,8 +105,6 @@ class _Store:
                 cwd="/",
                 env=self.environment,
             )
-        wait_until(self.ready, seconds=60, what=f"the start of {self.command[0]}")
-        return self
 
     def ready(self) -> bool:
         return answers(self.port)
@@ -99,7 +115,10 @@ class _Store:
     def kill(self) -> None:
         """SIGKILL for the process and all its children, as when the machine loses them."""
         assert self.process is not None
-        for one in [*psutil.Process(self.pid).children(recursive=True), psutil.Process(self.pid)]:
+        own = psutil.Process(self.pid)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            own.suspend()  # it makes no child any more that nobody would kill
+        for one in [*own.children(recursive=True), own]:
             with contextlib.suppress(psutil.NoSuchProcess):
                 one.kill()
         self.process.wait(10)
