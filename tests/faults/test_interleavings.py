@@ -29,7 +29,7 @@ from tests.support.figures import Tell
 from tests.support.outboxes import add_thread, queue
 
 ROUNDS = int(os.environ.get("TEST_INTERLEAVINGS", "10000"))
-SECONDS = float(os.environ.get("TEST_INTERLEAVING_SECONDS", "150"))
+SECONDS = float(os.environ.get("TEST_INTERLEAVING_SECONDS", "300"))
 """For each cast. On a slow machine the time ends before the rounds do; a thousand are played in any case."""
 _LEAST = 1000
 SEED = int(os.environ.get("TEST_SEED", "20261124"))
