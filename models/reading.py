@@ -11,9 +11,9 @@ import re
 import unicodedata
 from pathlib import Path
 
-__all__ = ["MOST", "Legible", "ends", "posing", "readable", "seen", "unmasked"]
+__all__ = ["ends", "posing", "readable", "seen", "unmasked"]
 
-MOST = (256_000, 64_000)
+_MOST = (256_000, 64_000)
 """Characters that are looked at of a text: of its front, and of its end."""
 
 _LETTERS: dict[str, str] = json.loads(Path(__file__).with_name("lookalikes.json").read_text(encoding="utf-8"))[
@@ -48,11 +48,11 @@ class Legible(str):
 def readable(text: str) -> str:
     """`text` in compatibility form without invisible characters and disguised letters, which would hide words from the models.
 
-    Of one with more characters than anybody reads (`MOST`) its front and its end. Half of a character is a question mark.
+    Of one with more characters than anybody reads (`_MOST`) its front and its end. Half of a character is a question mark.
     """
     if isinstance(text, Legible):
         return text
-    text = ends(text, *MOST)
+    text = ends(text, *_MOST)
     if text.isascii():
         return text
     whole = text.encode("utf-8", "replace").decode("utf-8")

@@ -1,4 +1,4 @@
-"""The worker and the beat: `celery -A pipelines.worker worker` and `notifyr worker` are the same thing.
+"""The worker and the beat: `celery -A pipelines.worker worker --without-heartbeat` does what `notifyr worker` does.
 
 The application is made when it is first asked for, never at import.
 """
@@ -53,6 +53,7 @@ def _bound(**values: Any) -> Iterator[None]:
 def create_worker(container: Container) -> Celery:
     """The container's Celery application with every task registered on it."""
     app = container.celery
+    signals.worker_shutting_down.connect(_end_in_time, weak=False)
     for name, body in TASKS.items():
         # celery calls run() bound to the task; the container is handed in explicitly by NotifyrTask.
         made = type(
@@ -74,7 +75,6 @@ def _quiet_logging(container: Container) -> None:
 def run_worker(container: Container, *, queues: tuple[str, ...], threads: int, name: str) -> int:
     """Work until SIGTERM: running tasks are finished first, for `DRAIN_SECONDS`. Returns the exit code."""
     _quiet_logging(container)
-    signals.worker_shutting_down.connect(_end_in_time, weak=False)
     app = create_worker(container)
     if "models" in queues or "inbound" in queues:
         signals.worker_ready.connect(lambda **_: container.triage.warm(queues), weak=False)
