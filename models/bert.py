@@ -37,8 +37,6 @@ FILES = (*_NETWORK, _HEADS)
 _FIX = "restore the folder from the release or rebuild it: notifyr train (needs the train extra)"
 _SLOWER = ["SkipLayerNormFusion"]
 """The fused kernel of addition and normalisation takes several times as long on a CPU as the two it replaces."""
-_BULK = 2
-"""Texts per thread from which they are worked on side by side."""
 _TOGETHER = 256
 """Tokens of one pass over several texts; the more, the more unevenly the threads end."""
 _MANY = 16
@@ -49,6 +47,7 @@ _CHARACTERS = (16_000, 4_000)
 _ENOUGH = (8, 4)
 """Characters for each token of the limit that are tried first: of a mail's front, and of its end."""
 Floats = npt.NDArray[np.float32]
+Ids = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -65,15 +64,19 @@ class SpamWords:
 class Encoder:
     """Sentence vectors, and spam. Loaded on first use, once; safe to call from several threads.
 
+    `tokens` says how many are read of a long text, in stretches of as many as one pass takes (the manifest's `max_tokens`); less
+    than one stretch is one.
+
     Raises `ModelUnavailable` (missing, truncated, altered or other files) with the command that mends it.
     """
 
     exact: ClassVar[bool] = False
     """Whether the network runs in fp32, whose vectors are never likened to those of int8."""
 
-    def __init__(self, folder: Path, *, threads: int = 2) -> None:
+    def __init__(self, folder: Path, *, threads: int = 2, tokens: int = 0) -> None:
         self.folder = folder
         self._threads = threads
+        self._tokens = tokens
         self._lock = threading.Lock()
         self._manifest: dict[str, Any] = {}
         # Apart, so that a network that cannot be read takes no words with it, and no head the network.
@@ -84,7 +87,15 @@ class Encoder:
 
     @property
     def name(self) -> str:
-        return str(self._meta()["name"])
+        """Of the weights, and how much they are given to read: an index of other vectors is built anew."""
+        more = f"-{self.tokens}" if self.tokens > int(self._meta()["max_tokens"]) else ""
+        return f"{self._meta()['name']}{more}"
+
+    @property
+    def tokens(self) -> int:
+        """Most tokens of one text that reach the network, with those that begin and end each stretch."""
+        stretch = int(self._meta()["max_tokens"])
+        return max(1, self._tokens // stretch) * stretch
 
     @property
     def dimensions(self) -> int:
@@ -95,8 +106,8 @@ class Encoder:
         return self._network.ready and self._messages.ready
 
     def facts(self) -> dict[str, Any]:
-        """What the manifest says of the weights: name, base, engine, licence, data."""
-        return dict(self._meta())
+        """What the manifest says of the weights: name, base, engine, licence, data; and the tokens that are read of a text."""
+        return self._meta() | {"tokens": self.tokens}
 
     def load(self) -> None:
         """Read and check the files now instead of on first use: the network, and what text messages are judged with."""
@@ -120,18 +131,34 @@ class Encoder:
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Unit vectors, shape `(len(texts), dimensions)`, float32. Texts that read the same to the encoder cost one pass."""
         self._network.load()
-        places: dict[tuple[int, ...], int] = {}
-        rows = [places.setdefault(ids, len(places)) for ids in map(tuple, self._ids(texts))]
+        read = [tuple(ids) for ids in self._ids(texts)]
+        parts = {ids: self._stretches(ids) for ids in read}
+        places = {ids: place for place, ids in enumerate(dict.fromkeys(one for ones in parts.values() for one in ones))}
+        out = self._passed(places)
+        found = {ids: _whole([(len(one), out[places[one]]) for one in ones]) for ids, ones in parts.items()}
+        return np.stack([found[ids] for ids in read]) if read else out
+
+    def _passed(self, places: dict[Ids, int]) -> Vectors:
+        """The vector of each stretch, in the row of its place."""
         out = np.zeros((len(places), self.dimensions), dtype=np.float32)
         passes = _passes(places)
-        if self._threads == 1 or len(places) < _BULK * self._threads:
+        if self._threads == 1 or len(places) < self._threads:
             for texts_of in passes:
                 self._fill(out, self._session, texts_of, places)
-            return out[rows]
+            return out
         narrow = self._narrow()
         with ThreadPoolExecutor(self._threads) as pool:
             list(pool.map(lambda texts_of: self._fill(out, narrow, texts_of, places), passes))
-        return out[rows]
+        return out
+
+    def _stretches(self, ids: Ids) -> list[Ids]:
+        """A text in parts of like length that one pass takes each, with the first and the last token round every one."""
+        most = int(self._manifest["max_tokens"])
+        if len(ids) <= most:
+            return [ids]
+        first, *inner, last = ids
+        size = -(-len(inner) // -(-len(inner) // (most - 2)))
+        return [(first, *inner[start : start + size], last) for start in range(0, len(inner), size)]
 
     def spam_words(self, texts: Sequence[str], clues: Sequence[Clues] = ()) -> SpamWords:
         """What the words of texts say of spam: the part of `spam` that needs no encoder, and may be done beside it."""
@@ -155,12 +182,13 @@ class Encoder:
         given = list(clues) or [()] * len(texts)
         short, mails = self._kinds(texts, given)
         lexical: dict[int, float] = {}
-        ids_of: dict[int, tuple[int, ...]] = {}
+        ids_of: dict[int, Ids] = {}
         narrow = self._narrow()
 
-        def encoded(ids: tuple[int, ...]) -> Vectors:
-            (found,) = narrow.run(["embedding"], {"input_ids": np.array([ids], dtype=np.int64)})
-            return np.asarray(found[0], dtype=np.float32)
+        def encoded(ids: Ids) -> Vectors:
+            parts = self._stretches(ids)
+            made = [narrow.run(["embedding"], {"input_ids": np.array([one], dtype=np.int64)})[0][0] for one in parts]
+            return _whole([(len(one), vector) for one, vector in zip(parts, made, strict=True)])
 
         with Ahead(encoded, self._threads) as ahead:
 
@@ -246,7 +274,8 @@ class Encoder:
 
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, at most as many as the encoder reads."""
-        limit = int(self._manifest["max_tokens"])
+        stretch = int(self._manifest["max_tokens"])
+        limit = self.tokens // stretch * (stretch - 2) + 2
         texts = [readable(text) for text in texts]  # first: padding that nobody sees takes no place of what is read
         parts = [_both_ends(text, limit) for text in texts]
         found = iter(self._tokenizer.encode_batch([one for part in parts for one in part]))
@@ -347,17 +376,23 @@ class Encoder:
                 self._one = self._session_of(1)
             return self._one
 
-    def _fill(
-        self, out: Vectors, session: Any, texts: Sequence[tuple[int, ...]], places: dict[tuple[int, ...], int]
-    ) -> None:
+    def _fill(self, out: Vectors, session: Any, texts: Sequence[Ids], places: dict[Ids, int]) -> None:
         """Texts of one length in one pass, never padded. Each token is scaled by itself, so company changes no answer."""
         (vectors,) = session.run(["embedding"], {"input_ids": np.array(texts, dtype=np.int64)})
         out[[places[one] for one in texts]] = vectors
 
 
-def _passes(texts: Iterable[tuple[int, ...]]) -> list[list[tuple[int, ...]]]:
+def _whole(parts: Sequence[tuple[int, Vectors]]) -> Vectors:
+    """The vector of a text from its stretches, each as heavy as it has tokens."""
+    if len(parts) == 1:
+        return parts[0][1]
+    both = np.sum([size * vector for size, vector in parts], axis=0, dtype=np.float32)
+    return np.asarray(both / np.linalg.norm(both), dtype=np.float32)
+
+
+def _passes(texts: Iterable[Ids]) -> list[list[Ids]]:
     """Texts of one length together, as many as `_TOGETHER` tokens hold; the longest first, so that no thread ends late."""
-    of_length: dict[int, list[tuple[int, ...]]] = {}
+    of_length: dict[int, list[Ids]] = {}
     for ids in texts:
         of_length.setdefault(len(ids), []).append(ids)
     found = []

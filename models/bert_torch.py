@@ -15,7 +15,7 @@ import numpy as np
 
 from assistant.errors import ModelUnavailable
 from models.base import Vectors
-from models.bert import Encoder
+from models.bert import Encoder, Ids
 
 __all__ = ["BUDGET", "PACKAGED", "TorchEncoder", "buckets"]
 
@@ -32,8 +32,8 @@ class TorchEncoder(Encoder):
 
     exact: ClassVar[bool] = True
 
-    def __init__(self, folder: Path, base: str, *, threads: int = 2) -> None:
-        super().__init__(folder, threads=threads)
+    def __init__(self, folder: Path, base: str, *, threads: int = 2, tokens: int = 0) -> None:
+        super().__init__(folder, threads=threads, tokens=tokens)
         self._base = base
 
     @property
@@ -46,12 +46,11 @@ class TorchEncoder(Encoder):
         self._network.load()
         return str(self._device)
 
-    def embed(self, texts: Sequence[str]) -> Vectors:
-        """Unit vectors, shape `(len(texts), dimensions)`, float32. Texts of like length share a batch."""
+    def _passed(self, places: dict[Ids, int]) -> Vectors:
+        """Texts of like length share a batch."""
         import torch
 
-        self._network.load()
-        encoded = self._ids(texts)
+        encoded = list(places)
         out = np.zeros((len(encoded), self.dimensions), dtype=np.float32)
         for rows in buckets([len(ids) for ids in encoded]):
             longest = max(len(encoded[row]) for row in rows)

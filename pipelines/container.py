@@ -153,7 +153,9 @@ class Container:
         """Looks at mail before it is sent. Of the encoder it takes the judge of words, which a process that triages has anyway."""
         from models.catalog import load_embedder
 
-        encoder = load_embedder(self.settings.encoder, threads=self.settings.model_threads)
+        encoder = load_embedder(
+            self.settings.encoder, threads=self.settings.model_threads, tokens=self.settings.encoder_tokens
+        )
         return Screener(encoder.judge if encoder is not None else None)
 
     def notice_relay(self) -> None:
@@ -184,6 +186,7 @@ class Container:
         return load_classifier(
             self.settings.encoder,
             threads=self.settings.model_threads,
+            tokens=self.settings.encoder_tokens,
             taught=IntentLessons(self.database),
             taught_spam=SpamLessons(self.database),
             taught_heads=HeadsLessons(self.database),
@@ -196,7 +199,9 @@ class Container:
             return None
         from models.catalog import load_embedder
 
-        return load_embedder(self.settings.encoder, threads=self.settings.model_threads)
+        return load_embedder(
+            self.settings.encoder, threads=self.settings.model_threads, tokens=self.settings.encoder_tokens
+        )
 
     @cached_property
     def generator(self) -> Generator | None:

@@ -80,7 +80,9 @@ def classify(
     if output:
         writable(output)
     settings = load_settings()
-    labeller = load_classifier(settings.encoder, threads=settings.model_threads, **_taught(settings))
+    labeller = load_classifier(
+        settings.encoder, threads=settings.model_threads, tokens=settings.encoder_tokens, **_taught(settings)
+    )
     if labeller is None:
         raise ModelUnavailable("NOTIFYR_ENCODER is off: there is nothing to classify with; unset it")
     alone = heads == ["spam"]  # needs the encoder only where words leave a text open

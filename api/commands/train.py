@@ -59,7 +59,7 @@ def train(
         ),
     ] = None,
     output: _Encoder = Path("deploy/weights/encoder"),
-    version: Annotated[str, typer.Option(help="Version in the model's name.")] = "5",
+    version: Annotated[str, typer.Option(help="Version in the model's name.")] = "6",
     as_json: Json = False,
 ) -> None:
     """Train every head; about five minutes on two cores. Needs the train extra: scripts/install_train.sh
@@ -258,6 +258,9 @@ def evaluate(
     banking_test: Annotated[Path | None, typer.Option(help=f"{_WHERE['banking-test']}.")] = None,
     clinc: _Clinc = None,
     encoder: _Encoder = Path("deploy/weights/encoder"),
+    tokens: Annotated[
+        int, typer.Option(help="Tokens that are read of a long text, as NOTIFYR_ENCODER_TOKENS says.", min=128, max=512)
+    ] = 128,
     write: Annotated[
         bool, typer.Option("--write", help="Keep the figures beside the weights and write the model card's tables.")
     ] = False,
@@ -274,7 +277,9 @@ def evaluate(
     from models.bert import Encoder
     from models.training import figures
 
-    model = Encoder(encoder)
+    model = Encoder(encoder, tokens=tokens)
+    if write and model.tokens != Encoder(encoder).tokens:
+        raise typer.BadParameter("the card is of the tokens that are read by default", param_hint="--tokens")
     report: dict[str, Any] = {"model": model.name}
     said: list[str] = []
     if corpus or split or sms:

@@ -135,7 +135,7 @@ def train_heads(folder: Path, samples: list[Sample], *, version: str, intents: P
         "architecture": "bert",
         "name": f"notifyr-encoder-{version}",
         "base": "sentence-transformers/all-MiniLM-L6-v2, Apache-2.0",
-        "engine": "ONNX int8: a scale a token and an output, columns evened and turned in blocks of 32, GPTQ",
+        "engine": "ONNX int8: a scale an output and, after GELU, a token; columns evened and turned in blocks of 32, GPTQ",
         "dimensions": 384,
         "max_tokens": MAX_TOKENS,
         "heads": {},

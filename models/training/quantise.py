@@ -1,12 +1,16 @@
 """MiniLM as an int8 graph whose vectors stay near those of fp32. Needs the `train` extra (torch, transformers, onnx).
 
-A plain dynamic quantisation loses most by its one scale for a whole text, and the rest by seven bits of the weights. Here each
-token has a scale of its own; columns of the input that are far larger than the others are evened out into the weights (SmoothQuant,
-Xiao et al. 2022) and then mixed with their neighbours by a rotation that the weights undo, so that no single value of a token is
-large (QuaRot, Ashkboos et al. 2024; here in blocks of 32); weights are rounded one after the other so that each makes good the
-error of those before it on real activations (GPTQ, Frantar et al. 2022).
+A plain dynamic quantisation loses most by its one scale for a whole text, and the rest by seven bits of the weights. Here columns
+of the input that are far larger than the others are evened out into the weights (SmoothQuant, Xiao et al. 2022) and then mixed with
+their neighbours by a rotation that the weights undo, so that no single value of a token is large (QuaRot, Ashkboos et al. 2024; here
+in blocks of 32); weights are rounded one after the other so that each makes good the error of those before it on real activations
+(GPTQ, Frantar et al. 2022).
 
-Since nothing but its own row decides a token's scale, texts of one length may share a pass: company changes no answer.
+What comes out of a normalisation, evened and mixed, is of nearly one size in every token, and so is what attention gives: one scale,
+chosen once on real activations, serves all of it, and query, key, value and attention are one kernel. What comes out of GELU is
+not: there each token has a scale of its own.
+
+Since at most its own row decides a token's scale, texts of one length may share a pass: company changes no answer.
 Seven bits of the weights (-63 to 63): on AVX2 without VNNI, VPMADDUBSW saturates with eight.
 """
 
@@ -28,6 +32,8 @@ _SMOOTH = 0.65
 """How much of a column's size moves into the weights: 0 none of it, 1 all."""
 _MIXED = 32
 """Neighbouring columns that one rotation mixes: a power of two that divides 384 and 1,536."""
+_CUT = np.linspace(0.25, 1, 31)
+"""Shares of the largest value that are tried as the largest that eight bits hold."""
 _ROWS = 12
 """Tokens of each text whose activations the rounding goes by."""
 _DAMPING = 0.1
@@ -112,6 +118,20 @@ def _signed(came: Floats) -> Floats:
     return np.asarray(np.round(came / step) * step, dtype=np.float32)
 
 
+def _step(came: Floats) -> float:
+    """The step of eight bits that changes `came` least in the mean square: a few large values may be cut off."""
+
+    def wrong(step: float) -> float:
+        return float(np.square(_held(came, step) - came).mean())
+
+    return min((float(one) for one in np.abs(came).max() * _CUT / 127), key=wrong)
+
+
+def _held(came: Floats, step: float) -> Floats:
+    """Activations as their eight bits say them: zero at 128, one scale for all of them."""
+    return np.asarray(np.clip(np.round(came / step), -128, 127) * step, dtype=np.float32)
+
+
 def _rotation(size: int) -> Floats:
     """Sylvester's matrix of +1 and -1, orthogonal: its transpose undoes it."""
     made = np.ones((1, 1), dtype=np.float32)
@@ -186,54 +206,64 @@ class _Graph:
         weights = np.concatenate([self._weights[f"{own}.{kind}.weight"] for kind in kinds]).T
         bias = np.concatenate([self._weights[f"{own}.{kind}.bias"] for kind in kinds])
         name = f"{number}.qkv"
-        each = self._add(self._product(x, weights, name, smooth=_SMOOTH), bias, name)
-        sizes = self._keep("sizes", np.array([_WIDTH] * 3, dtype=np.int64))
-        parts = [f"{name}.{kind}" for kind in kinds]
-        self._node("Split", [each, sizes], parts, axis=-1)
-        seen = self._do("MultiHeadAttention", *parts, domain=_MICROSOFT, num_heads=_HEADS)
+        taken, whole, steps, step = self._steady(x, weights, name)
+        none = self._keep("none", np.zeros(3 * _WIDTH, dtype=np.int8))
+        given = taken, whole, self._keep(f"{name}.bias", bias), step, steps, "", "middle", none
+        seen = self._do("QAttention", *given, domain=_MICROSOFT, num_heads=_HEADS)
         name = f"{number}.out"
         # What attention gives is even already: turning it gains nothing that can be seen.
-        y = self._product(seen, self._weights[f"{out}.weight"].T, name, rotate=False)
-        return self._add(y, self._weights[f"{out}.bias"], name)
+        taken, whole, steps, step = self._steady(seen, self._weights[f"{out}.weight"].T, name, even=False)
+        return self._integer(taken, whole, steps, step, self._keep(f"{name}.bias", self._weights[f"{out}.bias"]))
 
     def _feed_forward(self, x: str, number: int) -> str:
         place, up, down = f"encoder.layer.{number}", f"{number}.up", f"{number}.down"
         first, first_bias = (self._weights[f"{place}.intermediate.dense.{kind}"] for kind in ("weight", "bias"))
         second, second_bias = (self._weights[f"{place}.output.dense.{kind}"] for kind in ("weight", "bias"))
-        y = self._product(x, first.T, up, smooth=_SMOOTH)
-        middle = self._do("BiasGelu", y, self._keep(f"{up}.bias", first_bias), domain=_MICROSOFT)
-        return self._add(self._product(middle, second.T, down), second_bias, down)
+        y = self._integer(*self._steady(x, first.T, up), self._keep(f"{up}.bias", first_bias))
+        product = self._product(self._do("Gelu", y, domain=_MICROSOFT), second.T, down)
+        return self._do("Add", product, self._keep(f"{down}.bias", second_bias))
 
     # -- products in int8
 
-    def _product(self, x: str, weights: Floats, name: str, *, smooth: float = 0.0, rotate: bool = True) -> str:
-        """`x @ weights`, with `x` in eight bits and one scale a token."""
+    def _steady(self, x: str, weights: Floats, name: str, *, even: bool = True) -> tuple[str, str, str, str]:
+        """`x` in eight bits of one scale for every token, the weights that it is to meet, their scales, and its own."""
         came = self._sites[name].sample()
-        if smooth:
-            inputs = np.maximum(self._sites[name].largest, 1e-3) ** smooth
-            evened = inputs / np.maximum(np.abs(weights).max(1), 1e-3) ** (1 - smooth)
+        if even:
+            inputs = np.maximum(self._sites[name].largest, 1e-3) ** _SMOOTH
+            evened = inputs / np.maximum(np.abs(weights).max(1), 1e-3) ** (1 - _SMOOTH)
             evened = (evened / np.exp(np.log(evened).mean())).astype(np.float32)
-            x = self._do("Mul", x, self._keep(f"{name}.even", 1 / evened))
-            weights, came = weights * evened[:, None], came / evened
-        if rotate:
-            x, weights, came = self._rotated(x, len(weights)), _in_blocks(weights.T).T, _in_blocks(came)
+            x = self._rotated(self._do("Mul", x, self._keep(f"{name}.even", 1 / evened)), len(weights))
+            weights, came = _in_blocks((weights * evened[:, None]).T).T, _in_blocks(came / evened)
+        size = _step(came)
+        step = self._keep(f"{name}.step", np.array(size, dtype=np.float32))
+        taken = self._do("QuantizeLinear", x, step, "middle")
+        return taken, *self._weighed(weights, _held(came, size), name), step
+
+    def _product(self, x: str, weights: Floats, name: str) -> str:
+        """`x @ weights`, with `x` mixed and in eight bits of one scale a token."""
+        x, weights, came = (
+            self._rotated(x, len(weights)),
+            _in_blocks(weights.T).T,
+            _in_blocks(self._sites[name].sample()),
+        )
         largest = self._do("ReduceMax", self._do("Abs", x), axes=[-1], keepdims=1)
         scaled = self._do("Mul", x, self._do("Div", "largest", largest))
         taken = self._do("QuantizeLinear", scaled, "step", "middle")
-        whole, steps = _rounded(weights, _signed(came))
-        return self._do("Mul", self._integer(taken, whole, steps, name), self._do("Div", largest, "largest"))
+        y = self._integer(taken, *self._weighed(weights, _signed(came), name), "step")
+        return self._do("Mul", y, self._do("Div", largest, "largest"))
+
+    def _weighed(self, weights: Floats, came: Floats, name: str) -> tuple[str, str]:
+        whole, steps = _rounded(weights, came)
+        return self._keep(f"{name}.weight", whole), self._keep(f"{name}.steps", steps)
+
+    def _integer(self, taken: str, whole: str, steps: str, step: str, bias: str = "") -> str:
+        given = taken, whole, step, steps, "middle", *(("", bias) if bias else ())
+        return self._do("MatMulIntegerToFloat", *given, domain=_MICROSOFT)
 
     def _rotated(self, x: str, size: int) -> str:
         apart = self._keep(f"apart.{size}", np.array([0, 0, size // _MIXED, _MIXED], dtype=np.int64))
         whole = self._keep(f"whole.{size}", np.array([0, 0, size], dtype=np.int64))
         return self._do("Reshape", self._do("MatMul", self._do("Reshape", x, apart), "rotation"), whole)
-
-    def _integer(self, taken: str, whole: npt.NDArray[np.int8], steps: Floats, name: str) -> str:
-        stored = self._keep(f"{name}.weight", whole), "step", self._keep(f"{name}.steps", steps), "middle"
-        return self._do("MatMulIntegerToFloat", taken, *stored, domain=_MICROSOFT)
-
-    def _add(self, y: str, bias: Floats, name: str) -> str:
-        return self._do("Add", y, self._keep(f"{name}.bias", bias))
 
     def _norm(self, x: str, name: str) -> str:
         gain, bias = (self._keep(f"{name}.{kind}", self._weights[f"{name}.{kind}"]) for kind in ("weight", "bias"))

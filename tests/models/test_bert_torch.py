@@ -66,6 +66,16 @@ def test_heads_that_were_made_for_one_engine_alone_give_the_other_no_intents(tmp
     assert len(Weights(tmp_path, exact=True).mixed()) == 4
 
 
+def test_long_texts_in_stretches_are_near_those_of_int8() -> None:
+    need_train_extra(*NEEDED)
+    texts = [f"{n}: the parcel came late and the lamp in it was broken. " * 15 for n in range(3)]
+    ours = Encoder(FOLDER, tokens=256).embed(texts)
+    exact = TorchEncoder(FOLDER, PACKAGED, tokens=256)
+    assert exact.name.endswith("-256-torch")
+    assert (ours * exact.embed(texts)).sum(axis=1).min() > 0.995
+    assert (TorchEncoder(FOLDER, PACKAGED).embed(texts) * exact.embed(texts)).sum(axis=1).max() < 0.9999
+
+
 def test_own_intents_and_shipped_ones_are_seen_by_one_engine() -> None:
     need_train_extra(*NEEDED)
     encoder = TorchEncoder(FOLDER, PACKAGED)

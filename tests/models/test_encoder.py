@@ -155,6 +155,56 @@ def test_a_long_text_read_from_its_ends_has_the_tokens_of_the_whole_one(encoder:
         assert found == _clip(whole, int(encoder._manifest["max_tokens"]))
 
 
+# -- long texts in several stretches
+
+LONG = "The heating in room 12 is cold again, please send somebody who can look at it before Friday. "
+MIDDLE = "My invoice 4711 is wrong: you charged me twice, and I want the money back at once. " * 5
+
+
+@pytest.fixture(scope="module")
+def wide() -> Encoder:
+    return Encoder(FOLDER, tokens=256)
+
+
+def test_a_short_text_has_the_same_bits_however_much_may_be_read(encoder: Encoder, wide: Encoder) -> None:
+    short = [text for text in MIXED if len(text) < 200]
+    assert np.array_equal(encoder.embed(short), wide.embed(short))
+    assert (encoder.tokens, wide.tokens) == (128, 256)
+    assert wide.name == f"{encoder.name}-256", "an index of the other vectors would be taken for its own"
+
+
+def test_twice_as_many_tokens_are_read_in_stretches_of_like_length(encoder: Encoder, wide: Encoder) -> None:
+    wide.load()
+    for times in (4, 8, 9, 12, 60):
+        (ids,) = wide._ids([LONG * times])
+        parts = wide._stretches(tuple(ids))
+        begin, *inner, end = ids
+        assert [one for part in parts for one in part[1:-1]] == inner
+        assert all(len(part) <= 128 and (part[0], part[-1]) == (begin, end) for part in parts)
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1
+        assert len(parts) == min(2, -(-(len(inner) + 2) // 128))
+    assert sum(map(len, parts)) == 256
+
+
+def test_what_stands_in_the_middle_of_a_long_text_is_seen(encoder: Encoder, wide: Encoder) -> None:
+    text = LONG * 5 + MIDDLE + LONG * 12
+    (topic,) = encoder.embed([MIDDLE])
+    seen, unseen = (float(one.embed([text])[0] @ topic) for one in (wide, encoder))
+    assert seen > unseen + 0.05
+
+
+def test_stretches_are_the_same_alone_in_a_batch_and_on_one_thread(wide: Encoder) -> None:
+    texts = [*MIXED, *(LONG * times + f"{times}" for times in range(1, 14)), MIDDLE * 3]
+    single = Encoder(FOLDER, threads=1, tokens=256)
+    together, apart = wide.embed(texts), single.embed(texts)
+    assert np.array_equal(together, apart)
+    assert np.allclose(np.linalg.norm(together, axis=1), 1, atol=1e-3)
+    for text, row in zip(texts, together, strict=True):
+        assert np.allclose(wide.embed([text])[0], row, atol=TOLERANCE)
+    for text, verdict in zip(texts, wide.spam(texts), strict=True):  # enough for words to be read beside the network
+        assert verdict.score == pytest.approx(score(wide, text), abs=TOLERANCE)
+
+
 def test_order_in_the_batch_is_kept(encoder: Encoder) -> None:
     forward, backward = encoder.embed(MIXED), encoder.embed(MIXED[::-1])[::-1]
     assert (np.sum(forward * backward, axis=1) > 0.98).all()
