@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from playwright.sync_api import Page, expect
 
-from assistant.services import threads
+from assistant.services import drafts, saved_replies, threads
 from tests.api.conftest import World
-from tests.e2e.test_drafts import at, kept, opened
+from tests.e2e.test_drafts import at, by_key, kept, opened
 from tests.support.servers import wait_until
 
 GATE = """window.late = null; window.waiting = []; window.came = [];
@@ -153,3 +153,93 @@ def test_a_page_that_back_asked_for_gives_way_to_the_thread_that_was_opened_afte
     expect(page.locator("#reply")).to_have_value("For the third")
     saved(world, third, "For the third")
     assert (kept(world, first), kept(world, second)) == ("", "")
+
+
+def test_letters_typed_before_the_box_has_come_never_go_to_the_thread_that_was_opened_instead(
+    world: World, desk: Callable[..., Page]
+) -> None:
+    first, second = world.thread(subject="First"), world.thread(subject="Second")
+    page = gated(desk, first)
+    by_key(page, "m")
+    expect(page.locator("#composer")).to_have_attribute("data-compose", "note")
+    held_back(page, "compose=reply")
+    by_key(page, "r")
+    until(page, "waiting.length === 1")
+    page.keyboard.type("for the first")
+    page.keyboard.press("Control+Enter")
+    page.locator(f"#row-{second} .row-link").click()
+    at(page, second)
+    expect(page.locator("#composer")).to_have_attribute("data-compose", "reply")
+    expect(page.locator(".toast-bad")).to_contain_text("another thread was opened: for the first")
+    expect(page.locator("#reply")).to_have_value("")
+    page.locator("#reply").click()
+    page.keyboard.type("For the second")
+    saved(world, second, "For the second")
+    with world.container.database.reading() as session:
+        assert [len(threads.messages_of(session, one)) for one in (first, second)] == [1, 1], "nothing was sent"
+
+
+def test_saved_replies_that_come_late_are_not_offered_in_another_thread(
+    world: World, desk: Callable[..., Page]
+) -> None:
+    first, second = world.thread(subject="First"), world.thread(subject="Second")
+    with world.container.database.transaction() as session:
+        saved_replies.save(session, name="About", text="About {subject}", agent_id=world.ids["admin"])
+    page = gated(desk, first)
+    held_back(page, f"{first}/saved-replies")
+    page.locator("#saved-button").click()
+    until(page, "waiting.length === 1")
+    page.locator(f"#row-{second} .row-link").click()
+    at(page, second)
+    page.locator("#saved-button").click()
+    expect(page.locator("[data-insert='About Second']")).to_be_visible()
+    came = page.evaluate("came.length")
+    let_go(page)
+    until(page, f"came.length > {came}")
+    expect(page.locator("[data-insert]")).to_have_attribute("data-insert", "About Second")
+    page.locator("[data-insert]").click()
+    expect(page.locator("#reply")).to_have_value("About Second")
+
+
+def test_words_are_taken_over_in_the_thread_in_which_that_was_pressed_or_not_at_all(
+    world: World, desk: Callable[..., Page]
+) -> None:
+    first, second = world.thread(subject="First"), world.thread(subject="Second")
+    with world.container.database.transaction() as session:
+        for thread in (first, second):
+            drafts.save(session, thread, agent_id=world.ids["agent"], text=f"Theirs in {thread}")
+    page = gated(desk, first)
+    held_back(page, "/draft$")
+    page.locator("#reply").fill("Mine")
+    page.get_by_role("button", name="Take over").click()
+    until(page, "waiting.length === 1")
+    page.locator(f"#row-{second} .row-link").click()
+    at(page, second)
+    let_go(page)
+    saved(world, first, "Mine")
+    expect(page.locator("#draft-state")).to_have_text("")
+    page.locator("#reply").click()
+    page.keyboard.type("For the second")
+    until(page, "waiting.length === 1")
+    let_go(page)
+    saved(world, second, "For the second")
+    assert kept(world, first) == "Mine"
+    assert not any("take-over" in one for one in page.evaluate("came"))
+
+
+def test_a_box_that_a_broken_page_left_with_the_words_of_another_thread_is_not_kept_under_this_one(
+    world: World, desk: Callable[..., Page]
+) -> None:
+    first, second = world.thread(subject="First"), world.thread(subject="Second")
+    page = gated(desk, first)
+    page.locator("#reply").fill("For the first alone")
+    saved(world, first, "For the first alone")
+    page.evaluate(
+        "(address) => { document.querySelector('#reply').dataset.draft = address; }", f"/inbox/{second}/draft"
+    )
+    page.locator("#reply").click()
+    page.keyboard.type("x")
+    expect(page.locator("#reply")).to_have_value("")
+    page.keyboard.type("For the second")
+    saved(world, second, "For the second")
+    assert kept(world, first) == "For the first alone"
