@@ -1,9 +1,11 @@
 // Writing: which kind of message, its files and saved replies.
+import { thread } from "./dom.js";
 import { painted } from "./order.js";
+import { say as tell } from "./toasts.js";
 
 export function compose({ $, $$, acts, press, send, meta }) {
   const kind = () => $("#composer")?.dataset.compose ?? "";
-  let focus = "", early = "", sending = false, since = 0;
+  let focus = "", early = "", sending = false, since = 0, meant = ""; // meant: the thread that the letters are for
 
   // The key of a kind opens it, or goes to the words when it is open already.
   for (const wanted of ["reply", "reply-all", "forward", "note"]) {
@@ -20,6 +22,7 @@ export function compose({ $, $$, acts, press, send, meta }) {
     early = "";
     sending = false;
     since = Date.now();
+    meant = thread();
   }
   addEventListener("keydown", (event) => {
     if (!focus || Date.now() - since > 5000 || event.altKey) return;
@@ -39,6 +42,12 @@ export function compose({ $, $$, acts, press, send, meta }) {
     if (event.target.id === "later") event.target.parentElement.querySelector("button").click();
     else $("#reply").focus();
   });
+  // Another thread was opened first: letters for this one never come into that one, and nothing there is sent by them.
+  function lapse() {
+    if (early) tell(`Not kept, because another thread was opened: ${early}`, { bad: true });
+    focus = early = "";
+    sending = false;
+  }
   function write() {
     const box = kind() === "forward" && !$("#to").value ? $("#to") : $("#reply");
     box?.focus();
@@ -53,7 +62,9 @@ export function compose({ $, $$, acts, press, send, meta }) {
     $("#composer")?.scrollIntoView({ block: "nearest" });
   }
   document.addEventListener("htmx:after:swap", () => {
+    if (focus && thread() !== meant) lapse();
     if (focus && kind() === focus) { focus = ""; write(); }
+    if ($("#saved:popover-open") && $("#saved").dataset.from !== asked) $("#saved").hidePopover();
   });
   document.addEventListener("click", (event) => {
     const mode = event.target.closest(".modes a");
@@ -79,18 +90,23 @@ export function compose({ $, $$, acts, press, send, meta }) {
     if (before && !before.endsWith("\n")) return;
     $("#saved").showPopover({ source: $("#saved-button") });
   });
+  let asked = "", filled = ""; // for which thread: their names stand in the words
   document.addEventListener("toggle", async (event) => {
     const box = event.target;
     if (box.id !== "saved" || event.newState !== "open") return;
-    if (box.dataset.shown !== box.dataset.from) for (const old of $$("#saved li")) old.remove(); // filled in for another thread
+    const { from } = box.dataset;
+    asked = from;
+    if (filled !== from) for (const old of $$("#saved li")) old.remove();
     $("#saved a")?.focus();
     try {
-      const answer = await fetch(box.dataset.from, { headers: { Accept: "text/html" } });
+      const answer = await fetch(from, { headers: { Accept: "text/html" } });
       const list = answer.ok && new DOMParser().parseFromString(await answer.text(), "text/html").querySelector("#saved-list");
+      if (box.dataset.from !== from) return; // that thread was left
       if (!list) throw new Error(String(answer.status));
       $("#saved-list").replaceWith(document.adoptNode(list));
-      box.dataset.shown = box.dataset.from;
+      filled = from;
     } catch {
+      if (box.dataset.from !== from) return;
       const said = $("#saved-list p") ?? $("#saved-list").appendChild(document.createElement("p"));
       said.textContent = "The saved replies did not come. Close this and try again.";
     }

@@ -81,6 +81,7 @@ async function save(place, one, signal) {
 document.addEventListener("input", (event) => {
   const box = event.target.closest("[data-draft]") ?? (event.target.dataset.with ? $(event.target.dataset.with) : null);
   if (!box) return;
+  if (shown.get(box) !== purpose(box)) return restore({}); // a page that broke off in the middle left the words of another thread in it
   capture(box);
   if (!flying) plan(PAUSE);
   typing();
@@ -106,9 +107,11 @@ document.addEventListener("submit", (event) => {
     event.preventDefault();
     event.stopImmediatePropagation();
     for (const one of words.values()) one.due = 0;
+    const draft = form.elements.draft?.value;
+    const same = (one) => one.isConnected && pathOf(one) === path && one.elements.draft?.value === draft;
     Promise.race([pump(), new Promise((done) => setTimeout(done, 1000))]).then(() => {
-      // The page may have been read again meanwhile: the same button stands in it anew.
-      const there = form.isConnected ? form : $(`form[action="${form.getAttribute("action")}"]`);
+      // The page may have been read again meanwhile: the same button stands in it anew, or this form became another one's.
+      const there = [form, ...document.forms].find(same);
       if (!there) return;
       there.dataset.waited = "1";
       there.requestSubmit(there === form ? submitter : undefined);

@@ -1,7 +1,7 @@
 // Acts of the agent and pages that are read again, one after the other: the older page never paints over the newer one.
 import { $, $$, thread } from "./dom.js";
 import { meant, onRows, rows } from "./list.js";
-import { carry, signedOut } from "./toasts.js";
+import { bring, carry, say, signedOut } from "./toasts.js";
 
 let busy = 0, posting = 0, turns = 0, userActs = 0, pending = 0, whole = false;
 export const held = new Set(); // threads that changed and wait behind the pill: rows never move under a pointer
@@ -32,20 +32,22 @@ function rest() {
 }
 // Each refresh knows for itself which acts came before it: one that waited for another starts later than it was asked for.
 document.addEventListener("htmx:before:request", (event) => {
+  const { ctx } = event.detail ?? {};
   if (ours(event)) {
-    event.detail.ctx.acts = userActs;
+    ctx.acts = userActs;
+    ctx.request.action = location.pathname + location.search; // one that waited was asked for where the agent was then
     if (busy) { event.preventDefault(); refresh(); }
     return;
   }
   busy += 1;
-  event.detail.ctx.posted = event.detail.ctx.request?.method === "POST" && event.detail.ctx.target?.id === "app";
-  if (event.detail.ctx.posted) posting += 1;
-  else if (event.detail.ctx.target?.id === "app") event.detail.ctx.turn = ++turns;
+  ctx.posted = ctx.request?.method === "POST" && ctx.target?.id === "app";
+  if (ctx.posted) { posting += 1; ctx.at = writing(); ctx.turns = turns; }
+  else if (ctx.target?.id === "app" || ctx.target === document.body) ctx.turn = ++turns; // the body is where Back reads a page into
   userActs += 1;
   held.clear();
-  if (event.detail?.ctx?.target?.id !== "app") return;
+  if (ctx.target?.id !== "app") return;
   clearTimeout(slow);
-  const parts = changing(event.detail.ctx.request);
+  const parts = changing(ctx.request);
   slow = setTimeout(() => {
     for (const part of parts) { document.body.classList.add(`waiting-${part}`); $(`#${part}`)?.setAttribute("aria-busy", "true"); }
   }, 150);
@@ -72,7 +74,8 @@ document.addEventListener("htmx:before:swap", (event) => {
     if ($("input[type=password]", page)) signedOut();
     return;
   }
-  if (event.detail.ctx.acts !== userActs) { event.preventDefault(); return refresh(); }
+  const { acts, request } = event.detail.ctx;
+  if (acts !== userActs || new URL(request.action, location).pathname !== location.pathname) { event.preventDefault(); return refresh(); }
   for (const { fragment } of event.detail.tasks) { keepWords(fragment); carry(fragment, true); }
   if (whole) held.clear();
   else hold(event.detail.tasks.map((task) => task.fragment?.querySelector?.("#rows")).find(Boolean));
@@ -83,6 +86,7 @@ document.addEventListener("htmx:before:swap", (event) => {
   const { target, text, response } = event.detail.ctx;
   if (ours(event) || target?.id !== "app") return;
   const page = new DOMParser().parseFromString(text ?? "", "text/html");
+  if (event.detail.ctx.posted && elsewhere(event.detail.ctx, page)) { event.preventDefault(); return meanwhile(page); }
   if ($("#app", page)) return event.detail.tasks.forEach((task) => carry(task.fragment, false));
   event.preventDefault();
   if (!$("main.box", page) || $("input[type=password]", page)) {
@@ -100,6 +104,23 @@ document.addEventListener("htmx:before:swap", (event) => {
   ($(".thread-body") ?? $("#list"))?.prepend(note);
   note.scrollIntoView({ block: "nearest" });
 });
+// What one writes: a reply and a reply to all are the same words.
+const writing = () => `${thread()} ${$("#composer")?.dataset.compose.replace("-all", "") ?? ""}`;
+// An act was answered after the agent went elsewhere: its page never takes what is written there from under the hands. Its
+// toast comes, or why it was refused; the list is read again.
+function elsewhere({ at, turns: asked }, page) {
+  if (!$("#app, main.box", page) || $("input[type=password]", page)) return false;
+  return at !== writing() || asked !== turns && $("#app", page)?.dataset.thread !== thread();
+}
+function meanwhile(page) {
+  const refused = $("[role=alert]", page) ?? $("main.box", page);
+  const subject = $(".thread-title h1", page)?.textContent.trim();
+  if (refused) {
+    $(".support", refused)?.remove();
+    say([subject, refused.textContent.trim().replace(/\s+/g, " ")].filter(Boolean).join(": "), { bad: true });
+  } else bring(page);
+  refresh(true);
+}
 // What the last act was answered stays: a refusal with its reason, and a question that the next press of Send answers.
 function keepWords(fragment) {
   const fresh = fragment?.querySelector?.("#app");

@@ -50,6 +50,13 @@ export function carry(fragment, all) {
   if (all) fresh.replaceChildren(...kept);
   else fresh.prepend(...kept);
 }
+// The toasts of a page that is not shown itself.
+export function bring(page) {
+  const fresh = $$("#toasts > *", page).map((one) => document.importNode(one, true));
+  if (!fresh.length || !$("#toasts")) return;
+  $("#toasts").replaceChildren(...$$(".toast-bad", $("#toasts")), ...fresh);
+  htmx.process($("#toasts"));
+}
 
 // The banner: no connection, or nobody signed in any more. What is typed stays on the page either way.
 let lost;
