@@ -44,7 +44,7 @@ _PARTIAL_AGAIN = timedelta(minutes=5)
 _NOW: BindParameter[datetime] = bindparam("now")
 
 
-def _forgotten(table: type[Message | Suggestion], waiting: ColumnElement[bool]) -> Select[tuple[str]]:
+def _forgotten(table: type[Message | Suggestion], waiting: ColumnElement[bool]) -> Select[str]:
     """What waits, was stored before `since`, and had no hint after `again`."""
     never = and_(table.hinted_at.is_(None), table.created_at <= bindparam("since"))
     old = or_(never, table.hinted_at <= bindparam("again"))
@@ -169,7 +169,7 @@ def _hint(
     task: str,
     now: datetime,
     table: type[Message | Suggestion],
-    forgotten: Select[tuple[str]],
+    forgotten: Select[str],
     *,
     again: timedelta | None = None,
 ) -> int:
