@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 
-from sqlalchemy import and_, func, select
+from sqlalchemy import and_, bindparam, func, select
 from sqlalchemy.orm import Session
 
 from assistant.clock import utcnow
@@ -34,6 +34,13 @@ __all__ = [
 ]
 
 _DAY = timedelta(days=1)
+# Made once: making it costs more than its answer.
+_NEWEST_INBOUND = (
+    select(Message)
+    .where(Message.thread_id == bindparam("thread_id"), Message.direction == Direction.INBOUND)
+    .order_by(Message.occurred_at.desc(), Message.id.desc())
+    .limit(1)
+)
 _AUTOMATIC_PER_PEER_AND_THREAD = 2
 _AUTOMATIC_PER_CONTACT = 10
 _MAX_RECIPIENTS = 50
@@ -109,12 +116,7 @@ def as_json(address: Address) -> dict[str, str]:
 
 
 def newest_inbound(session: Session, thread_id: str) -> Message | None:
-    return session.scalars(
-        select(Message)
-        .where(Message.thread_id == thread_id, Message.direction == Direction.INBOUND)
-        .order_by(Message.occurred_at.desc(), Message.id.desc())
-        .limit(1)
-    ).one_or_none()
+    return session.scalars(_NEWEST_INBOUND, {"thread_id": thread_id}).one_or_none()
 
 
 def threading_of(parent: Message | None) -> tuple[str, list[str]]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, case, func, select, update
+from sqlalchemy import ColumnElement, bindparam, case, func, select, update
 from sqlalchemy.orm import Session
 
 from assistant.clock import utcnow
@@ -39,6 +39,13 @@ HELD_OUT_IN = 5
 """One text in so many is only measured with by the heads that are trained; what is merely known again is known of it, too."""
 _READ = 2000
 _REJUDGED = 100
+# Made once: it is asked twice for every message.
+_GENERATION = select(
+    func.count(Correction.id),
+    func.count(Correction.undone_at),
+    func.max(Correction.created_at),
+    func.max(Correction.undone_at),
+).where(Correction.head.in_(bindparam("heads", expanding=True)))
 """Corrections of spam, the newest of those taken back at once, whose campaigns are looked through again."""
 
 
@@ -184,14 +191,7 @@ def lessons(session: Session, head: str, *, held_out: bool | None = False, limit
 
 def generation(session: Session, *heads: str) -> str:
     """Changes exactly when what `lessons` returns may change: what a trained head compares before it answers."""
-    made, undone, newest_at, undone_at = session.execute(
-        select(
-            func.count(Correction.id),
-            func.count(Correction.undone_at),
-            func.max(Correction.created_at),
-            func.max(Correction.undone_at),
-        ).where(Correction.head.in_(heads))
-    ).one()
+    made, undone, newest_at, undone_at = session.execute(_GENERATION, {"heads": heads}).one()
     return f"{made}.{undone}.{newest_at}.{undone_at}"
 
 

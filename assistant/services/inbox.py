@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import literal_column, select, union_all
+from sqlalchemy import bindparam, literal_column, select, union_all
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -29,6 +29,31 @@ __all__ = ["Received", "receive"]
 
 _SNIPPET = 200
 _NAMELESS = frozenset({"sender unreadable", "quarantine"})
+# Made once: making these costs more than their answers, and they are asked for every message.
+_OF_PROFILE = select(Message.id, Message.thread_id, Message.external_id, Message.content_hash).where(
+    Message.profile_id == bindparam("profile_id")
+)
+# The same bytes have another id where one of their deliveries broke the parser. A partial index needs its own words.
+_SAME = union_all(
+    _OF_PROFILE.where(Message.external_id.in_(bindparam("ids", expanding=True))),
+    _OF_PROFILE.where(Message.content_hash != literal_column("''"), Message.content_hash == bindparam("content_hash")),
+)
+_PARENTS = (
+    select(Message.external_id, Thread, Message.subject)
+    .join(Thread, Thread.id == Message.thread_id)
+    .where(Message.profile_id == bindparam("profile_id"), Message.external_id.in_(bindparam("ids", expanding=True)))
+)
+_CHILDREN = (
+    select(Thread)
+    .join(Message, Message.thread_id == Thread.id)
+    .where(
+        Message.profile_id == bindparam("profile_id"),
+        Thread.contact_id == bindparam("contact_id"),
+        Thread.base_subject == bindparam("base"),
+        Message.in_reply_to.in_(bindparam("ids", expanding=True)),
+    )
+    .order_by(Thread.created_at, Thread.id)
+)
 _REOPENED = (ThreadState.CLOSED, ThreadState.SNOOZED, ThreadState.PENDING)
 
 
@@ -113,12 +138,8 @@ def _identity(session: Session, profile_id: str, message: InboundMessage) -> tup
     """The id to store under, and where this very message is when it is there already."""
     suffix = f"#{message.content_hash[:16]}"
     base = message.external_id[: 1000 - len(suffix)]
-    columns = select(Message.id, Message.thread_id, Message.external_id, Message.content_hash).where(
-        Message.profile_id == profile_id
-    )
-    # The same bytes have another id where one of their deliveries broke the parser. A partial index needs its own words.
-    equal = columns.where(Message.content_hash != literal_column("''"), Message.content_hash == message.content_hash)
-    rows = session.execute(union_all(columns.where(Message.external_id.in_((base, base + suffix))), equal)).all()
+    asked = {"profile_id": profile_id, "ids": (base, base + suffix), "content_hash": message.content_hash}
+    rows = session.execute(_SAME, asked).all()
     for row in rows:
         if row.content_hash == message.content_hash:
             return row.external_id, Received(row.id, row.thread_id, created=False)
@@ -164,11 +185,7 @@ def _candidates(
     parents: dict[str, Thread] = {}
     subjects: dict[str, str] = {}
     if ids:
-        rows = session.execute(
-            select(Message.external_id, Thread, Message.subject)
-            .join(Thread, Thread.id == Message.thread_id)
-            .where(Message.profile_id == profile_id, Message.external_id.in_(ids))
-        ).all()
+        rows = session.execute(_PARENTS, {"profile_id": profile_id, "ids": ids}).all()
         parents = {row[0]: row[1] for row in rows}
         subjects = {row[0]: base_subject(row[2]) for row in rows}
     for one in named:
@@ -179,17 +196,8 @@ def _candidates(
         if one in parents and base in (parents[one].base_subject, subjects[one]):
             found.setdefault(parents[one].id, parents[one])
     # Arrived out of order: an answer to this message, or to the same missing parent, is here already.
-    children = session.scalars(
-        select(Thread)
-        .join(Message, Message.thread_id == Thread.id)
-        .where(
-            Message.profile_id == profile_id,
-            Thread.contact_id == contact.id,
-            Thread.base_subject == base,
-            Message.in_reply_to.in_([one for one in (message.external_id, *ids) if one]),
-        )
-        .order_by(Thread.created_at, Thread.id)
-    ).all()
+    asked = {"profile_id": profile_id, "contact_id": contact.id, "base": base}
+    children = session.scalars(_CHILDREN, asked | {"ids": [one for one in (message.external_id, *ids) if one]}).all()
     for thread in children:
         found.setdefault(thread.id, thread)
     return list(found.values())

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, CursorResult, and_, exists, func, or_, select, update
+from sqlalchemy import BindParameter, ColumnElement, CursorResult, and_, bindparam, exists, func, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -33,10 +33,23 @@ __all__ = [
 
 _SETTLED = (Delivery.SENT, Delivery.DELIVERED, Delivery.CANCELLED)
 
+# Made once: making one costs more than its answer, and they are asked for every message.
+_COUNTED = and_(Message.thread_id == bindparam("thread_id"), Message.status != Delivery.CANCELLED)
+_LAST = (
+    select(Message.occurred_at, Message.direction, Message.new_text, Message.text)
+    .where(_COUNTED)
+    .order_by(Message.occurred_at.desc(), Message.id.desc())
+    .limit(1)
+)
+_TOTALS = select(func.count(Message.id), func.count(Message.id).filter(Message.direction == Direction.OUTBOUND)).where(
+    _COUNTED
+)
+_WHERE_AND_HOW = select(Message.thread_id, Message.status).where(Message.id == bindparam("message_id"))
+
 _BREAKS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 
-def due(now: datetime) -> ColumnElement[bool]:
+def due(now: datetime | BindParameter[datetime]) -> ColumnElement[bool]:
     """What may be attempted now. Mail that is held back as spam never is, whatever else its row says."""
     waited = or_(
         and_(Message.status == Delivery.QUEUED, or_(Message.release_at.is_(None), Message.release_at <= now)),
@@ -66,18 +79,8 @@ def may_have_left() -> ColumnElement[bool]:
 def derive(session: Session, thread_id: str) -> None:
     """Bring the thread's derived columns up to its messages, in the same transaction."""
     session.flush()
-    counted = and_(Message.thread_id == thread_id, Message.status != Delivery.CANCELLED)
-    last = session.execute(
-        select(Message.occurred_at, Message.direction, Message.new_text, Message.text)
-        .where(counted)
-        .order_by(Message.occurred_at.desc(), Message.id.desc())
-        .limit(1)
-    ).first()
-    total, outbound = session.execute(
-        select(func.count(Message.id), func.count(Message.id).filter(Message.direction == Direction.OUTBOUND)).where(
-            counted
-        )
-    ).one()
+    last = session.execute(_LAST, {"thread_id": thread_id}).first()
+    total, outbound = session.execute(_TOTALS, {"thread_id": thread_id}).one()
     values: dict[str, Any] = {"message_count": total, "has_outbound": outbound > 0, "version": Thread.version + 1}
     if last is not None:
         values |= {
@@ -133,7 +136,7 @@ def announce(session: Session, message: Message) -> None:
 
 
 def announce_id(session: Session, message_id: str) -> None:
-    row = session.execute(select(Message.thread_id, Message.status).where(Message.id == message_id)).one()
+    row = session.execute(_WHERE_AND_HOW, {"message_id": message_id}).one()
     publish(session, "message.changed", thread_id=row.thread_id, message_id=message_id, status=str(row.status))
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, func, or_, select, update
+from sqlalchemy import BindParameter, ColumnElement, Select, and_, bindparam, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from assistant.db.messages import Message, Suggestion, Thread
@@ -41,6 +41,43 @@ _PARTIAL_AGAIN = timedelta(minutes=5)
 """Time between two tries of what was triaged in part: a dependency that is away takes longer to come back than a worker."""
 
 
+_NOW: BindParameter[datetime] = bindparam("now")
+
+
+def _forgotten(table: type[Message | Suggestion], waiting: ColumnElement[bool]) -> Select[str]:
+    """What waits, was stored before `since`, and had no hint after `again`."""
+    never = and_(table.hinted_at.is_(None), table.created_at <= bindparam("since"))
+    old = or_(never, table.hinted_at <= bindparam("again"))
+    return select(table.id).where(waiting, old).order_by(table.created_at, table.id).limit(_SWEEP_LIMIT)
+
+
+# Made once: making these costs more than their answers.
+_UNTRIAGED = _forgotten(Message, and_(Message.direction == Direction.INBOUND, Message.triage == TriageState.WAITING))
+_PARTIAL = _forgotten(Message, and_(Message.triage == TriageState.PARTIAL, Message.triage_attempts < MAX_ATTEMPTS))
+_UNDRAFTED = _forgotten(Suggestion, Suggestion.state == SuggestionState.DRAFTING)
+_UNDELIVERED = _forgotten(Message, and_(due(_NOW), profile_active()))
+_EXPIRED = (
+    select(Message.id, Message.attempts, Profile.channel)
+    .join(Profile, Profile.id == Message.profile_id)
+    .where(Message.status == Delivery.SENDING, Message.lease_until <= _NOW)
+    .limit(_SWEEP_LIMIT)
+)
+_ASLEEP = (
+    select(Thread.id)
+    .where(Thread.state == ThreadState.SNOOZED, Thread.snoozed_until <= _NOW)
+    .order_by(Thread.snoozed_until)
+    .limit(_SWEEP_LIMIT)
+)
+_WAITING = {
+    kind: select(func.count(), func.min(Message.created_at)).where(condition)
+    for kind, condition in {
+        "triage": and_(Message.direction == Direction.INBOUND, Message.triage == TriageState.WAITING),
+        "deliver": and_(Message.direction == Direction.OUTBOUND, Message.status == Delivery.QUEUED),
+        "unknown": and_(Message.direction == Direction.OUTBOUND, Message.status == Delivery.UNKNOWN),
+    }.items()
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Swept:
     """How many rows one sweep took up again, by kind."""
@@ -61,23 +98,10 @@ def sweep(session: Session, *, now: datetime, repeatable: Collection[str] = (), 
     is for a person.
     """
     unknown, retried = _expire_claims(session, now, repeatable, max_attempts)
-    triage = _hint(
-        session,
-        "triage",
-        now,
-        Message,
-        and_(Message.direction == Direction.INBOUND, Message.triage == TriageState.WAITING),
-    )
-    triage += _hint(
-        session,
-        "triage",
-        now,
-        Message,
-        and_(Message.triage == TriageState.PARTIAL, Message.triage_attempts < MAX_ATTEMPTS),
-        again=_PARTIAL_AGAIN,
-    )
-    draft = _hint(session, "draft", now, Suggestion, Suggestion.state == SuggestionState.DRAFTING)
-    deliver = _hint(session, "deliver", now, Message, and_(due(now), profile_active()))
+    triage = _hint(session, "triage", now, Message, _UNTRIAGED)
+    triage += _hint(session, "triage", now, Message, _PARTIAL, again=_PARTIAL_AGAIN)
+    draft = _hint(session, "draft", now, Suggestion, _UNDRAFTED)
+    deliver = _hint(session, "deliver", now, Message, _UNDELIVERED)
     woken = _wake(session, now)
     swept = Swept(triage=triage, draft=draft, deliver=deliver, unknown=unknown, retried=retried, woken=woken)
     for kind in ("triage", "draft", "deliver", "unknown", "retried", "woken"):
@@ -88,12 +112,7 @@ def sweep(session: Session, *, now: datetime, repeatable: Collection[str] = (), 
 
 
 def _expire_claims(session: Session, now: datetime, repeatable: Collection[str], max_attempts: int) -> tuple[int, int]:
-    expired = session.execute(
-        select(Message.id, Message.attempts, Profile.channel)
-        .join(Profile, Profile.id == Message.profile_id)
-        .where(Message.status == Delivery.SENDING, Message.lease_until <= now)
-        .limit(_SWEEP_LIMIT)
-    ).all()
+    expired = session.execute(_EXPIRED, {"now": now}).all()
     unknown = retried = 0
     for message_id, attempt, channel in expired:
         again = channel in repeatable and attempt < max_attempts
@@ -128,14 +147,13 @@ def _expire_claims(session: Session, now: datetime, repeatable: Collection[str],
 
 def _wake(session: Session, now: datetime) -> int:
     """Bring snoozed threads back when their moment has come: open, unread, on every page that is looking."""
-    waiting = and_(Thread.state == ThreadState.SNOOZED, Thread.snoozed_until <= now)
-    ids = session.scalars(select(Thread.id).where(waiting).order_by(Thread.snoozed_until).limit(_SWEEP_LIMIT)).all()
+    ids = session.scalars(_ASLEEP, {"now": now}).all()
     woken = 0
     for thread_id in ids:
         won = changed(
             session,
             update(Thread)
-            .where(Thread.id == thread_id, waiting)
+            .where(Thread.id == thread_id, Thread.state == ThreadState.SNOOZED, Thread.snoozed_until <= now)
             .values(state=ThreadState.OPEN, snoozed_until=None, unread=True, version=Thread.version + 1),
         )
         if won:
@@ -151,18 +169,13 @@ def _hint(
     task: str,
     now: datetime,
     table: type[Message | Suggestion],
-    waiting: ColumnElement[bool],
+    forgotten: Select[str],
     *,
     again: timedelta | None = None,
 ) -> int:
     since = now - _SWEEP_AFTER[task]
-    forgotten = or_(
-        and_(table.hinted_at.is_(None), table.created_at <= since),
-        table.hinted_at <= (since if again is None else now - again),
-    )
-    ids = session.scalars(
-        select(table.id).where(waiting, forgotten).order_by(table.created_at, table.id).limit(_SWEEP_LIMIT)
-    ).all()
+    hinted = since if again is None else now - again
+    ids = session.scalars(forgotten, {"now": now, "since": since, "again": hinted}).all()
     if ids:
         session.execute(
             update(table).where(table.id.in_(ids)).values(hinted_at=now).execution_options(synchronize_session=False)
@@ -173,12 +186,7 @@ def _hint(
 
 
 def _measure(session: Session, now: datetime) -> None:
-    waiting = {
-        "triage": and_(Message.direction == Direction.INBOUND, Message.triage == TriageState.WAITING),
-        "deliver": and_(Message.direction == Direction.OUTBOUND, Message.status == Delivery.QUEUED),
-        "unknown": and_(Message.direction == Direction.OUTBOUND, Message.status == Delivery.UNKNOWN),
-    }
-    for kind, condition in waiting.items():
-        count, oldest = session.execute(select(func.count(), func.min(Message.created_at)).where(condition)).one()
+    for kind, statement in _WAITING.items():
+        count, oldest = session.execute(statement).one()
         METRICS.queue_depth.labels(kind=kind).set(count)
         METRICS.queue_age.labels(kind=kind).set((now - oldest).total_seconds() if oldest is not None else 0)

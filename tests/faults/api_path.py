@@ -24,24 +24,10 @@ from assistant.services import access, answers
 from assistant.settings import load_settings
 from assistant.states import Direction
 from pipelines.container import Container
+from tests.faults.paths import Plain
 from tests.faults.reconciler import reconcile
 from tests.support.outboxes import add_thread
 from tests.support.servers import valkey_server
-
-
-class _Plain:
-    """A blob store for the rehearsal: obstore's threads would not survive the fork, so no child may find them started."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def keep(self, key: str, content: bytes) -> None:
-        path = self.folder / key
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-
-    def ensure(self, key: str, content: bytes) -> None:
-        """It is there."""
 
 
 class ReplyByApi:
@@ -77,7 +63,7 @@ class ReplyByApi:
                 session, "program", scopes=access.SCOPES, actor="test", agent_id=agent.id
             )
         # One round without a death: children inherit compiled statements and imported modules, but no open connection.
-        self.container.__dict__["blobs"] = _Plain(self.settings.path("blobs"))
+        self.container.__dict__["blobs"] = Plain(self.settings.path("blobs"))
         self.app = create_app(self.container)
         assert self._ask(rounds) == httpx.codes.CREATED
         engine, reader = database.engine, database._reader
@@ -88,6 +74,9 @@ class ReplyByApi:
         assert self.container.celery is not None
         assert self.container.bus is not None
         self.app = create_app(self.container)
+
+    def begin(self) -> None:
+        """Its Redis has begun already."""
 
     def step(self, number: int) -> None:
         self._ask(number)

@@ -53,6 +53,9 @@ class Hints:
         assert self.container.celery is not None
         assert self.container.bus is not None
 
+    def begin(self) -> None:
+        """Its Redis has begun already."""
+
     def step(self, number: int) -> None:
         with self.container.database.transaction() as session:
             outbox.queue_message(

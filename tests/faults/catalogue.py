@@ -1,15 +1,16 @@
-"""Every crash path, with the failpoints that it dies at."""
+"""Every crash path, with the failpoints that it dies at. Each is imported by the process that runs it: a fork is as quick as that is
+small.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
 from assistant.failpoints import FAILPOINTS
-from tests.faults.api_path import ReplyByApi, ReplyWithFile
-from tests.faults.broker_path import Hints
-from tests.faults.crashes import CrashPath
-from tests.faults.paths import AskRun, Receive, RejudgeRun, Review, Suggest, TriageRun
-from tests.faults.send_path import Send
-from tests.faults.store_paths import Remember, Search, Tidy
-from tests.faults.visit_path import Visit
+from tests.faults.crashes import CrashPath, CrashRun
 
 
 def _of(prefix: str) -> tuple[str, ...]:
@@ -25,25 +26,38 @@ def _blobs(*acts: str) -> tuple[str, ...]:
     return tuple(f"blob.{side}_{act}" for act in acts for side in ("before", "after"))
 
 
+def _run(module: str, name: str, **more: Any) -> Callable[[Path, str], CrashRun]:
+    def start(folder: Path, url: str) -> CrashRun:
+        run: CrashRun = getattr(import_module(f"tests.faults.{module}"), name)(folder, url, **more)
+        return run
+
+    return start
+
+
 PATHS = [
-    CrashPath("send by relay", (*_SEND, *_of("smtp.")), lambda *at: Send(*at, relay=True)),
-    CrashPath("send into the outbox folder", (*_SEND, *_of("folder.")), lambda *at: Send(*at, relay=False)),
-    CrashPath("receive", _of("receive."), Receive),
-    CrashPath("triage", _of("triage."), TriageRun),
-    CrashPath("suggest", _of("suggest."), Suggest),
-    CrashPath("ask", _of("ask."), AskRun),
-    CrashPath("rejudge", _of("rejudge."), RejudgeRun),
-    CrashPath("review", _of("review."), Review),
-    CrashPath("reply by the API", _COMMITS, ReplyByApi),
-    CrashPath("broker and bus", (*_of("dispatch."), *_of("publish.")), Hints),
+    CrashPath("send by relay", (*_SEND, *_of("smtp.")), _run("send_path", "Send", relay=True), copied=True),
+    CrashPath(
+        "send into the outbox folder", (*_SEND, *_of("folder.")), _run("send_path", "Send", relay=False), copied=True
+    ),
+    CrashPath("receive", _of("receive."), _run("paths", "Receive"), copied=True),
+    CrashPath("triage", _of("triage."), _run("paths", "TriageRun"), copied=True),
+    CrashPath("suggest", _of("suggest."), _run("paths", "Suggest"), copied=True),
+    CrashPath("ask", _of("ask."), _run("paths", "AskRun"), copied=True),
+    CrashPath("rejudge", _of("rejudge."), _run("paths", "RejudgeRun"), copied=True),
+    CrashPath("review", _of("review."), _run("paths", "Review"), copied=True),
+    CrashPath("reply by the API", _COMMITS, _run("api_path", "ReplyByApi")),
+    CrashPath("broker and bus", (*_of("dispatch."), *_of("publish.")), _run("broker_path", "Hints")),
 ]
 STORES = [
-    CrashPath("reply with a file", _blobs("read", "put", "sync"), ReplyWithFile, 0.02),
-    CrashPath("search", _of("index."), Search, 0.02),
-    CrashPath("generations in Redis", _of("cache."), Remember, 0.02),
+    CrashPath("reply with a file", _blobs("read", "put", "sync"), _run("api_path", "ReplyWithFile"), 0.02),
+    CrashPath("search", _of("index."), _run("store_paths", "Search"), 0.02),
+    CrashPath("generations in Redis", _of("cache."), _run("store_paths", "Remember"), 0.02),
     CrashPath(
-        "visit", (*_of("limit."), *_of("presence."), *_of("draft."), *_of("removed."), *_of("fetch.")), Visit, 0.0095
+        "visit",
+        (*_of("limit."), *_of("presence."), *_of("draft."), *_of("removed."), *_of("fetch.")),
+        _run("visit_path", "Visit"),
+        0.0095,
     ),
-    CrashPath("tidying", _blobs("read", "move", "delete"), Tidy, 0.02),
+    CrashPath("tidying", _blobs("read", "move", "delete"), _run("store_paths", "Tidy"), 0.02),
 ]
 """What a death leaves in them is the same beside any database."""

@@ -3,12 +3,13 @@
 A round: fork; the child arms one failpoint with `exit` and takes one step of the path; the parent waits for its end, with
 one round a core at the same time. The parent is a process of its own for each batch (`one_batch.py`): a fork is quick while it is
 small, and obstore's threads, which recovering starts, would be missing in the forks of the next batch, which wait for them.
-After all rounds the path recovers as production would (sweeps, tasks again) and checks its promises. A path is a `CrashPath`: add one to `PATHS` in `test_failpoints.py` and it is run like the others.
+After its rounds a batch recovers as production would (sweeps, tasks again) and checks its promises. What a path prepares is made
+once and copied for each batch, where it is all in files. A path is a `CrashPath`: add one to `catalogue.py` and it is run like the
+others.
 """
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import random
@@ -29,7 +30,7 @@ from assistant.settings import ROOT
 
 __all__ = ["LONGEST", "Ask", "CrashPath", "CrashRun", "Crashed", "batch", "batches", "crash", "sqlite_in"]
 
-Ask = Callable[..., dict[str, Any]]
+Ask = Callable[..., Iterator[dict[str, Any]]]
 _KILLED = 137
 _BATCH = 60
 LONGEST = 400
@@ -43,6 +44,9 @@ class CrashRun(Protocol):
 
     def prepare(self, rounds: int) -> None:
         """Make the work of all rounds. No connection, thread or loop may be left open: children inherit them."""
+
+    def begin(self) -> None:
+        """Start what a batch has for itself, and what no copy of files could hold: a server in a thread."""
 
     def step(self, number: int) -> None:
         """Do the work of one round, opening what it needs."""
@@ -63,6 +67,8 @@ class CrashPath:
     """From a folder and the URL of an empty database."""
     share: float = 1.0
     """Of the rounds of a path: where a death leaves little, few are enough."""
+    copied: bool = False
+    """Whether all that it prepares is in its folder: then a copy of it is as good for the next batch."""
 
 
 @dataclass
@@ -102,28 +108,38 @@ def crash(
 ) -> Crashed:
     """`rounds` crashes spread evenly over the path's failpoints, in batches of `at_once` that recover and are checked each.
 
-    `ask` is of `batches`. No batch begins after `seconds`: what a round costs differs twentyfold between machines, and the result says how many they were.
+    `ask` is of `batches`. No batch begins after `seconds`: what a round costs differs twentyfold between machines, and the
+    result says how many they were.
     """
     result = Crashed(path.name, seed)
     began = monotonic()
-    while result.rounds < rounds and (not result.rounds or monotonic() - began < seconds):
-        own = folder / f"batch-{result.rounds}"
+    copied = path.copied and database is sqlite_in
+    while (left := rounds - result.rounds) > 0 and (not result.rounds or monotonic() - began < seconds):
+        own = folder / f"from-{result.rounds}"
         own.mkdir()
-        count = min(at_once, rounds - result.rounds)
-        found = ask(path=path.name, folder=str(own), url=database(own), rounds=count, seed=seed + result.rounds)
-        result.killed.update(found["killed"])
-        result.survived += found["survived"]
-        result.problems += found["problems"]
-        if sum(found["killed"].values()) + found["survived"] != count:
-            break  # it ended early, and its problems say how
-        result.rounds += count
+        wanted, before = left if copied else min(at_once, left), result.rounds
+        for found in ask(
+            path=path.name,
+            folder=str(own),
+            url=database(own),
+            rounds=wanted,
+            at_once=min(at_once, left),
+            seed=seed + result.rounds,
+            seconds=seconds - (monotonic() - began),
+        ):
+            result.killed.update(found["killed"])
+            result.survived += found["survived"]
+            result.problems += found["problems"]
+            result.rounds += sum(found["killed"].values()) + found["survived"]
+        if result.problems or result.rounds == before:
+            break  # one that ended early says how
     result.seconds = monotonic() - began
     return result
 
 
 @contextmanager
 def batches() -> Iterator[Ask]:
-    """What runs one batch after another, of any path, in forks of one process that has imported everything."""
+    """What runs one batch after another, of any path, in forks of one process that has imported what most of them need."""
     with (
         tempfile.TemporaryFile("w+") as said,
         subprocess.Popen(
@@ -138,15 +154,16 @@ def batches() -> Iterator[Ask]:
         assert process.stdin is not None and process.stdout is not None
         lines, stream = process.stdout, process.stdin
 
-        def ask(**given: Any) -> dict[str, Any]:
+        def ask(**given: Any) -> Iterator[dict[str, Any]]:
             stream.write(json.dumps(given) + "\n")
             stream.flush()
-            if not (line := lines.readline()):
-                ended = process.wait()
-                said.seek(0)
-                raise AssertionError(f"the batches ended with {ended}: {said.read()[-3000:]}")
-            found: dict[str, Any] = json.loads(line)
-            return found
+            while line := lines.readline():
+                if not (found := json.loads(line)):
+                    return
+                yield found
+            ended = process.wait()
+            said.seek(0)
+            raise AssertionError(f"the batches ended with {ended}: {said.read()[-3000:]}")
 
         try:
             yield ask
@@ -155,14 +172,11 @@ def batches() -> Iterator[Ask]:
 
 
 def batch(run: CrashRun, path: CrashPath, folder: Path, rounds: int, seed: int) -> Crashed:
-    """The rounds of one batch, in this process and its forks."""
+    """The rounds of one batch, in this process and its forks, on what `run` has prepared."""
     result = Crashed(path.name, seed, rounds)
     chosen = [path.failpoints[number % len(path.failpoints)] for number in range(rounds)]
     random.Random(seed).shuffle(chosen)
-    run.prepare(rounds)
-    # Children should share the parent's memory, not copy it page by page when their collector touches it.
-    gc.collect()
-    gc.freeze()
+    run.begin()
     open_rounds: deque[tuple[int, int, str]] = deque()
     for number, name in enumerate(chosen):
         if len(open_rounds) == _WIDTH:
@@ -170,7 +184,6 @@ def batch(run: CrashRun, path: CrashPath, folder: Path, rounds: int, seed: int) 
         open_rounds.append((_child(run, number, name, folder), number, name))
     while open_rounds:
         _ended(*open_rounds.popleft(), result)
-    gc.unfreeze()
     run.recover()
     result.problems += run.problems()
     return result
@@ -192,7 +205,6 @@ def _child(run: CrashRun, number: int, name: str, folder: Path) -> int:
     if child:
         return child
     try:
-        gc.disable()
         failpoints.disarm()
         point, _, hit = name.partition(":")
         failpoints.arm(f"{point}=exit:{hit or 1}")

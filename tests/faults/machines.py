@@ -5,15 +5,18 @@ The histories are divided among the cores, each with a database and a seed of it
 
 from __future__ import annotations
 
+import gc
 import os
+import sqlite3
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from hypothesis import HealthCheck, seed, settings
 from hypothesis.stateful import RuleBasedStateMachine
-from sqlalchemy import event
+from sqlalchemy import Select, event
 
 from assistant.clock import monotonic
 from assistant.db.session import Database
@@ -21,7 +24,7 @@ from assistant.db.tables import metadata
 from tests.support.figures import Tell
 from tests.support.stores import in_memory
 
-__all__ = ["run_machine"]
+__all__ = ["Committed", "run_machine"]
 
 HISTORIES = int(os.environ.get("TEST_MACHINE_EXAMPLES", "2000"))
 SECONDS = float(os.environ.get("TEST_MACHINE_SECONDS", "10"))
@@ -42,6 +45,27 @@ def machine_database(folder: Path) -> Iterator[Database]:
         yield database
     finally:
         database.close()
+
+
+class Committed:
+    """What is committed, through a connection of its own: it is asked after every step, where a session costs more than a step."""
+
+    def __init__(self, database: Database) -> None:
+        self._connection = sqlite3.connect(str(database.engine.url.database), isolation_level=None)
+        self._dialect = database.engine.dialect
+        self._words: dict[Select[Any], str] = {}
+
+    def rows(self, statement: Select[Any]) -> list[tuple[Any, ...]]:
+        """Values as SQLite has them. `statement` is one that is made once."""
+        if statement not in self._words:
+            compiled = statement.compile(dialect=self._dialect, compile_kwargs={"literal_binds": True})
+            self._words[statement] = str(compiled)
+        return self._connection.execute(self._words[statement]).fetchall()
+
+    def version(self) -> int:
+        """Another number after every commit that changed something."""
+        ((version,),) = self._connection.execute("PRAGMA data_version")
+        return int(version)
 
 
 def run_machine(machine: type[RuleBasedStateMachine], prepare: Callable[[Database], None], tell: Tell) -> None:
@@ -70,6 +94,9 @@ def _play(machine: type[RuleBasedStateMachine], prepare: Callable[[Database], No
     if child:
         return child
     try:
+        # Left to itself the collector takes a third of the time: sessions and histories make a million objects a minute.
+        gc.disable()
+        gc.freeze()
         wanted, played, began = max(1, HISTORIES // WIDTH), 0, monotonic()
         with machine_database(folder) as database:
             prepare(database)
@@ -85,6 +112,7 @@ def _play(machine: type[RuleBasedStateMachine], prepare: Callable[[Database], No
                 )
                 seed(number + played * WIDTH)(case)("runTest").runTest()
                 played += share
+                gc.collect()
         (folder / "played.txt").write_text(str(played))
     except BaseException:  # noqa: BLE001  # a child of pytest must never go on as pytest
         (folder / "failed.txt").write_text(traceback.format_exc())

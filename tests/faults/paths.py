@@ -42,14 +42,19 @@ class _Parser:
     parse = staticmethod(mime.parse)
 
 
-class _Memory:
-    """A blob store for the rehearsal."""
+class Plain:
+    """A blob store for what is prepared: obstore's threads would not survive the fork, so no child may find them started."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
 
     def keep(self, key: str, content: bytes) -> None:
-        """The round's own child stores it for good."""
+        path = self.folder / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
 
     def ensure(self, key: str, content: bytes) -> None:
-        """Nothing is tidied away in between."""
+        """It is there."""
 
 
 class _Parts:
@@ -112,13 +117,21 @@ class Inbound:
     def ready(self, rounds: int) -> None:
         """Whatever must be there before the first round."""
 
+    def begin(self) -> None:
+        """All is in files."""
+
     def rehearse(self, number: int) -> None:
         """One round without a death: children inherit compiled statements and imported modules, and live half as long."""
         self.step(number)
 
     def receive_all(self, rounds: int) -> list[str]:
-        answers = [self.listener.store(self.raw(number), ["support@example.org"]) for number in range(rounds)]
+        listener = self._before_the_forks()
+        answers = [listener.store(self.raw(number), ["support@example.org"]) for number in range(rounds)]
         return [answer.rpartition(" ")[2] for answer in answers]
+
+    def _before_the_forks(self) -> Listener:
+        receiver = Receiver(self.database, Plain(self.settings.path("blobs")), _Parser())  # type: ignore[arg-type]
+        return Listener(self.settings, self.database, receiver)
 
     def _problems(self, *, source: list[str] | None = None, backlog: bool = False) -> list[str]:
         found = reconcile(
@@ -151,9 +164,8 @@ class Receive(Inbound):
         return made.as_bytes(policy=SMTP)
 
     def rehearse(self, number: int) -> None:
-        # obstore's threads would not survive the fork: no child may find them started.
-        receiver = Receiver(self.database, _Memory(), _Parser())  # type: ignore[arg-type]
-        Listener(self.settings, self.database, receiver).store(self.raw(number), ["support@example.org"])
+        assert self.listener, "each child would import obstore; only its first call starts threads"
+        self._before_the_forks().store(self.raw(number), ["support@example.org"])
 
     def step(self, number: int) -> None:
         self.listener.store(self.raw(number), ["support@example.org"])

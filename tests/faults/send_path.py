@@ -17,7 +17,6 @@ from channels.twins.smtp_receiver import SmtpReceiver
 from pipelines.outbound import Deliverer, Portal, open_channels
 from tests.faults.reconciler import reconcile
 from tests.support.outboxes import add_thread
-from tests.support.servers import free_port
 
 
 class Send:
@@ -44,7 +43,7 @@ class Send:
 
     def prepare(self, rounds: int) -> None:
         if self.relay:
-            self.receiver = SmtpReceiver(port=free_port(), journal=self.journal).start()
+            self.receiver = SmtpReceiver(journal=self.journal).start()
             self.port = self.receiver.port
         metadata.create_all(self.database.engine)
         for start in range(0, rounds + 1, self.PER_THREAD):
@@ -53,6 +52,12 @@ class Send:
                 for _ in range(start, min(start + self.PER_THREAD, rounds + 1)):
                     self.messages.append(_queue(session, thread_id))
         self._deliver(self.messages[-1:])
+        if self.receiver is not None:
+            self.receiver.stop()
+
+    def begin(self) -> None:
+        if self.receiver is not None:
+            self.receiver.start()  # on its port, with the mail that it has
 
     def step(self, number: int) -> None:
         self._deliver([self.messages[number]])

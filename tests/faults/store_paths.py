@@ -31,12 +31,10 @@ from assistant.services import knowledge
 from assistant.values import Passage, Prompt
 from models.base import Vectors as Matrix
 from models.wrappers import Cached
-from pipelines.inbound import Receiver
 from pipelines.library import Library
-from pipelines.mailboxes import Listener
 from pipelines.tidying import AGE, named, tidy
 from pipelines.triage import Triage
-from tests.faults.paths import Inbound, Suggest, _Memory, _Parser, _Parts
+from tests.faults.paths import Inbound, Suggest, _Parts
 from tests.support.servers import valkey_server
 
 
@@ -197,9 +195,7 @@ class Tidy(Inbound):
     def ready(self, rounds: int) -> None:
         self.rounds = rounds
         self.kept = key_of("raw", self.raw(0), suffix=".eml")
-        # Without obstore, whose threads would not survive the fork.
-        receiver = Receiver(self.database, _Memory(), _Parser())  # type: ignore[arg-type]
-        Listener(self.settings, self.database, receiver).store(self.raw(0), ["support@example.org"])
+        self.receive_all(1)
         long_ago = time.time() - 2 * AGE.total_seconds()
         for number in range(rounds):
             files = {

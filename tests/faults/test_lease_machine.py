@@ -19,7 +19,7 @@ from assistant.services import attempts, outbox, sweeper
 from assistant.services.attempts import Claim
 from assistant.states import Author, Delivery
 from assistant.values import Receipt
-from tests.faults.machines import run_machine
+from tests.faults.machines import Committed, run_machine
 from tests.support.figures import Tell
 from tests.support.outboxes import add_thread
 
@@ -43,6 +43,7 @@ class Held:
 
 class LeaseMachine(RuleBasedStateMachine):
     database: ClassVar[Database]
+    committed: ClassVar[Committed]
     thread: ClassVar[str]
 
     def __init__(self) -> None:
@@ -118,21 +119,20 @@ class LeaseMachine(RuleBasedStateMachine):
 
     @invariant()
     def whoever_sends_has_a_lease_and_nobody_else(self) -> None:
-        with self.database.reading() as session:
-            rows = session.execute(_ROWS).all()
-        assert {row.id for row in rows} == set(self.ids)
-        for row in rows:
-            status = Delivery(row.status)
-            assert (status is Delivery.SENDING) == (row.lease_until is not None)
-            assert row.claim_token == self.newest.get(row.id), "the row and the world disagree about who may speak"
+        rows = self.committed.rows(_ROWS)
+        assert {row[0] for row in rows} == set(self.ids)
+        for message_id, word, lease_until, token, attempts_made in rows:
+            status = Delivery(word)
+            assert (status is Delivery.SENDING) == (lease_until is not None)
+            assert token == self.newest.get(message_id), "the row and the world disagree about who may speak"
             if self.repeatable:
-                assert status is not Delivery.UNKNOWN or row.attempts >= MOST
+                assert status is not Delivery.UNKNOWN or attempts_made >= MOST
 
 
 @pytest.mark.timeout(1200)
 def test_no_history_of_leases_lets_two_workers_hold_one_message(tell: Tell) -> None:
     def prepare(database: Database) -> None:
-        LeaseMachine.database = database
+        LeaseMachine.database, LeaseMachine.committed = database, Committed(database)
         LeaseMachine.thread = add_thread(database)
 
     run_machine(LeaseMachine, prepare, tell)

@@ -35,7 +35,7 @@ from assistant.services.attempts import Claim
 from assistant.services.screening import Seen
 from assistant.states import Author, Delivery, ProfileState, Screening
 from assistant.values import Address, MessageClass, Receipt
-from tests.faults.machines import run_machine
+from tests.faults.machines import Committed, run_machine
 from tests.support.figures import Tell
 from tests.support.outboxes import add_thread
 
@@ -70,6 +70,7 @@ class OutboxMachine(RuleBasedStateMachine):
     messages = Bundle("messages")
     claims = Bundle("claims")
     database: ClassVar[Database]
+    committed: ClassVar[Committed]
     threads: ClassVar[dict[str, str]]
 
     def __init__(self) -> None:
@@ -251,9 +252,8 @@ class OutboxMachine(RuleBasedStateMachine):
     def what_is_called_sent_arrived(self) -> None:
         if not self.made:
             return
-        with self.database.reading() as session:
-            rows = session.execute(_STATUSES).all()
-            settled = set(session.scalars(_SETTLED))
+        rows = self.committed.rows(_STATUSES)
+        settled = {message_id for (message_id,) in self.committed.rows(_SETTLED)}
         for message_id, status in rows:
             if status == Delivery.SENT and message_id not in settled:
                 assert self.facts.arrived[message_id] >= 1
@@ -276,7 +276,7 @@ class OutboxMachine(RuleBasedStateMachine):
 @pytest.mark.timeout(1200)
 def test_no_history_of_the_outbox_breaks_a_promise(tell: Tell) -> None:
     def prepare(database: Database) -> None:
-        OutboxMachine.database = database
+        OutboxMachine.database, OutboxMachine.committed = database, Committed(database)
         OutboxMachine.threads = {address: add_thread(database, address=address) for address in ADDRESSES}
 
     run_machine(OutboxMachine, prepare, tell)

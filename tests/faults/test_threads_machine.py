@@ -19,7 +19,7 @@ from assistant.db.session import Database
 from assistant.services import inbox
 from assistant.states import ThreadState
 from assistant.values import Address, InboundMessage
-from tests.faults.machines import run_machine
+from tests.faults.machines import Committed, run_machine
 from tests.support.figures import Tell
 
 PEOPLE = ("ann@example.com", "bo@example.com", "eve@example.net")
@@ -33,6 +33,7 @@ _PER_ADDRESS = select(Identity.address, func.count()).group_by(Identity.address)
 
 class ThreadsMachine(RuleBasedStateMachine):
     database: ClassVar[Database]
+    committed: ClassVar[Committed]
     profile_id: ClassVar[str]
 
     def __init__(self) -> None:
@@ -96,11 +97,10 @@ class ThreadsMachine(RuleBasedStateMachine):
 
     @invariant()
     def every_mail_is_there_once_and_counted(self) -> None:
-        with self.database.reading() as session:
-            rows = session.execute(_MESSAGES).all()
-            counts = {row.id: row.message_count for row in session.execute(_COUNTS)}
-            per_address = session.execute(_PER_ADDRESS).all()
-        assert sorted((row[0], row[1]) for row in rows) == sorted(self.stored.values())
+        rows = self.committed.rows(_MESSAGES)
+        counts = dict(self.committed.rows(_COUNTS))
+        per_address = self.committed.rows(_PER_ADDRESS)
+        assert sorted(rows) == sorted(self.stored.values())
         assert counts == Counter(thread for _, thread in self.stored.values())
         assert all(count == 1 for _, count in per_address), "one identity a person"
 
@@ -108,7 +108,7 @@ class ThreadsMachine(RuleBasedStateMachine):
 @pytest.mark.timeout(1200)
 def test_no_history_of_a_mailbox_loses_a_mail_or_lets_a_stranger_in(tell: Tell) -> None:
     def prepare(database: Database) -> None:
-        ThreadsMachine.database = database
+        ThreadsMachine.database, ThreadsMachine.committed = database, Committed(database)
         with database.transaction() as session:
             profile = Profile(channel="email", name="Support", address="support@example.org")
             session.add(profile)
