@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,7 +141,7 @@ class Encoder:
     def _passed(self, places: dict[Ids, int]) -> Vectors:
         """The vector of each stretch, in the row of its place."""
         out = np.zeros((len(places), self.dimensions), dtype=np.float32)
-        passes = _passes(places)
+        passes = _passes(places, self._threads)
         if self._threads == 1 or len(places) < self._threads:
             for texts_of in passes:
                 self._fill(out, self._session, texts_of, places)
@@ -390,14 +390,17 @@ def _whole(parts: Sequence[tuple[int, Vectors]]) -> Vectors:
     return np.asarray(both / np.linalg.norm(both), dtype=np.float32)
 
 
-def _passes(texts: Iterable[Ids]) -> list[list[Ids]]:
-    """Texts of one length together, as many as `_TOGETHER` tokens hold; the longest first, so that no thread ends late."""
+def _passes(texts: Collection[Ids], threads: int) -> list[list[Ids]]:
+    """Texts of one length together, as many as `_TOGETHER` tokens hold; the longest first, so that no thread ends late. Few texts
+    are spread over all threads.
+    """
     of_length: dict[int, list[Ids]] = {}
     for ids in texts:
         of_length.setdefault(len(ids), []).append(ids)
+    share = max(1, len(texts) // threads)
     found = []
     for length, same in sorted(of_length.items(), reverse=True):
-        count = max(1, _TOGETHER // length)
+        count = min(share, max(1, _TOGETHER // length))
         found += [same[start : start + count] for start in range(0, len(same), count)]
     return found
 

@@ -125,13 +125,20 @@ def test_texts_of_one_length_share_a_pass_and_keep_their_vectors(encoder: Encode
         f"My {thing} came {how} today" for thing in ("bike", "book", "lamp", "shoes") for how in ("late", "broken")
     ]
     texts += MIXED[4:5] * 3 + ["x " * 400, "WIN $$$ " * 100]
-    passes = _passes(list(dict.fromkeys(map(tuple, encoder._ids(texts)))))
+    passes = _passes(list(dict.fromkeys(map(tuple, encoder._ids(texts)))), 2)
     assert any(len(one) > 3 for one in passes)
     assert all(len({len(ids) for ids in one}) == 1 for one in passes)
     assert max(sum(map(len, one)) for one in passes) <= 256
     for text, together in zip(texts, encoder.embed(texts), strict=True):
         (alone,) = encoder.embed([text])
         assert np.allclose(alone, together, atol=TOLERANCE), text[:30]
+
+
+def test_few_texts_are_spread_over_all_threads() -> None:
+    two = [(1, 2, 3), (1, 4, 3)]
+    assert _passes(two, 2) == [[two[0]], [two[1]]], "in one pass the other thread would have nothing to do"
+    assert _passes(two, 1) == [two]
+    assert sorted(len(one) for one in _passes([(1, place, 3) for place in range(9)], 4)) == [1, 2, 2, 2, 2]
 
 
 def test_the_same_texts_give_the_same_bits_on_one_and_two_threads(encoder: Encoder) -> None:
