@@ -13,6 +13,10 @@ RUN python -m venv .venv \
  && .venv/bin/pip install -q --require-hashes --no-deps -r requirements/base.txt \
  && .venv/bin/pip install -q --no-deps --only-binary :all: --index-url "$LLAMA_WHEELS" \
     "llama-cpp-python==$(sed -n 's/^llama-cpp-python==\([0-9.]*\).*/\1/p' requirements/llama.txt)"
+# libgomp: llama.cpp and onnxruntime count on it.
+RUN apt-get update -qq \
+ && apt-get install -y -qq --no-install-recommends libgomp1 \
+ && rm -rf /var/lib/apt/lists/*
 COPY . .
 RUN .venv/bin/pip install -q --no-deps --no-build-isolation -e . \
  && useradd --create-home --uid 10001 notifyr && install -d -o notifyr /app/var

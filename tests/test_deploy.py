@@ -112,6 +112,12 @@ def test_only_what_is_reached_or_must_reach_somebody_has_a_way_out(compose: dict
     )
 
 
+def test_an_image_has_the_library_that_llama_cpp_and_onnxruntime_load(image: str) -> None:
+    """Without it everything else runs, and no draft is made: the image for GPUs was like that (scripts/try_compose.py)."""
+    last = image.rpartition("\nFROM ")[2]
+    assert "--no-install-recommends libgomp1" in last
+
+
 def test_an_image_is_built_from_files_that_are_here(image: str) -> None:
     for match in re.finditer(r"^COPY (?!--from)(.+) \S+$", image, re.MULTILINE):
         assert all((ROOT / source).exists() for source in match[1].split()), match[0]
