@@ -449,7 +449,9 @@ def test_the_container_takes_the_words_from_the_encoder_without_loading_it(
 ) -> None:
     with_model = build(make_settings(encoder=f"onnx:{WEIGHTS}"))
     assert with_model.screener.look(GOOD).missing == ()
-    embedder = load_embedder(f"onnx:{WEIGHTS}", threads=with_model.settings.model_threads)
+    embedder = load_embedder(
+        f"onnx:{WEIGHTS}", threads=with_model.settings.model_threads, tokens=with_model.settings.encoder_tokens
+    )
     assert embedder is not None
     assert with_model.screener.words is embedder.judge
     assert build(make_settings(encoder="off")).screener.words is None
