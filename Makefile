@@ -1,7 +1,7 @@
 # Everything a newcomer types. `make help` lists it.
 .DEFAULT_GOAL := help
 SHELL := bash
-PYTHON := .venv/bin/python
+python := .venv/bin/python
 T ?= tests
 SECONDS ?= 300
 WORKERS ?= 3
@@ -13,66 +13,66 @@ run: .venv/.ready-run ## Start everything on this machine and print the inbox' l
 
 test: .venv/.ready-train ## Run the tests on real servers; T=tests/channels runs a part, WORKERS=0 one after another in one process
 	@scripts/install_test_servers.sh
-	@$(PYTHON) -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder $(T) $(ARGS)
+	@$(python) -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder $(T) $(ARGS)
 
 check: .venv/.ready-dev ## Lint, types, import floors, generated files up to date
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports
-	@$(PYTHON) scripts/settings_doc.py --check
-	@$(PYTHON) scripts/keys_doc.py --check
-	@$(PYTHON) scripts/operations_doc.py --check
-	@$(PYTHON) scripts/openapi.py --check
-	@$(PYTHON) scripts/checklist_doc.py --check
-	@$(PYTHON) scripts/model_card.py --check
-	@$(PYTHON) scripts/sbom.py --check
-	@$(PYTHON) scripts/check_links.py
+	@$(python) scripts/settings_doc.py --check
+	@$(python) scripts/keys_doc.py --check
+	@$(python) scripts/operations_doc.py --check
+	@$(python) scripts/openapi.py --check
+	@$(python) scripts/checklist_doc.py --check
+	@$(python) scripts/model_card.py --check
+	@$(python) scripts/sbom.py --check
+	@$(python) scripts/check_links.py
 
 fuzz: .venv/.ready-dev ## Fuzz every door that strangers' bytes come through; SECONDS=300 for all together
-	@$(PYTHON) tests/fuzz/run.py --seconds $(SECONDS)
+	@$(python) tests/fuzz/run.py --seconds $(SECONDS)
 
 faults: .venv/.ready-dev ## Without a landing's limits of time: 2,000 deaths a path, 2,000 histories a machine, 10,000 interleavings, 300 s of fuzzing
 	@scripts/install_test_servers.sh
 	@TEST_CRASH_SECONDS=3000 TEST_MACHINE_SECONDS=3000 TEST_INTERLEAVING_SECONDS=3000 TEST_FUZZ_SECONDS=300 \
-	  $(PYTHON) -m pytest -n 2 --dist loadgroup --no-loadscope-reorder tests/faults tests/fuzz \
+	  $(python) -m pytest -n 2 --dist loadgroup --no-loadscope-reorder tests/faults tests/fuzz \
 	  -k "(crash or history or interleaving or fuzz) and not postgresql" $(ARGS)
 
 bench: .venv/.ready-dev ## Measure triage and the API against named baselines, as ratios of one run
 	@scripts/install_test_servers.sh bogofilter
-	@$(PYTHON) -m pytest tests/benchmarks -q -s --slow -k "not classif and not spam_peers and not load and not lists" $(ARGS)
+	@$(python) -m pytest tests/benchmarks -q -s --slow -k "not classif and not spam_peers and not load and not lists" $(ARGS)
 
 bench-classify: .venv/.ready-train ## Measure the classifier against bogofilter and SpamAssassin; CORPUS= SPLIT= SMS= name the data
 	@scripts/install_test_servers.sh bogofilter spamassassin
-	@$(PYTHON) -m pytest tests/benchmarks -q -s --slow -k classif $(ARGS)
+	@$(python) -m pytest tests/benchmarks -q -s --slow -k classif $(ARGS)
 
 load: .venv/.ready-dev ## Hold 50 mails a second beside 200 open pages for a minute, and list a million threads
-	@$(PYTHON) -m pytest tests/benchmarks/test_load.py tests/benchmarks/test_lists.py -q -s --slow $(ARGS)
+	@$(python) -m pytest tests/benchmarks/test_load.py tests/benchmarks/test_lists.py -q -s --slow $(ARGS)
 
 vendor: ## Fetch the browser libraries from npm again, at their pinned versions
 	@python3 scripts/vendor.py
 
 docs: .venv/.ready-dev ## Write the generated pages of docs/ and check every link
-	@$(PYTHON) scripts/settings_doc.py
-	@$(PYTHON) scripts/keys_doc.py
-	@$(PYTHON) scripts/operations_doc.py
-	@$(PYTHON) scripts/openapi.py
-	@$(PYTHON) scripts/checklist_doc.py
-	@$(PYTHON) scripts/model_card.py
-	@$(PYTHON) scripts/check_links.py
+	@$(python) scripts/settings_doc.py
+	@$(python) scripts/keys_doc.py
+	@$(python) scripts/operations_doc.py
+	@$(python) scripts/openapi.py
+	@$(python) scripts/checklist_doc.py
+	@$(python) scripts/model_card.py
+	@$(python) scripts/check_links.py
 
 openapi: .venv/.ready-dev ## Write docs/openapi.json from the code
-	@$(PYTHON) scripts/openapi.py
+	@$(python) scripts/openapi.py
 
 screenshots: .venv/.ready-dev ## Take the pictures in docs/images from a running demo
-	@$(PYTHON) scripts/screenshots.py
+	@$(python) scripts/screenshots.py
 
 lock: .venv/.ready-dev ## Resolve and pin every dependency again, with hashes
 	@scripts/lock.sh
-	@$(PYTHON) scripts/sbom.py
+	@$(python) scripts/sbom.py
 
 audit: .venv/.ready-dev ## Compare every locked package with the published advisories (needs the network)
-	@$(PYTHON) scripts/audit.py
+	@$(python) scripts/audit.py
 
 servers: ## Install what the tests need from Debian (root or sudo)
 	@scripts/install_test_servers.sh

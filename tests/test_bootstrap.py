@@ -61,6 +61,18 @@ def test_without_the_venv_module_nothing_is_left_and_the_next_try_works(checkout
     assert (checkout / ".venv" / ".ready-run").exists()
 
 
+def test_make_hands_on_the_interpreter_that_is_asked_for(checkout: Path) -> None:
+    """A variable of the Makefile had the same name, so whoever set PYTHON was told that there is no Python."""
+    shutil.copy(ROOT / "Makefile", checkout)
+    for name in ("runtime.txt", "models.txt"):
+        (checkout / "requirements" / name).touch()
+    given = {"PYTHON": str(checkout / "python"), "LLAMA": "off", "XDG_CACHE_HOME": str(checkout / "cache")}
+    asked = ["make", "-C", str(checkout), ".venv/.ready-run"]
+    done = subprocess.run(asked, env={**os.environ, **given}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (checkout / ".venv" / "bin" / "python").read_text() == PYTHON
+
+
 def test_a_venv_that_was_broken_off_is_made_anew_and_a_whole_one_is_kept(checkout: Path) -> None:
     (checkout / "away").touch()  # the index: the packages cannot be installed
     assert bootstrap(checkout, LLAMA="off").returncode != 0
