@@ -89,7 +89,7 @@ compile_llama() { # version; one compile a machine, the wheel is kept
   local started=$SECONDS build pid
   command -v cc >/dev/null && command -v c++ >/dev/null ||
     fail "a C++ compiler is needed to build llama.cpp once; on Debian: apt-get install g++ (or LLAMA=off make run)"
-  say "compiling llama.cpp $1 once for this machine: about $((7 / $(nproc 2>/dev/null || echo 2) + 1)) minutes on $(nproc 2>/dev/null || echo 2) cores"
+  say "compiling llama.cpp $1 once for this machine: about $((5 / $(nproc 2>/dev/null || echo 2) + 1)) minutes on $(nproc 2>/dev/null || echo 2) cores"
   install -r requirements/compile.txt
   build=$(mktemp -d)
   # Without what the binding never loads, and for any x86-64 with AVX2: the wheel may be kept and moved.
