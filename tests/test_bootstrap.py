@@ -204,10 +204,9 @@ def test_without_apt_it_names_what_is_missing_and_nothing_that_is_there(bare: Pa
 
 def test_with_sudo_it_installs_what_is_missing_and_starts_no_daemon(bare: Path) -> None:
     asked = bare.parent / "asked"
-    (bare / "tee").symlink_to(str(shutil.which("true")))
-    done = servers(
-        bare, apt_get="exit 9", id="echo 1000", sudo=f'[ "$*" = "-n true" ] || printf "%s\\n" "$*" >> {asked}'
-    )
+    sudo = f"""[ "$*" = "-n true" ] || printf "%s\\n" "$*" >> {asked}
+case "$*" in *tee*) while read -r _; do :; done ;; esac  # whoever writes to a reader that is gone ends by SIGPIPE"""
+    done = servers(bare, apt_get="exit 9", id="echo 1000", sudo=sudo)
     assert done.returncode == 0, done.stderr
     lines = asked.read_text().splitlines()
     assert any(one.startswith("-n env DEBIAN_FRONTEND=noninteractive apt-get install") for one in lines)
