@@ -157,7 +157,8 @@ class Encoder:
         if len(ids) <= most:
             return [ids]
         first, *inner, last = ids
-        size = -(-len(inner) // -(-len(inner) // (most - 2)))
+        count = -(-len(inner) // (most - 2))
+        size = -(-len(inner) // count)
         return [(first, *inner[start : start + size], last) for start in range(0, len(inner), size)]
 
     def spam_words(self, texts: Sequence[str], clues: Sequence[Clues] = ()) -> SpamWords:

@@ -3,8 +3,8 @@
 # llama-cpp-python always builds and installs `llama-common`, the library of llama.cpp's command-line programs, which the
 # binding never loads. It becomes an empty library here, so that the install finds its file.
 #
-# Two thirds of the time go into `llama`, which builds the graphs of 150 architectures; the arithmetic is in `ggml`. Its models are
-# compiled twenty at a time and with -O1: a third less time in all, and as many tokens a second.
+# Most of the time goes into `llama`, which builds the graphs of 150 architectures: its models are compiled twenty at a time, and all of
+# it with -O1. The arithmetic is in `ggml`, which is compiled as it always was.
 function(notifyr_compile_less)
     if(NOT TARGET llama-common)
         return()

@@ -4,7 +4,7 @@ Usage: sudo python scripts/try_compose.py [deploy/docker-compose.yml | docker-co
 
 The base image is pulled, or made of Debian's own Python where no registry is reached. What the file says of stores is taken from
 this machine (PostgreSQL, Redis), and there is one network, no limit on what may be written and no GPU: so this shows that the image
-builds, that every command of the file starts as its user, that its health checks pass, and that a mail gets a suggestion.
+builds, that every command of the file starts as its user, that its health checks pass, and that the demo's mails get labels and drafts.
 Needs root and, on Debian: apt-get install buildah debootstrap postgresql redis-server
 """
 
@@ -217,10 +217,7 @@ def main() -> None:
                 say(f"{name} is well by its own check")
         api = ours["api"]
         services.do(api, ["notifyr", "agents", "create", "ada@example.org", "--admin"])
-        made = services.do(
-            api,
-            ["notifyr", "keys", "create", "trial", "--scope", "threads:read", "--json"],
-        )
+        made = services.do(api, ["notifyr", "keys", "create", "trial", "--scope", "threads:read", "--json"])
         key = str(json.loads(made)["secret"])
         said = services.do(api, ["notifyr", "demo", "--wait", str(60 * MINUTES), "--json"])
         say(f"the demo's mails: {said.strip()}")

@@ -39,6 +39,7 @@ HELD_OUT_IN = 5
 """One text in so many is only measured with by the heads that are trained; what is merely known again is known of it, too."""
 _READ = 2000
 _REJUDGED = 100
+"""Corrections of spam, the newest of those taken back at once, whose campaigns are looked through again."""
 # Made once: it is asked twice for every message.
 _GENERATION = select(
     func.count(Correction.id),
@@ -46,7 +47,6 @@ _GENERATION = select(
     func.max(Correction.created_at),
     func.max(Correction.undone_at),
 ).where(Correction.head.in_(bindparam("heads", expanding=True)))
-"""Corrections of spam, the newest of those taken back at once, whose campaigns are looked through again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,6 +67,19 @@ def opened_meanwhile(page: Page, thread: str) -> None:
     page.keyboard.type("For the")
 
 
+def sent_and_left(world: World, desk: Callable[..., Page], text: str) -> tuple[Page, str, str]:
+    """A reply is sent in the first thread, and the second is opened and written in before the answer is there; then it comes."""
+    first, second = world.thread(subject="First"), world.thread(subject="Second")
+    page = gated(desk, first)
+    held_back(page, "^POST .*/reply$")
+    page.locator("#reply").fill(text)
+    page.keyboard.press("Control+Enter")
+    until(page, "waiting.length === 1")
+    opened_meanwhile(page, second)
+    let_go(page)
+    return page, first, second
+
+
 def test_a_refresh_that_waited_for_another_reads_what_is_open_by_then(world: World, desk: Callable[..., Page]) -> None:
     first, second = world.thread(subject="First"), world.thread(subject="Second")
     page = gated(desk, first)
@@ -95,14 +108,7 @@ def test_a_refresh_that_waited_for_another_reads_what_is_open_by_then(world: Wor
 def test_a_send_that_is_answered_late_leaves_the_thread_that_was_opened_meanwhile(
     world: World, desk: Callable[..., Page]
 ) -> None:
-    first, second = world.thread(subject="First"), world.thread(subject="Second")
-    page = gated(desk, first)
-    held_back(page, "^POST .*/reply$")
-    page.locator("#reply").fill("For the first alone")
-    page.keyboard.press("Control+Enter")
-    until(page, "waiting.length === 1")
-    opened_meanwhile(page, second)
-    let_go(page)
+    page, first, second = sent_and_left(world, desk, "For the first alone")
     expect(page.locator(".toast")).to_contain_text("Sending in")
     page.keyboard.type(" second")
     at(page, second)
@@ -117,14 +123,7 @@ def test_a_send_that_is_answered_late_leaves_the_thread_that_was_opened_meanwhil
 def test_a_send_that_is_refused_late_says_whose_it_was_and_leaves_the_thread_that_was_opened_meanwhile(
     world: World, desk: Callable[..., Page]
 ) -> None:
-    first, second = world.thread(subject="First"), world.thread(subject="Second")
-    page = gated(desk, first)
-    held_back(page, "^POST .*/reply$")
-    page.locator("#reply").fill("You find it in the attachment.")
-    page.keyboard.press("Control+Enter")
-    until(page, "waiting.length === 1")
-    opened_meanwhile(page, second)
-    let_go(page)
+    page, first, second = sent_and_left(world, desk, "You find it in the attachment.")
     expect(page.locator(".toast-bad")).to_contain_text("First: Send it like this?")
     page.keyboard.type(" second")
     at(page, second)
