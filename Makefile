@@ -34,7 +34,7 @@ fuzz: .venv/.ready-dev ## Fuzz every door that strangers' bytes come through; SE
 
 faults: .venv/.ready-dev ## Without a landing's limits of time: 2,000 deaths a path, 2,000 histories a machine, 10,000 interleavings, 300 s of fuzzing
 	@scripts/install_test_servers.sh
-	@TEST_CRASH_SECONDS=3000 TEST_MACHINE_SECONDS=3000 TEST_INTERLEAVING_SECONDS=3000 TEST_FUZZ_SECONDS=300 \
+	@TEST_CRASH_SECONDS=3000 TEST_MACHINE_EXAMPLES=2000 TEST_MACHINE_SECONDS=3000 TEST_INTERLEAVING_SECONDS=3000 TEST_FUZZ_SECONDS=300 \
 	  $(python) -m pytest -n 2 --dist loadgroup --no-loadscope-reorder tests/faults tests/fuzz \
 	  -k "(crash or history or interleaving or fuzz) and not postgresql" $(ARGS)
 

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from random import SystemRandom
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import and_, bindparam, select, update
 from sqlalchemy.orm import Session
 
 from assistant.clock import new_id, utcnow
@@ -58,6 +58,35 @@ PARTLY = "partly-delivered"
 _LONGEST_COUNTDOWN = 60.0
 """Seconds a task may wait in the broker; later ones are found by the sweeper (Redis repeats tasks with a long eta)."""
 _random = SystemRandom()
+
+# Made once: every attempt asks them, and making one costs as much as its answer.
+_TAKE = (
+    update(Message)
+    .where(Message.id == bindparam("message_id"), due(bindparam("now")), profile_active())
+    .values(
+        status=Delivery.SENDING,
+        claim_token=bindparam("token"),
+        lease_until=bindparam("until"),
+        attempts=Message.attempts + 1,
+        release_at=None,
+    )
+)
+_TAKEN = (
+    select(Message, Profile)
+    .join(Profile, Profile.id == Message.profile_id)
+    .where(Message.id == bindparam("message_id"))
+    .execution_options(populate_existing=True)
+)
+_FILES = (
+    select(Attachment)
+    .where(Attachment.message_id == bindparam("message_id"))
+    .order_by(Attachment.position, Attachment.id)
+)
+_HELD_BY = and_(
+    Message.id == bindparam("message_id"),
+    Message.claim_token == bindparam("token"),
+    Message.status.in_((Delivery.SENDING, Delivery.UNKNOWN)),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,19 +144,7 @@ def claim(session: Session, message_id: str, *, lease_seconds: float) -> Claim |
     """
     now, token = utcnow(), new_id()
     lease_until = now + timedelta(seconds=lease_seconds)
-    won = changed(
-        session,
-        update(Message)
-        .where(Message.id == message_id, due(now), profile_active())
-        .values(
-            status=Delivery.SENDING,
-            claim_token=token,
-            lease_until=lease_until,
-            attempts=Message.attempts + 1,
-            release_at=None,
-        ),
-    )
-    if not won:
+    if not changed(session, _TAKE, message_id=message_id, now=now, token=token, until=lease_until):
         return None
     message, profile, channel = _claimed(session, message_id)
     if message.author == Author.ASSISTANT and not policies.holds(session, message.suggestion_id):
@@ -305,16 +322,8 @@ def apply_event(session: Session, event: DeliveryEvent) -> bool:
 
 def _record(session: Session, claim: Claim, **values: Any) -> bool:
     """Change a claimed row, also one that the sweeper gave up on: the holder of the newest token knows better."""
-    return changed(
-        session,
-        update(Message)
-        .where(
-            Message.id == claim.message_id,
-            Message.claim_token == claim.token,
-            Message.status.in_((Delivery.SENDING, Delivery.UNKNOWN)),
-        )
-        .values(claim_token=None, lease_until=None, **values),
-    )
+    statement = update(Message).where(_HELD_BY).values(claim_token=None, lease_until=None, **values)
+    return changed(session, statement, message_id=claim.message_id, token=claim.token)
 
 
 def _settle(session: Session, claim: Claim, status: Delivery, code: str, detail: str, **values: Any) -> Delivery | None:
@@ -367,19 +376,12 @@ def _suppress(session: Session, claim: Claim, address: str, detail: str) -> None
 
 
 def _claimed(session: Session, message_id: str) -> tuple[Message, Profile, str]:
-    row = session.execute(
-        select(Message, Profile)
-        .join(Profile, Profile.id == Message.profile_id)
-        .where(Message.id == message_id)
-        .execution_options(populate_existing=True)
-    ).one()
+    row = session.execute(_TAKEN, {"message_id": message_id}).one()
     return row[0], row[1], row[1].channel
 
 
 def _attachments(session: Session, message_id: str) -> tuple[AttachmentRef, ...]:
-    rows = session.scalars(
-        select(Attachment).where(Attachment.message_id == message_id).order_by(Attachment.position, Attachment.id)
-    )
+    rows = session.scalars(_FILES, {"message_id": message_id})
     return tuple(
         AttachmentRef(row.filename, row.content_type, row.blob_key, row.content_id, row.inline) for row in rows
     )

@@ -49,7 +49,7 @@ _WHERE_AND_HOW = select(Message.thread_id, Message.status).where(Message.id == b
 _BREAKS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 
-def due(now: datetime | BindParameter[datetime]) -> ColumnElement[bool]:
+def due(now: datetime | BindParameter[Any]) -> ColumnElement[bool]:
     """What may be attempted now. Mail that is held back as spam never is, whatever else its row says."""
     waited = or_(
         and_(Message.status == Delivery.QUEUED, or_(Message.release_at.is_(None), Message.release_at <= now)),
@@ -62,8 +62,9 @@ def profile_active() -> ColumnElement[bool]:
     return Message.profile_id.in_(select(Profile.id).where(Profile.state == ProfileState.ACTIVE))
 
 
-def changed(session: Session, statement: Any) -> bool:
-    result = session.execute(statement.execution_options(synchronize_session=False))
+def changed(session: Session, statement: Any, **values: Any) -> bool:
+    """Whether a conditional statement found its row. `values` are those of its bound parameters."""
+    result = session.execute(statement, values or None, execution_options={"synchronize_session": False})
     assert isinstance(result, CursorResult)
     return result.rowcount == 1
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, select, update
+from sqlalchemy import and_, bindparam, select, update
 from sqlalchemy.orm import Session
 
 from assistant.clock import utcnow
@@ -36,6 +36,31 @@ _TOLD = (Delivery.RECEIVED, Delivery.SENT, Delivery.DELIVERED)
 """Messages whose people know of the thread."""
 _MOST_MESSAGES = 200
 """Messages of a thread whose people are known in it."""
+
+# Made once: every message asks them before its first attempt.
+_WAITS = and_(
+    Message.id == bindparam("message_id"),
+    Message.direction == Direction.OUTBOUND,
+    Message.screening == Screening.NONE,
+    Message.attempts == 0,
+    due(bindparam("now")),
+)
+"""It waits for its first attempt, and nobody has looked at it."""
+_WAITING = select(Message).where(_WAITS)
+_THREADS_OTHERS = (
+    select(Message.from_address, Message.to_addresses, Message.cc_addresses)
+    .where(
+        Message.thread_id == bindparam("thread_id"),
+        Message.id != bindparam("message_id"),
+        Message.status.in_(_TOLD),
+    )
+    .order_by(Message.occurred_at.desc())
+    .limit(_MOST_MESSAGES)
+)
+_CONTACTS_ADDRESSES = select(Identity.address).where(
+    Identity.contact_id == select(Thread.contact_id).where(Thread.id == bindparam("thread_id")).scalar_subquery()
+)
+_OUR_ADDRESSES = select(Profile.address)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,20 +139,9 @@ def decide(seen: Seen, limits: Limits, *, machine: bool) -> Screening:
     return max([least, *reached], key=_GROWING.index)
 
 
-def _waits(message_id: str) -> ColumnElement[bool]:
-    """It waits for its first attempt, and nobody has looked at it."""
-    return and_(
-        Message.id == message_id,
-        Message.direction == Direction.OUTBOUND,
-        Message.screening == Screening.NONE,
-        Message.attempts == 0,
-        due(utcnow()),
-    )
-
-
 def unseen(session: Session, message_id: str) -> Outgoing | None:
     """What is to be looked at; None when it was, or is not due, or an earlier attempt may have left."""
-    message = session.scalar(select(Message).where(_waits(message_id)))
+    message = session.scalar(_WAITING, {"message_id": message_id, "now": utcnow()})
     if message is None:
         return None
     recipients = {
@@ -151,11 +165,7 @@ def keep(session: Session, message_id: str, seen: Seen, outcome: Screening) -> b
         status = Delivery.HELD if outcome is Screening.HOLD else Delivery.REJECTED
         words = f"it looks like spam: {seen.reasons[:800]}. {step}."
         values |= {"status": status, "release_at": None, "error_code": LOOKS_LIKE_SPAM, "error_detail": words}
-    won = changed(
-        session,
-        update(Message).where(_waits(message_id)).values(**values),
-    )
-    if not won:
+    if not changed(session, update(Message).where(_WAITS).values(**values), message_id=message_id, now=utcnow()):
         return False
     score = "no score" if seen.score is None else f"{seen.label}, {seen.score:.2f}"
     note(session, message_id, f"screened:{outcome}", actor="worker", detail=f"{score}: {seen.reasons}")
@@ -168,18 +178,10 @@ def keep(session: Session, message_id: str, seen: Seen, outcome: Screening) -> b
 
 def _known(session: Session, message: Message) -> set[str]:
     """Addresses of who takes part in its thread, ours among them."""
-    rows = session.execute(
-        select(Message.from_address, Message.to_addresses, Message.cc_addresses)
-        .where(Message.thread_id == message.thread_id, Message.id != message.id, Message.status.in_(_TOLD))
-        .order_by(Message.occurred_at.desc())
-        .limit(_MOST_MESSAGES)
-    ).all()
-    contact = select(Thread.contact_id).where(Thread.id == message.thread_id).scalar_subquery()
-    found = {
-        address.casefold()
-        for address in session.scalars(select(Identity.address).where(Identity.contact_id == contact))
-    }
-    found |= {address.casefold() for address in session.scalars(select(Profile.address))}
+    asked = {"thread_id": message.thread_id}
+    rows = session.execute(_THREADS_OTHERS, {**asked, "message_id": message.id}).all()
+    found = {address.casefold() for address in session.scalars(_CONTACTS_ADDRESSES, asked)}
+    found |= {address.casefold() for address in session.scalars(_OUR_ADDRESSES)}
     for sender, to, cc in rows:
         found |= {sender.casefold(), *(str(one["address"]).casefold() for one in (*to, *cc))}
     return found

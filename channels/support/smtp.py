@@ -164,7 +164,8 @@ class Relay:
             timeout=self._timeout,
             use_tls=address.security == "implicit",
             start_tls=False,
-            tls_context=self._tls(),
+            # To read all public authorities takes longer than a mail: it waits until the relay offers TLS.
+            tls_context=self._tls() if address.security == "implicit" or self._ca_file else None,
             local_hostname="localhost",
         )
         try:
@@ -182,7 +183,7 @@ class Relay:
     async def _upgrade(self, client: aiosmtplib.SMTP) -> None:
         await client.ehlo()
         if client.supports_extension("starttls"):
-            await client.starttls()
+            await client.starttls(tls_context=self._tls())
             await client.ehlo()
         elif self._address.security == "required":
             raise CredentialsRefused(

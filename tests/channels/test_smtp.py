@@ -365,16 +365,26 @@ def test_a_ca_file_that_cannot_be_used_is_known_to_have_sent_nothing(
     assert not sink.mails
 
 
+@pytest.mark.parametrize("implicit", [False, True])
 def test_a_ca_file_that_cannot_be_opened_just_now_is_for_later(
-    sink: SmtpReceiver, monkeypatch: pytest.MonkeyPatch
+    tls_sink: TlsSink, monkeypatch: pytest.MonkeyPatch, implicit: bool
 ) -> None:
     def refused(**_: object) -> None:
         raise OSError(errno.EMFILE, "Too many open files")
 
+    sink = tls_sink(implicit=implicit)
     monkeypatch.setattr(ssl, "create_default_context", refused)
     with pytest.raises(TemporaryChannelError):
-        submit(f"smtp://127.0.0.1:{sink.port}")
+        submit(f"smtp{'s' * implicit}://bo:s3cret@127.0.0.1:{sink.port}")
     assert not sink.mails
+
+
+def test_a_relay_without_tls_costs_no_reading_of_authorities(
+    sink: SmtpReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ssl, "create_default_context", lambda **_: pytest.fail("they were read"))
+    submit(f"smtp://127.0.0.1:{sink.port}")
+    assert len(sink.mails) == 1
 
 
 def test_a_password_never_crosses_a_line_from_which_starttls_was_stripped() -> None:

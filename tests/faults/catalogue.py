@@ -34,17 +34,23 @@ def _run(module: str, name: str, **more: Any) -> Callable[[Path, str], CrashRun]
     return start
 
 
+def _main(
+    name: str, failpoints: tuple[str, ...], start: Callable[[Path, str], CrashRun], share: float = 1.0
+) -> CrashPath:
+    """A path that every mail and every reply takes: each landing plays all its rounds."""
+    return CrashPath(name, failpoints, start, share, whole=True, copied=True)
+
+
 PATHS = [
-    CrashPath("send by relay", (*_SEND, *_of("smtp.")), _run("send_path", "Send", relay=True), copied=True),
-    CrashPath(
-        "send into the outbox folder", (*_SEND, *_of("folder.")), _run("send_path", "Send", relay=False), copied=True
-    ),
-    CrashPath("receive", _of("receive."), _run("paths", "Receive"), copied=True),
-    CrashPath("triage", _of("triage."), _run("paths", "TriageRun"), copied=True),
-    CrashPath("suggest", _of("suggest."), _run("paths", "Suggest"), copied=True),
+    # The rounds of sending are divided between its two carriers.
+    _main("send by relay", (*_SEND, *_of("smtp.")), _run("send_path", "Send", relay=True), 0.5),
+    _main("send into the outbox folder", (*_SEND, *_of("folder.")), _run("send_path", "Send", relay=False), 0.5),
+    _main("receive", _of("receive."), _run("paths", "Receive")),
+    _main("triage", _of("triage."), _run("paths", "TriageRun")),
+    _main("suggest", _of("suggest."), _run("paths", "Suggest")),
+    _main("review", _of("review."), _run("paths", "Review")),
     CrashPath("ask", _of("ask."), _run("paths", "AskRun"), copied=True),
     CrashPath("rejudge", _of("rejudge."), _run("paths", "RejudgeRun"), copied=True),
-    CrashPath("review", _of("review."), _run("paths", "Review"), copied=True),
     CrashPath("reply by the API", _COMMITS, _run("api_path", "ReplyByApi")),
     CrashPath("broker and bus", (*_of("dispatch."), *_of("publish.")), _run("broker_path", "Hints")),
 ]

@@ -67,6 +67,8 @@ class CrashPath:
     """From a folder and the URL of an empty database."""
     share: float = 1.0
     """Of the rounds of a path: where a death leaves little, few are enough."""
+    whole: bool = False
+    """Whether every landing plays all its rounds; of another path it plays what a few seconds allow."""
     copied: bool = False
     """Whether all that it prepares is in its folder: then a copy of it is as good for the next batch."""
 

@@ -26,9 +26,10 @@ from tests.support.stores import in_memory
 
 __all__ = ["Committed", "run_machine"]
 
-HISTORIES = int(os.environ.get("TEST_MACHINE_EXAMPLES", "2000"))
-SECONDS = float(os.environ.get("TEST_MACHINE_SECONDS", "10"))
-"""For each machine. On a slow one the time ends before the histories do; a share of them is played in any case."""
+HISTORIES = int(os.environ.get("TEST_MACHINE_EXAMPLES", "500"))
+"""For each machine: a landing plays 2,000 with the four of them."""
+SECONDS = float(os.environ.get("TEST_MACHINE_SECONDS", "300"))
+"""For each machine. On a very slow computer the time ends before the histories do; a share of them is played in any case."""
 _SHARE = 50
 STEPS = 50
 SEED = int(os.environ.get("TEST_SEED", "20261124"))

@@ -14,7 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import event, update
+from sqlalchemy import bindparam, event, update
 
 from assistant.clock import monotonic, new_id, utcnow
 from assistant.db.messages import Message
@@ -33,6 +33,19 @@ SECONDS = float(os.environ.get("TEST_INTERLEAVING_SECONDS", "300"))
 """For each cast. On a slow machine the time ends before the rounds do; a thousand are played in any case."""
 _LEAST = 1000
 SEED = int(os.environ.get("TEST_SEED", "20261124"))
+
+_AGAIN = (
+    update(Message)
+    .where(Message.id == bindparam("message_id"))
+    .values(
+        status=bindparam("state"),
+        release_at=bindparam("due"),
+        attempts=0,
+        claim_token=None,
+        lease_until=None,
+        hinted_at=None,
+    )
+)
 
 
 @dataclass
@@ -121,19 +134,9 @@ def fast(tmp_path: Path) -> Iterator[Database]:
 
 def again(database: Database, message_id: str, *, held: bool) -> Scene:
     """The same row as if it were new: making 10,000 threads would cost more than the test."""
+    status, release_at = (Delivery.HELD, utcnow() - timedelta(seconds=1)) if held else (Delivery.QUEUED, None)
     with database.transaction() as session:
-        session.execute(
-            update(Message)
-            .where(Message.id == message_id)
-            .values(
-                status=Delivery.HELD if held else Delivery.QUEUED,
-                release_at=utcnow() - timedelta(seconds=1) if held else None,
-                attempts=0,
-                claim_token=None,
-                lease_until=None,
-                hinted_at=None,
-            )
-        )
+        session.execute(_AGAIN, {"message_id": message_id, "state": status, "due": release_at})
     return Scene(database, message_id)
 
 
