@@ -6,7 +6,7 @@ T ?= tests
 SECONDS ?= 300
 WORKERS ?= 3
 
-.PHONY: run test check audit fuzz faults bench bench-classify load vendor docs openapi screenshots lock servers setup clean help
+.PHONY: run test check types lint audit fuzz faults bench bench-classify load vendor docs openapi screenshots lock servers setup clean help
 
 run: .venv/.ready-run ## Start everything on this machine and print the inbox' link (creates .venv on the first call)
 	@.venv/bin/notifyr run $(ARGS)
@@ -16,9 +16,14 @@ test: .venv/.ready-train ## Run the tests on real servers; T=tests/channels runs
 	@$(python) -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder $(T) $(ARGS)
 
 check: .venv/.ready-dev ## Lint, types, import floors, generated files up to date
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target types lint
+
+types: .venv/.ready-dev ## The types alone
+	@.venv/bin/mypy
+
+lint: .venv/.ready-dev ## Everything of `check` but the types
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
-	@.venv/bin/mypy
 	@.venv/bin/lint-imports
 	@$(python) scripts/settings_doc.py --check
 	@$(python) scripts/keys_doc.py --check
@@ -32,9 +37,10 @@ check: .venv/.ready-dev ## Lint, types, import floors, generated files up to dat
 fuzz: .venv/.ready-dev ## Fuzz every door that strangers' bytes come through; SECONDS=300 for all together
 	@$(python) tests/fuzz/run.py --seconds $(SECONDS)
 
-faults: .venv/.ready-dev ## Without a landing's limits of time: 2,000 deaths a path, 2,000 histories a machine, 10,000 interleavings, 300 s of fuzzing
+faults: .venv/.ready-dev ## More than a landing: 2,000 deaths of every path, 2,000 histories of each machine, 10,000 interleavings of each cast, 300 s of fuzzing
 	@scripts/install_test_servers.sh
-	@TEST_CRASH_SECONDS=3000 TEST_MACHINE_EXAMPLES=2000 TEST_MACHINE_SECONDS=3000 TEST_INTERLEAVING_SECONDS=3000 TEST_FUZZ_SECONDS=300 \
+	@TEST_CRASH_SECONDS=3000 TEST_MACHINE_EXAMPLES=2000 TEST_MACHINE_SECONDS=3000 TEST_INTERLEAVINGS=10000 \
+	  TEST_INTERLEAVING_SECONDS=3000 TEST_FUZZ_SECONDS=300 \
 	  $(python) -m pytest -n 2 --dist loadgroup --no-loadscope-reorder tests/faults tests/fuzz \
 	  -k "(crash or history or interleaving or fuzz) and not postgresql" $(ARGS)
 
@@ -86,10 +92,10 @@ clean: ## Remove caches; .venv and var stay
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 17
 
-.venv/.ready-run: requirements/runtime.txt requirements/models.txt scripts/bootstrap.sh
+.venv/.ready-run: requirements/pip.txt requirements/runtime.txt requirements/models.txt scripts/bootstrap.sh
 	@scripts/bootstrap.sh run
 
-.venv/.ready-dev: requirements/runtime.txt requirements/models.txt requirements/dev.txt scripts/bootstrap.sh
+.venv/.ready-dev: requirements/pip.txt requirements/runtime.txt requirements/models.txt requirements/dev.txt scripts/bootstrap.sh
 	@scripts/bootstrap.sh dev
 
 .venv/.ready-train: .venv/.ready-dev requirements/train.txt scripts/install_train.sh

@@ -10,7 +10,7 @@ if [ ! -x .venv/bin/pip ]; then
   echo "notifyr: there is no .venv yet: make setup, then this script again" >&2
   exit 1
 fi
-install() { .venv/bin/pip install -q "$@" 2> >(grep -v '^WARNING: Location' >&2); }
+install() { .venv/bin/pip install -q --no-compile "$@" 2> >(grep -v '^WARNING: Location' >&2); }
 version=$(sed -n '/^gpu = /,/^]/s/.*"torch==\([0-9.]*\)".*/\1/p' pyproject.toml)
 from=()
 [ -z "${TORCH_INDEX:-}" ] || from=(--index-url "$TORCH_INDEX")
@@ -32,4 +32,5 @@ fi
 install --no-deps "${from[@]}" "torch==$version" # no hash: each kind of machine has a build of its own
 install --require-hashes -r requirements/train.txt
 install --require-hashes --no-deps -r requirements/base.txt
+scripts/bytecode.sh
 .venv/bin/python -c 'import torch; print("torch", torch.__version__, "cuda" if torch.cuda.is_available() else "cpu")'

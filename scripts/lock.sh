@@ -13,6 +13,7 @@ compile() { # output, then arguments of pip-compile
 }
 compile runtime.txt --allow-unsafe pyproject.toml requirements/build.in requirements/older.in
 compile dev.txt --allow-unsafe --extra dev -c requirements/runtime.txt pyproject.toml requirements/build.in requirements/older.in
+compile pip.txt --allow-unsafe -c requirements/dev.txt requirements/pip.in
 compile compile.txt -c requirements/dev.txt requirements/compile.in
 # torch has one build for each kind of machine under one version: scripts/install_train.sh chooses it.
 compile train.txt --unsafe-package torch --extra train -c requirements/dev.txt pyproject.toml

@@ -17,7 +17,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 TARGET = Path("requirements", "sbom.cdx.json")
-LOCKS = ("runtime", "models", "base", "llama", "compile")
+LOCKS = ("pip", "runtime", "models", "base", "llama", "compile")
 """What is installed on a machine that runs Notifyr. `dev` and `train` never get there."""
 BROWSER = Path("api", "inbox", "static", "vendor", "manifest.json")
 _PIN = re.compile(r"^([A-Za-z0-9._-]+)(?:\[[a-z,]+\])?==([A-Za-z0-9.+!-]+)", re.MULTILINE)

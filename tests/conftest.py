@@ -66,6 +66,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
 
 _WHOLE_PROGRAM = (
     "tests/chaos/",
+    "tests/benchmarks/test_load",
     "tests/faults/test_grid",
     "tests/faults/test_rabbitmq",
     "tests/faults/test_model_child",
@@ -88,7 +89,7 @@ def _group(name: str) -> str:
 def _place(item: pytest.Item) -> int:
     """What takes longest begins first, and what forks thousands of times before its process has grown."""
     name = item.nodeid
-    if name.startswith(("tests/chaos/", "tests/faults/")):
+    if name.startswith(("tests/chaos/", "tests/faults/", "tests/benchmarks/test_load")):
         return 0 if name.startswith(_WHOLE_PROGRAM) else 1 if name.startswith(_FORKING) or "machine" in name else 2
     return 3 if name.startswith("tests/e2e/") else 4
 

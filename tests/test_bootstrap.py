@@ -37,7 +37,8 @@ esac
 def checkout(tmp_path: Path) -> Path:
     for folder in ("scripts", "requirements"):
         (tmp_path / folder).mkdir()
-    shutil.copy(ROOT / "scripts" / "bootstrap.sh", tmp_path / "scripts")
+    for name in ("bootstrap.sh", "bytecode.sh"):
+        shutil.copy(ROOT / "scripts" / name, tmp_path / "scripts")
     (tmp_path / "requirements" / "llama.txt").write_text("llama-cpp-python==9.9.9\n")
     for name, text in (("python", PYTHON), ("pip", PIP)):
         (tmp_path / name).write_text(text)
@@ -64,7 +65,7 @@ def test_without_the_venv_module_nothing_is_left_and_the_next_try_works(checkout
 def test_make_hands_on_the_interpreter_that_is_asked_for(checkout: Path) -> None:
     """A variable of the Makefile had the same name, so whoever set PYTHON was told that there is no Python."""
     shutil.copy(ROOT / "Makefile", checkout)
-    for name in ("runtime.txt", "models.txt"):
+    for name in ("pip.txt", "runtime.txt", "models.txt"):
         (checkout / "requirements" / name).touch()
     given = {"PYTHON": str(checkout / "python"), "LLAMA": "off", "XDG_CACHE_HOME": str(checkout / "cache")}
     asked = ["make", "-C", str(checkout), ".venv/.ready-run"]
@@ -205,7 +206,7 @@ def test_without_apt_it_names_what_is_missing_and_nothing_that_is_there(bare: Pa
 def test_with_sudo_it_installs_what_is_missing_and_starts_no_daemon(bare: Path) -> None:
     asked = bare.parent / "asked"
     sudo = f"""[ "$*" = "-n true" ] || printf "%s\\n" "$*" >> {asked}
-case "$*" in *tee*) while read -r _; do :; done ;; esac  # whoever writes to a reader that is gone ends by SIGPIPE"""
+case "$*" in *tee*|*debconf*) while read -r _; do :; done ;; esac  # whoever writes to a reader that is gone ends by SIGPIPE"""
     done = servers(bare, apt_get="exit 9", id="echo 1000", sudo=sudo)
     assert done.returncode == 0, done.stderr
     lines = asked.read_text().splitlines()

@@ -1,4 +1,7 @@
-"""Load that is held: mail over SMTP at a steady rate beside open live sockets; nothing lost, the backlog drains, memory stays."""
+"""Load that is held: mail over SMTP at a steady rate beside open live sockets; nothing lost, the backlog drains, memory stays.
+
+What it promises is asserted; its times are figures, and only a run by itself (`make load`) says much.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,6 @@ import asyncio
 import json
 import os
 import statistics
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import closing
@@ -23,6 +25,7 @@ from assistant.clock import monotonic
 from assistant.db.messages import Message
 from assistant.db.session import Database
 from assistant.states import TriageState
+from tests.support.figures import Tell
 from tests.support.installation import Installation, installation, mail
 from tests.support.servers import wait_until
 
@@ -135,9 +138,8 @@ class Load:
         return alive
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_mail_comes_in_at_a_steady_rate_beside_open_pages_and_none_is_lost(tmp_path: Path) -> None:
+def test_mail_comes_in_at_a_steady_rate_beside_open_pages_and_none_is_lost(tmp_path: Path, tell: Tell) -> None:
     with installation(tmp_path / "var", wait_for_models=False, encoder="off", generator="off") as run:
         with httpx.Client(base_url=run.url, headers={"Origin": run.url}) as browser:
             browser.post("/api/v1/auth/link", json={"token": run.link.rpartition("#")[2]}).raise_for_status()
@@ -162,17 +164,18 @@ def test_mail_comes_in_at_a_steady_rate_beside_open_pages_and_none_is_lost(tmp_p
             wait_until(
                 lambda: rows(Message.triage == TriageState.WAITING) == 0, seconds=_DRAIN_SECONDS, what="the backlog"
             )
-        sys.stdout.write(
-            f"\n  {RATE} mails/s for {SECONDS} s, {SOCKETS} sockets, load average {os.getloadavg()[0]:.1f}:"
-            f"\n    accepted {len(load.times)}, stored {stored}, asked to try later {load.later}, sockets open {alive}"
-            f"\n    {len(load.times) / load.took:.1f} mails/s, behind the schedule by at most {load.behind:.1f} s"
-            f"\n    answer to a mail: {_said(load.times)}"
-            f"\n    list as a page: {_said(load.read['/inbox'])}; by the API: {_said(load.read['/api/v1/threads'])}"
-            f"\n    from a change to a page that shows it: {_said(load.told)}, {len(load.told)} frames"
-            f"\n    processor time: {', '.join(f'{name} {took:.0f} s' for name, took in sorted(spent.items()) if took >= 1)}"
-            f"\n    triage behind by {backlog} at the end, caught up in {monotonic() - began:.0f} s"
-            f"\n    memory of all processes: {idle:.0f} MiB idle, {after:.0f} MiB after\n"
-        )
+        for line in (
+            f"{RATE} mails/s for {SECONDS} s, {SOCKETS} sockets, load average {os.getloadavg()[0]:.1f}",
+            f"accepted {len(load.times)}, stored {stored}, asked to try later {load.later}, sockets open {alive}",
+            f"{len(load.times) / load.took:.1f} mails/s, behind the schedule by at most {load.behind:.1f} s",
+            f"answer to a mail: {_said(load.times)}",
+            f"list as a page: {_said(load.read['/inbox'])}; by the API: {_said(load.read['/api/v1/threads'])}",
+            f"from a change to a page that shows it: {_said(load.told)}, {len(load.told)} frames",
+            f"processor time: {', '.join(f'{name} {took:.0f} s' for name, took in sorted(spent.items()) if took >= 1)}",
+            f"triage behind by {backlog} at the end, caught up in {monotonic() - began:.0f} s",
+            f"memory of all processes: {idle:.0f} MiB idle, {after:.0f} MiB after",
+        ):
+            tell(line)
         assert stored - 1 == len(load.times) == RATE * SECONDS
         assert alive == SOCKETS
         assert after - idle < 400

@@ -1,7 +1,7 @@
 """Two workers, an agent and a sweeper on one row, in every order a seeded scheduler can think of.
 
 Each actor is a list of steps; a step is one transaction or one call to the carrier, and between two steps anybody else may
-act. 10,000 interleavings of each cast; `TEST_INTERLEAVINGS` for more. A failure names the seed of its round.
+act. A landing plays 5,000 of each of the two casts; `TEST_INTERLEAVINGS` is for more. A failure names the seed of its round.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from assistant.values import Receipt
 from tests.support.figures import Tell
 from tests.support.outboxes import add_thread, queue
 
-ROUNDS = int(os.environ.get("TEST_INTERLEAVINGS", "10000"))
+ROUNDS = int(os.environ.get("TEST_INTERLEAVINGS", "5000"))
 SECONDS = float(os.environ.get("TEST_INTERLEAVING_SECONDS", "300"))
 """For each cast. On a slow machine the time ends before the rounds do; a thousand are played in any case."""
 _LEAST = 1000
@@ -133,7 +133,7 @@ def fast(tmp_path: Path) -> Iterator[Database]:
 
 
 def again(database: Database, message_id: str, *, held: bool) -> Scene:
-    """The same row as if it were new: making 10,000 threads would cost more than the test."""
+    """The same row as if it were new: making thousands of threads would cost more than the test."""
     status, release_at = (Delivery.HELD, utcnow() - timedelta(seconds=1)) if held else (Delivery.QUEUED, None)
     with database.transaction() as session:
         session.execute(_AGAIN, {"message_id": message_id, "state": status, "due": release_at})

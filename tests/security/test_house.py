@@ -205,7 +205,7 @@ def test_templates_are_ours_and_escape_everything() -> None:
 
 
 @pytest.mark.checklist(67)
-@pytest.mark.parametrize("name", ["runtime", "models", "dev", "compile", "llama", "train"])
+@pytest.mark.parametrize("name", ["pip", "runtime", "models", "dev", "compile", "llama", "train"])
 def test_every_dependency_is_exact_and_hash_locked(name: str) -> None:
     text = (ROOT / "requirements" / f"{name}.txt").read_text()
     wanted = [line for line in text.splitlines() if line and not line.startswith((" ", "#"))]

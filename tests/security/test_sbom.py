@@ -19,7 +19,7 @@ import pytest
 from assistant.settings import ROOT
 
 pytestmark = pytest.mark.checklist(67)
-LOCKS = ("runtime", "models", "base", "llama", "compile")
+LOCKS = ("pip", "runtime", "models", "base", "llama", "compile")
 
 
 def run(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
