@@ -1,4 +1,4 @@
-"""Every fuzz target on its whole corpus, and a coverage-guided run of each: 30 s for all together, or `TEST_FUZZ_SECONDS`."""
+"""Every fuzz target on its whole corpus, and a coverage-guided run of each: 300 s shared by all (`TEST_FUZZ_SECONDS`)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.fuzz.targets import CORPORA, TARGETS
 from tests.support.figures import Tell
 
 RUN = Path(__file__).with_name("run.py")
-SECONDS = float(os.environ.get("TEST_FUZZ_SECONDS", "60"))
+SECONDS = float(os.environ.get("TEST_FUZZ_SECONDS", "300"))
 """For all targets together, shared by the cores; `make fuzz` takes 300."""
 
 
