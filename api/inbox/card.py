@@ -7,12 +7,13 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from api.inbox.diff import word_diff
 from api.inbox.shell import Page
 from assistant.db.messages import Message, Suggestion
 from assistant.services import autopilot, calibration, drafts, knowledge, policies, suggestions
 from assistant.states import SuggestionState
 
-__all__ = ["card_of", "chosen", "cut", "lit"]
+__all__ = ["card_of", "changes_of", "chosen", "cut", "lit"]
 
 _COST = "0.00"
 """What a draft costs: every model of this version runs on this machine. A hosted one has to store its price with the draft."""
@@ -33,8 +34,11 @@ def card_of(
     messages: Sequence[Message],
     *,
     present: Mapping[str, Mapping[str, Any]],
+    edit: str | None,
 ) -> dict[str, Any]:
-    """Values beside the suggestion itself. Only what its face needs is read. `present`: who is at the thread (`Bus.who`)."""
+    """Values beside the suggestion itself. Only what its face needs is read. `present`: who is at the thread (`Bus.who`);
+    `edit`: the agent's own version of it, as far as it is typed and kept.
+    """
     me = page.agent.id
     thread_id = messages[0].thread_id if messages else ""
     others = drafts.others(session, thread_id, agent_id=me) if thread_id else []
@@ -55,6 +59,7 @@ def card_of(
             "pieces": cut(current.text, current.marks, current.spans),
             "sources": _sources(session, current, messages),
             "unsupported": suggestions.unsupported(current, current.text),
+            "changes": None if edit is None else changes_of(current, edit),
             # A draft from before there were enough outcomes is told what is known now.
             "estimate": calibration.estimate(found, current.confidence, intent=current.intent)
             if current.estimate is None
@@ -68,6 +73,16 @@ def card_of(
         values["sent"] = next((one for one in reversed(messages) if one.suggestion_id == current.id), None)
     values["walk"] = _walk(current, drafted)
     return values
+
+
+def changes_of(suggestion: Suggestion, text: str) -> dict[str, Any]:
+    """What an edit changed, word by word, and what is in it still that no source says: for `diff.html`."""
+    return {
+        "id": suggestion.id,
+        "parts": word_diff(suggestion.text, text),
+        "share": suggestions.edit_share(suggestion.text, text),
+        "left": suggestions.unsupported(suggestion, text),
+    }
 
 
 def _policy_words(session: Session, page: Page, current: Suggestion, found: calibration.Outcomes) -> str:

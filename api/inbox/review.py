@@ -11,8 +11,8 @@ from sqlalchemy.orm import Session
 
 from api.deps import Id
 from api.inbox.acting import act_on, field, number
+from api.inbox.card import changes_of
 from api.inbox.compose import Question
-from api.inbox.diff import word_diff
 from api.inbox.shell import Page, SignedIn, render
 from assistant.backends.coordination import RULES
 from assistant.db.messages import Suggestion
@@ -212,14 +212,7 @@ async def diff(page: SignedIn, suggestion_id: Id) -> Response:
     form = await page.form()
     with page.container.database.reading() as session:
         found = threads.get_suggestion(session, suggestion_id)
-    before, after = found.text, field(form, "text")
-    return render(
-        "diff.html",
-        id=suggestion_id,
-        parts=word_diff(before, after),
-        share=suggestions.edit_share(before, after),
-        left=suggestions.unsupported(found, after),
-    )
+    return render("diff.html", **changes_of(found, field(form, "text")))
 
 
 @router.post("/messages/{message_id}/regenerate")

@@ -170,6 +170,9 @@ def _thread(
     )
     # An edit whose suggestion is gone (decided by another agent, made stale by a newer mail) goes on as a reply.
     left = editing.text if editing and card != "proposed" else ""
+    edit = page.typed.get("edit") or (
+        editing.text if editing and current and editing.suggestion_id == current.id else None
+    )
     return {
         "thread": found,
         "messages": messages,
@@ -178,7 +181,7 @@ def _thread(
         "start": messages[-1].id if len(messages) > 1 else "",
         "suggestion": current,
         "card": card,
-        "review": card_of(session, page, current, drafted, messages, present=present),
+        "review": card_of(session, page, current, drafted, messages, present=present, edit=edit),
         "composer": _composer(session, page, found, newest, own, compose, left),
         "between": {message: folded(lines) for message, lines in lines_of.items()},
         "people": _people(found, messages, own={one.address.lower() for one in own}),
@@ -186,8 +189,7 @@ def _thread(
         "agents": names,
         "siblings": merging.siblings(session, found),
         "labels": labels.of_threads(session, [thread_id])[thread_id],
-        "edit": page.typed.get("edit")
-        or (editing.text if editing and current and editing.suggestion_id == current.id else None),
+        "edit": edit,
         "contact": directory.get_contact(session, found.contact_id),
         "blocked": _blocked(session, found),
         "consent": contacts.standing(session, found.contact),

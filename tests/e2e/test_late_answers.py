@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
+import pytest
 from playwright.sync_api import Page, expect
 
 from assistant.services import drafts, saved_replies, threads
 from tests.api.conftest import World
 from tests.e2e.test_drafts import at, by_key, kept, opened
+from tests.e2e.test_review import TEXT, proposal
 from tests.support.servers import wait_until
 
 GATE = """window.late = null; window.waiting = []; window.came = [];
@@ -242,3 +245,30 @@ def test_a_box_that_a_broken_page_left_with_the_words_of_another_thread_is_not_k
     page.keyboard.type("For the second")
     saved(world, second, "For the second")
     assert kept(world, first) == "For the first alone"
+
+
+@pytest.mark.parametrize("stored", [True, False], ids=["kept", "not kept yet"])
+def test_a_page_that_is_read_again_does_not_lock_an_edit_from_which_everything_without_a_source_is_out(
+    world: World, desk: Callable[..., Page], stored: bool
+) -> None:
+    """It knew the suggestion's own words only: sending was locked until the next letter, and nothing said why."""
+    _, thread = proposal(world, flagged=True)
+    page = gated(desk, thread)
+    if not stored:
+        page.route(re.compile("/draft$"), lambda route: route.abort())
+    page.keyboard.press("i")
+    box, send = page.get_by_label("Edit the reply"), page.locator(".edit [data-key=send]")
+    box.fill(TEXT.replace(" today", ""))
+    expect(send).to_be_enabled()
+    if stored:
+        wait_until(lambda: kept(world, thread, kind="edit"), seconds=15, what="the edit")
+    page.wait_for_timeout(1000)  # what keeping it sets off
+    read = page.evaluate("came.filter((name) => name.includes('#announce')).length")
+    changed(world, thread, starred=True)
+    until(page, f"came.filter((name) => name.includes('#announce')).length > {read}")
+    expect(page.locator("[data-key=star]")).to_contain_text("Unstar")
+    expect(send).to_be_enabled()
+    if stored:  # so does one that is opened again, and it says what was changed
+        opened(page, thread)
+        expect(page.locator(".diff del")).to_contain_text("today")
+        expect(send).to_be_enabled()

@@ -355,9 +355,23 @@ class House:
         try:
             made = wait_until(found, seconds=30, what="the suggestion")
         except BaseException as error:
-            error.add_note(self.stacks())
+            error.add_note(f"{self.told_of(sent)}\n{self.stacks()}")
             raise
         return made
+
+    def told_of(self, sent: EmailMessage) -> str:
+        """What the database knows of a mail: how far triage came and why, and what became of its drafts."""
+        mails = select(Message).where(Message.subject == str(sent["Subject"]))
+        with self.container.database.reading() as session:
+            parts = [
+                f"{one.direction} {one.triage} after {one.triage_attempts}, hint {one.hinted_at}: {one.trace}\n"
+                + "".join(
+                    f"  {draft.state}, hint {draft.hinted_at}: {draft.trace}\n"
+                    for draft in session.scalars(select(Suggestion).where(Suggestion.message_id == one.id))
+                )
+                for one in session.scalars(mails)
+            ]
+        return f"{utcnow()}: {''.join(parts) or 'it is not stored'}"[:4000]
 
     def waiting(self, kind: str) -> int:
         """How many rows still wait for their `triage` or `draft`."""

@@ -85,10 +85,15 @@ export function review({ $, $$, acts, press, refresh }) {
     event.stopImmediatePropagation();
   }, true);
 
-  // Sending an edit waits until everything without a source is out of it.
-  function settle() {
+  // Sending an edit waits until everything without a source is out of it. A page that is read again knows the edit that was kept
+  // last; what is in the box was asked about since.
+  let asked = {};
+  function settle(event) {
     for (const diff of $$(".edit .diff")) {
-      for (const send of $$("[data-key=send], [data-key=send-done]", diff.closest("form"))) send.disabled = send.hasAttribute("data-blocked") || Number(diff.dataset.left) > 0;
+      const form = diff.closest("form"), text = $("textarea", form).value;
+      if (event?.detail?.ctx?.target?.id === diff.id) asked = { id: diff.id, text, left: diff.dataset.left };
+      const left = asked.id === diff.id && asked.text === text ? asked.left : diff.dataset.left;
+      for (const send of $$("[data-key=send], [data-key=send-done]", form)) send.disabled = send.hasAttribute("data-blocked") || Number(left) > 0;
     }
   }
   document.addEventListener("htmx:after:swap", settle);
