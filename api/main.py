@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -90,4 +91,6 @@ def app_factory() -> FastAPI:
     """For uvicorn: the application on the settings of the environment."""
     settings = load_settings()
     configure_logging(settings.log_level, settings.log_format)
-    return create_app(build(settings))
+    app = create_app(build(settings))
+    gc.freeze()  # modules and routes stay to the end: to look through them for garbage stops every request
+    return app
