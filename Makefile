@@ -37,7 +37,7 @@ lint: .venv/.ready-dev ## Everything of `check` but the types
 fuzz: .venv/.ready-dev ## Fuzz every door that strangers' bytes come through; SECONDS=300 for all together
 	@$(python) tests/fuzz/run.py --seconds $(SECONDS)
 
-faults: .venv/.ready-dev ## More than a landing: 2,000 deaths of every path, 2,000 histories of each machine, 10,000 interleavings of each cast; and the fuzzing
+faults: .venv/.ready-dev ## More than a landing: 2,000 deaths of each path of a mail, 2,000 histories of each machine, 10,000 interleavings of each cast; and the fuzzing
 	@scripts/install_test_servers.sh
 	@TEST_CRASH_SECONDS=3000 TEST_MACHINE_EXAMPLES=2000 TEST_MACHINE_SECONDS=3000 TEST_INTERLEAVINGS=10000 \
 	  TEST_INTERLEAVING_SECONDS=3000 \

